@@ -1,0 +1,37 @@
+# Everything starts from Python >= 3.11 and make; `make help` lists what there is.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo serve check test clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.installed ## Make .venv with everything in it
+
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; set PYTHON=...") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[api,core,local,demo,dev]'
+	touch $@
+
+demo: setup ## Distil an MNIST teacher through the service, without one digit; writes demo_output/
+	$(BIN)/python -m examples.demo
+
+serve: setup ## Run the whole service on this machine until Ctrl-C
+	$(BIN)/nayer serve
+
+check: setup ## Format, lint, types and import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: setup ## Run the whole test suite
+	$(BIN)/python -m pytest
+
+clean: ## Remove the virtual environment and what runs left behind
+	rm -rf $(VENV) demo_output build *.egg-info .mypy_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,92 @@
+"""Every number of the method, with its unit and its source.
+
+Sources: "Table 10" and "A.2" are the paper's (Tran et al., CVPR 2024); "authors" is what their
+published run used where the paper is silent or differs (docs/algorithm.md lists each deviation).
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Count = Annotated[int, Field(ge=1)]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Rate = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
+
+GeneratorName = Literal["published", "table8", "table9"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Schedule = Literal["epoch", "step"]
+
+
+class DistillConfig(BaseModel):
+    """How one student is distilled: Algorithm 1 with Eq. 3, 5 and the distillation loss."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    # The loops of Algorithm 1
+    epochs: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        300, description="E: epochs with student steps. Warm-up comes on top (authors)."
+    )
+    warmup_epochs: Annotated[int, Field(ge=0, le=10_000)] = Field(
+        20, description="Epochs that only fill the memory bank (A.2)."
+    )
+    rounds_per_epoch: Count = Field(2, description="I: synthesis rounds an epoch (Table 10).")
+    warmup_rounds_per_epoch: Count = Field(
+        10, description="Synthesis rounds a warm-up epoch (authors; Tiny-ImageNet 20)."
+    )
+    generator_steps: Count = Field(30, description="g: generator updates a round (Table 10).")
+    student_steps: Count = Field(400, description="S: student updates an epoch (Table 10).")
+
+    # Synthesis
+    synthesis_batch_size: Annotated[int, Field(ge=2)] = Field(
+        400, description="Images a round makes (Table 10)."
+    )
+    generator: GeneratorName = Field(
+        "published",
+        description="Architecture: the authors' own, Table 8 (cheaper) or Table 9 (large images).",
+    )
+    generator_width: Annotated[int, Field(ge=4, le=1024)] = Field(
+        64, description="Channels of the generator's last hidden layer; earlier ones have twice."
+    )
+    noise_dim: Annotated[int, Field(ge=2, le=65_536)] = Field(
+        1000, description="r: size of the noisy layer's output (section 3.3)."
+    )
+    generator_lr: Rate = Field(4e-3, description="Adam, betas 0.5 and 0.999, new each round (A.2).")
+    generator_reset_every: Annotated[int, Field(ge=0)] = Field(
+        10, description="Epochs a generator lives before it is drawn anew; 0 is for ever (authors)."
+    )
+    ce_weight: Weight = Field(0.5, description="alpha_cls of Eq. 5 (Table 10).")
+    bn_weight: Weight = Field(10.0, description="alpha_bn of Eq. 5 (Table 10).")
+    adv_weight: Weight = Field(1.33, description="alpha_adv of Eq. 5 (Table 10).")
+    bn_momentum: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.9, description="Share of earlier rounds in the matched statistics (authors)."
+    )
+
+    # The memory bank and its augmentation
+    bank_capacity: Annotated[int, Field(ge=2)] = Field(
+        400_000, description="Most synthetic images kept; the oldest give way (Table 5)."
+    )
+    crop_padding: Annotated[int, Field(ge=0)] = Field(
+        4, description="Pixels of padding before the random crop (authors)."
+    )
+    flip: bool = Field(True, description="Mirror half of the images; wrong for digits and text.")
+    cutmix: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.0, description="Share of student steps on images patched together in pairs."
+    )
+
+    # The student
+    student_batch_size: Annotated[int, Field(ge=2)] = Field(512, description="Table 10.")
+    student_lr: Rate = Field(0.2, description="SGD with momentum 0.9, cosine to the end (authors).")
+    student_lr_min: Annotated[float, Field(ge=0)] = Field(
+        2e-4, description="Learning rate at the end (authors)."
+    )
+    student_lr_schedule: Schedule = Field(
+        "epoch", description="Whether the cosine moves after each epoch (authors) or each step."
+    )
+    student_weight_decay: Weight = Field(1e-4, description="Authors.")
+    temperature: Annotated[float, Field(gt=0, le=1000)] = Field(
+        20.0, description="Softening of both sides of the distillation loss (authors)."
+    )
+
+    precision: Precision = Field(
+        "auto", description="bf16 where the device computes in it, else fp32; fp16 with loss scaling."
+    )

@@ -1,0 +1,123 @@
+"""Named configurations: the paper's four (Table 10) and two for everyday use."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from pydantic import BaseModel
+
+from nayer_core.contract.config import DistillConfig
+
+
+class Preset(BaseModel):
+    """A named set of configuration values and what it is for."""
+
+    summary: str
+    config: DistillConfig
+
+
+# Short runs: fewer rounds, a cheaper generator, a sharper loss and a cosine that moves at each step.
+_EVERYDAY = DistillConfig(
+    generator="table8",
+    temperature=4.0,
+    student_lr_schedule="step",
+    cutmix=0.5,
+)
+
+PRESETS: Mapping[str, Preset] = MappingProxyType(
+    {
+        "quick": Preset(
+            summary="Minutes on a laptop: is this teacher worth a longer run?",
+            config=_EVERYDAY.model_copy(
+                update={
+                    "epochs": 6,
+                    "warmup_epochs": 2,
+                    "rounds_per_epoch": 1,
+                    "warmup_rounds_per_epoch": 3,
+                    "generator_steps": 10,
+                    "student_steps": 75,
+                    "synthesis_batch_size": 200,
+                    "student_batch_size": 256,
+                }
+            ),
+        ),
+        "balanced": Preset(
+            summary="A good student in a sensible time; the default.",
+            config=_EVERYDAY.model_copy(
+                update={
+                    "epochs": 60,
+                    "warmup_epochs": 5,
+                    "warmup_rounds_per_epoch": 4,
+                    "generator_steps": 20,
+                    "student_steps": 200,
+                    "synthesis_batch_size": 200,
+                    "student_batch_size": 256,
+                }
+            ),
+        ),
+        "paper-cifar10": Preset(
+            summary="Table 10, CIFAR-10, E = 300.",
+            config=DistillConfig(),
+        ),
+        "paper-cifar100": Preset(
+            summary="Table 10, CIFAR-100, E = 300.",
+            config=DistillConfig(generator_steps=40),
+        ),
+        "paper-tiny-imagenet": Preset(
+            summary="Table 10, Tiny-ImageNet, E = 300.",
+            config=DistillConfig(
+                rounds_per_epoch=4,
+                warmup_rounds_per_epoch=20,
+                generator_steps=60,
+                student_steps=1000,
+                synthesis_batch_size=200,
+                student_batch_size=256,
+                student_lr=0.1,
+            ),
+        ),
+        "paper-imagenet": Preset(
+            summary="Table 10, ImageNet, E = 300.",
+            config=DistillConfig(
+                rounds_per_epoch=20,
+                warmup_rounds_per_epoch=20,
+                generator_steps=100,
+                student_steps=2000,
+                synthesis_batch_size=50,
+                student_batch_size=128,
+                generator="table9",
+                ce_weight=0.1,
+                bn_weight=0.1,
+                adv_weight=0.1,
+                student_lr=0.1,
+                bank_capacity=100_000,
+            ),
+        ),
+    }
+)
+
+PRESET_NAMES = ("auto", *PRESETS)
+LARGE_IMAGE_SIDE = 64  # pixels; above it the Table 9 generator and smaller batches
+
+
+def resolve_config(
+    preset: str, overrides: Mapping[str, Any], input_size: tuple[int, int, int]
+) -> tuple[str, DistillConfig]:
+    """Say which preset `preset` means here, and its configuration with the client's overrides.
+
+    `auto` is `balanced`. The everyday presets follow the size of the images: above 64 pixels
+    they take the Table 9 generator and batches of 50 and 128 (Table 10, ImageNet).
+
+    Args:
+        preset: a name of `PRESET_NAMES`.
+        overrides: fields of `DistillConfig` that the client set.
+        input_size: (channels, height, width).
+
+    Raises:
+        pydantic.ValidationError: an override is unknown or out of range.
+    """
+    name = "balanced" if preset == "auto" else preset
+    values = PRESETS[name].config.model_dump()
+    if name in ("quick", "balanced") and max(input_size[1:]) > LARGE_IMAGE_SIDE:
+        values |= {"generator": "table9", "synthesis_batch_size": 50, "student_batch_size": 128}
+        values |= {"bank_capacity": 50_000, "student_lr": 0.1}
+    return name, DistillConfig.model_validate({**values, **overrides})

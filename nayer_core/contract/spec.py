@@ -1,0 +1,176 @@
+"""What a client may ask: the one document of `POST /jobs` and of the program."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+
+from nayer_core.contract import catalog
+from nayer_core.contract.config import DistillConfig
+from nayer_core.contract.presets import PRESET_NAMES, resolve_config
+
+Label = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+Channel = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Normalization(_Document):
+    """What the teacher's training subtracted from and divided images in [0, 1] by, per channel."""
+
+    mean: Annotated[tuple[Channel, ...], Field(min_length=1, max_length=3)]
+    std: Annotated[
+        tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...], Field(min_length=1, max_length=3)
+    ]
+
+    @model_validator(mode="after")
+    def _same_length(self) -> Self:
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"mean has {len(self.mean)} values and std has {len(self.std)}")
+        return self
+
+
+class TeacherSpec(_Document):
+    """The network that was uploaded."""
+
+    architecture: str = Field("auto", description="A name of GET /architectures, or 'auto' to recognise it.")
+    input_size: tuple[int, int, int] = Field(description="(channels, height, width) in pixels.")
+    normalization: Normalization
+    accuracy: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        None, description="Accuracy on real data, where known: makes a bound on the student's computable."
+    )
+
+    @field_validator("architecture")
+    @classmethod
+    def _known_architecture(cls, name: str) -> str:
+        return name if name == "auto" else catalog.require_architecture(name)
+
+    @field_validator("input_size")
+    @classmethod
+    def _supported_size(cls, size: tuple[int, int, int]) -> tuple[int, int, int]:
+        channels, height, width = size
+        if channels not in (1, 3):
+            raise ValueError(f"channels must be 1 or 3, not {channels}")
+        if not (8 <= height <= 1024 and 8 <= width <= 1024):
+            raise ValueError(f"height and width must be 8 to 1024 pixels, not {height} x {width}")
+        return size
+
+    @model_validator(mode="after")
+    def _channels_agree(self) -> Self:
+        if len(self.normalization.mean) != self.input_size[0]:
+            raise ValueError(
+                f"normalization has {len(self.normalization.mean)} channels and input_size {self.input_size[0]}"
+            )
+        return self
+
+
+class StudentSpec(_Document):
+    """The network that is wanted."""
+
+    architecture: str = Field(description="A name of GET /architectures.")
+
+    @field_validator("architecture")
+    @classmethod
+    def _known_architecture(cls, name: str) -> str:
+        return catalog.require_architecture(name)
+
+
+class TextEncoderSpec(_Document):
+    """What turns class names into the generator's input."""
+
+    name: str = Field("auto", description="CLIP where its weights can be had, else a sentence encoder.")
+    prompt: Annotated[str, StringConstraints(max_length=500)] = Field(
+        "a photo of a {label}", description="Must hold {label} or {index} (Table 6)."
+    )
+    whiten: bool = Field(False, description="Decorrelate the embeddings over the classes.")
+
+    @field_validator("name")
+    @classmethod
+    def _known_encoder(cls, name: str) -> str:
+        return catalog.require_text_encoder(name)
+
+    @field_validator("prompt")
+    @classmethod
+    def _names_the_class(cls, prompt: str) -> str:
+        if "{label}" not in prompt and "{index}" not in prompt:
+            raise ValueError("prompt must hold {label} or {index}")
+        return prompt
+
+
+class JobSpec(_Document):
+    """One request for a student. `labels`, `input_size` and `normalization` have no default:
+    a wrong one there would silently ruin the student.
+    """
+
+    labels: Annotated[tuple[Label, ...], Field(min_length=2, max_length=100_000)] = Field(
+        description="Class names, in the order of the teacher's outputs."
+    )
+    teacher: TeacherSpec
+    student: StudentSpec
+    preset: str = "auto"
+    config: dict[str, Any] = Field(
+        default_factory=dict, description="Fields of DistillConfig that differ from the preset."
+    )
+    text_encoder: TextEncoderSpec = TextEncoderSpec()
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    max_runtime_seconds: Annotated[int, Field(ge=1)] | None = None
+    metadata: Annotated[
+        dict[str, Annotated[str, StringConstraints(max_length=500)]], Field(max_length=16)
+    ] = Field(default_factory=dict, description="At most 16 strings of the client's own.")
+
+    @field_validator("labels")
+    @classmethod
+    def _unique_labels(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
+        seen: dict[str, int] = {}
+        for index, label in enumerate(labels):
+            if label in seen:
+                raise ValueError(
+                    f"label {label!r} stands at {seen[label]} and at {index}; labels must differ"
+                )
+            seen[label] = index
+        return labels
+
+    @field_validator("preset")
+    @classmethod
+    def _known_preset(cls, preset: str) -> str:
+        return catalog.require_name(preset, PRESET_NAMES, "preset")
+
+    @field_validator("config")
+    @classmethod
+    def _known_fields(cls, config: dict[str, Any]) -> dict[str, Any]:
+        for field in config:
+            catalog.require_name(field, tuple(DistillConfig.model_fields), "config field")
+        return config
+
+    @model_validator(mode="after")
+    def _config_resolves(self) -> Self:
+        self.resolved_config()
+        return self
+
+    def resolved_config(self) -> tuple[str, DistillConfig]:
+        """Name the preset and give the whole configuration it means for this spec."""
+        return resolve_config(self.preset, self.config, self.teacher.input_size)
+
+
+class ResolvedSpec(_Document):
+    """A spec after inspection: nothing is `auto` any more but, until `embed`, the text encoder."""
+
+    labels: tuple[str, ...]
+    input_size: tuple[int, int, int]
+    normalization: Normalization
+    teacher_architecture: str
+    teacher_accuracy: float | None
+    student_architecture: str
+    preset: str
+    config: DistillConfig
+    text_encoder: TextEncoderSpec
+    seed: int
+
+    @property
+    def num_classes(self) -> int:
+        """K: how many classes teacher and student tell apart."""
+        return len(self.labels)
+
+
+ExportFormat = Literal["safetensors"]
