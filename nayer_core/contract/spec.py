@@ -2,7 +2,16 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails
 
 from nayer_core.contract import catalog
 from nayer_core.contract.config import DistillConfig
@@ -10,6 +19,8 @@ from nayer_core.contract.presets import PRESET_NAMES, resolve_config
 
 Label = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 Channel = Annotated[float, Field(allow_inf_nan=False)]
+
+MAX_RUNTIME_SECONDS = 366 * 24 * 3600  # a year; what a client may ask has an end
 
 
 class _Document(BaseModel):
@@ -114,7 +125,7 @@ class JobSpec(_Document):
     )
     text_encoder: TextEncoderSpec = TextEncoderSpec()
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    max_runtime_seconds: Annotated[int, Field(ge=1)] | None = None
+    max_runtime_seconds: Annotated[int, Field(ge=1, le=MAX_RUNTIME_SECONDS)] | None = None
     metadata: Annotated[
         dict[str, Annotated[str, StringConstraints(max_length=500)]], Field(max_length=16)
     ] = Field(default_factory=dict, description="At most 16 strings of the client's own.")
@@ -145,12 +156,25 @@ class JobSpec(_Document):
 
     @model_validator(mode="after")
     def _config_resolves(self) -> Self:
-        self.resolved_config()
+        try:
+            self.resolved_config()
+        except ValidationError as error:
+            raise ValidationError.from_exception_data("config", _under("config", error)) from error
         return self
 
     def resolved_config(self) -> tuple[str, DistillConfig]:
         """Name the preset and give the whole configuration it means for this spec."""
         return resolve_config(self.preset, self.config, self.teacher.input_size)
+
+
+def _under(field: str, error: ValidationError) -> list[InitErrorDetails]:
+    # pydantic merges the nested errors as they are: without this they would point beside `config`.
+    return [
+        InitErrorDetails(
+            type=item["type"], loc=(field, *item["loc"]), input=item["input"], ctx=item.get("ctx", {})
+        )
+        for item in error.errors(include_url=False)
+    ]
 
 
 class ResolvedSpec(_Document):
