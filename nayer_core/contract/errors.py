@@ -16,6 +16,7 @@ from enum import StrEnum
 class ErrorCode(StrEnum):
     """The stable codes of failed jobs; clients branch on these, never on messages."""
 
+    INVALID_COMMAND = "invalid_command"
     INVALID_SPEC = "invalid_spec"
     UNKNOWN_ARCHITECTURE = "unknown_architecture"
     UNKNOWN_PRESET = "unknown_preset"
@@ -24,6 +25,7 @@ class ErrorCode(StrEnum):
 
     NOT_A_CHECKPOINT = "not_a_checkpoint"
     TRUNCATED_FILE = "truncated_file"
+    DAMAGED_FILE = "damaged_file"
     UNSAFE_CHECKPOINT = "unsafe_checkpoint"
     PICKLED_MODULE = "pickled_module"
     TORCHSCRIPT = "torchscript"

@@ -8,6 +8,7 @@ checkpoint  a state was saved, with its files    never dropped
 finished | failed | stopped                      the last line: exit code 0, 2 or 3
 """
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
@@ -112,6 +113,9 @@ Event = (
     | FailedEvent
     | StoppedEvent
 )
+
+# What a command calls to report; the program writes it to stdout.
+Emit = Callable[[Event], None]
 
 _EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])
 

@@ -1,0 +1,156 @@
+"""The program: `python -m nayer_core inspect | embed | distill | evaluate | export`.
+
+Only parses and dispatches. stdout is JSON lines, one event of `contract.events` each; people's
+messages go to stderr. Exit codes: 0 done, 2 the request cannot work (its reason is the last line),
+3 stopped on request with the state saved, 1 a bug (traceback on stderr).
+
+A command is a function `run(args, emit) -> dict | int` in its own module, imported only when it is
+asked for: the result of a finished command, or the exit code of one that has emitted its last line.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, TextIO
+
+from nayer_core.contract.errors import ErrorCode, NayerError, SpecError
+from nayer_core.contract.events import (
+    EXIT_BUG,
+    EXIT_DONE,
+    EXIT_REFUSED,
+    Emit,
+    Event,
+    FailedEvent,
+    FinishedEvent,
+)
+from nayer_core.event_stream import EventStream
+from nayer_core.progress_bar import ProgressBar
+
+Run = Callable[[argparse.Namespace, Emit], dict[str, Any] | int]
+
+COMMAND_MODULES = {
+    "inspect": "nayer_core.inspection",
+    "embed": "nayer_core.text_encoders",
+    "distill": "nayer_core.distill_command",
+    "evaluate": "nayer_core.evaluation",
+    "export": "nayer_core.export",
+}
+
+
+def main(argv: Sequence[str], stdout: TextIO) -> int:
+    """Run one command and return the exit code of the program's contract.
+
+    Args:
+        argv: the words after `python -m nayer_core`.
+        stdout: where the JSON lines go.
+    """
+    stream = EventStream(stdout)
+    with ProgressBar.on_terminal(sys.stderr) as progress_bar:
+
+        def emit(event: Event) -> None:
+            stream.emit(event)
+            progress_bar.show(event)
+
+        try:
+            args = _parser().parse_args(argv)
+            run: Run = importlib.import_module(COMMAND_MODULES[args.command]).run
+            outcome = run(args, emit)
+            if isinstance(outcome, dict):
+                emit(FinishedEvent(command=args.command, result=outcome))
+                outcome = EXIT_DONE
+        except NayerError as error:
+            emit(
+                FailedEvent(
+                    code=error.code, message=error.message, hint=error.hint, retryable=error.retryable
+                )
+            )
+            print(f"{error.message} {error.hint}", file=sys.stderr)  # noqa: T201 - for people
+            outcome = EXIT_REFUSED
+        except Exception:  # whatever it is, it is ours to mend: exit 1 and say where
+            stream.flush()
+            traceback.print_exc()
+            outcome = EXIT_BUG
+        return outcome
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaint becomes the `failed` line that callers read."""
+
+    def error(self, message: str) -> NoReturn:
+        raise SpecError(
+            ErrorCode.INVALID_COMMAND,
+            f"The command line cannot be used: {message}.",
+            f"Read `{self.prog} --help`.",
+        )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m nayer_core", description=(__doc__ or "").split("\n")[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    inspect = commands.add_parser("inspect", help="untrusted files -> canonical files and a report")
+    inspect.add_argument("--teacher", type=_file, required=True, help="state dict or safetensors")
+    inspect.add_argument("--spec", type=_file, required=True, help="the document of POST /jobs")
+    inspect.add_argument("--evaluation", type=_file, help=".npz with images and labels")
+    inspect.add_argument("--embeddings", type=_file, help="safetensors, one row a class")
+    inspect.add_argument("--out", type=Path, required=True, help="folder to fill")
+
+    embed = commands.add_parser("embed", help="class names -> label-text embeddings")
+    embed.add_argument("--spec", type=_file, required=True)
+    embed.add_argument("--out", type=Path, required=True)
+
+    distill = commands.add_parser("distill", help="teacher and embeddings -> student")
+    source = distill.add_mutually_exclusive_group(required=True)
+    source.add_argument("--in", type=_folder, dest="input", help="folder filled by inspect and embed")
+    source.add_argument("--teacher", type=_file, help="by hand: inspect and embed first; needs --spec")
+    distill.add_argument("--spec", type=_file, help="the document of POST /jobs, with --teacher")
+    distill.add_argument("--evaluation", type=_file, help=".npz with images and labels, with --teacher")
+    distill.add_argument("--embeddings", type=_file, help="safetensors, one row a class, with --teacher")
+    distill.add_argument("--out", type=Path, required=True)
+    distill.add_argument("--resume", type=_folder, help="checkpoint folder of an earlier run")
+    distill.add_argument("--device", choices=("cpu", "cuda"))
+    distill.add_argument("--seed", type=int, help="instead of the seed in the spec")
+
+    evaluate = commands.add_parser("evaluate", help="accuracy and agreement over images")
+    evaluate.add_argument("--network", type=_file, required=True)
+    evaluate.add_argument("--architecture", required=True)
+    evaluate.add_argument("--images", type=_file, required=True, help=".npz with images and labels")
+    evaluate.add_argument("--spec", type=_file, required=True)
+    evaluate.add_argument("--teacher", type=_file, help="measure agreement with this network too")
+    evaluate.add_argument("--device", choices=("cpu", "cuda"))
+
+    export = commands.add_parser("export", help="student -> a file other programs run")
+    export.add_argument("--network", type=_file, required=True)
+    export.add_argument("--architecture", help="default: as the file says")
+    export.add_argument("--format", choices=("safetensors", "pt2"), required=True)
+    export.add_argument("--out", type=Path, required=True)
+    return parser
+
+
+def _file(name: str) -> Path:
+    path = Path(name)
+    if not path.is_file():
+        raise argparse.ArgumentTypeError(f"there is no file {name}")
+    return path
+
+
+def _folder(name: str) -> Path:
+    path = Path(name)
+    if not path.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {name}")
+    return path
+
+
+def _claim_stdout() -> TextIO:
+    """Take stdout for events alone: whatever a library prints from here on goes to stderr."""
+    events = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return events
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], _claim_stdout()))
