@@ -1,0 +1,109 @@
+"""What can go wrong between a caller and a job; each with a stable code, translated only at the edges.
+
+JobsError
+  JobNotFound          there is no such job
+  JobNotTerminal       the job must have come to its end first
+  IdempotencyConflict  the key was used for another request
+  ArtifactNotFound     no artifact has this name
+  ArtifactNotReady     the artifact may still come
+  FileTooLarge         a body passed its limit while it was streamed
+  FileCorrupt          stored bytes do not have the hash their row says
+  FileMissing          the store holds no such file
+  LeaseLost            another worker, or the end of the job, came first: write nothing more
+  ServiceUnavailable   database, broker or store does not answer; try again
+"""
+
+from typing import ClassVar
+
+
+class JobsError(Exception):
+    """Something a caller must know about a job.
+
+    Args:
+        message: what is wrong, with the value found and the limit.
+        hint: what to do about it; one sentence.
+    """
+
+    code: ClassVar[str] = "jobs_error"
+
+    def __init__(self, message: str, hint: str = ""):
+        super().__init__(f"{message} {hint}".strip())
+        self.message = message
+        self.hint = hint
+
+
+class JobNotFound(JobsError):
+    """There is no job with this id, or it has been deleted."""
+
+    code = "job_not_found"
+
+
+class JobNotTerminal(JobsError):
+    """The job must have come to its end before this can be done to it."""
+
+    code = "job_not_terminal"
+
+
+class IdempotencyConflict(JobsError):
+    """The Idempotency-Key was used before, for a request that differs."""
+
+    code = "idempotency_key_reused"
+
+
+class ArtifactNotFound(JobsError):
+    """The job has no artifact of this name and will not get one."""
+
+    code = "artifact_not_found"
+
+
+class ArtifactNotReady(JobsError):
+    """The job has no artifact of this name yet; it has not come to its end."""
+
+    code = "artifact_not_ready"
+
+
+class FileTooLarge(JobsError):
+    """A body passed its limit while it was being streamed; nothing of it was kept.
+
+    Args:
+        limit_bytes: the limit that was passed.
+    """
+
+    code = "file_too_large"
+
+    def __init__(self, limit_bytes: int):
+        super().__init__(f"The file is larger than the limit of {limit_bytes} bytes.", "Send a smaller file.")
+        self.limit_bytes = limit_bytes
+
+
+class FileCorrupt(JobsError):
+    """The bytes in the store do not have the length and hash that their row says."""
+
+    code = "file_corrupt"
+
+
+class FileMissing(JobsError):
+    """The store holds no file under this key."""
+
+    code = "file_missing"
+
+
+class LeaseLost(JobsError):
+    """The claim is no longer held: the job was given to another worker or has come to its end."""
+
+    code = "lease_lost"
+
+
+class ServiceUnavailable(JobsError):
+    """The database, the broker or the object store does not answer.
+
+    Args:
+        part: "database", "broker" or "storage".
+        reason: the kind of failure, never with addresses or credentials.
+    """
+
+    code = "service_unavailable"
+
+    def __init__(self, part: str, reason: str):
+        super().__init__(f"The {part} does not answer ({reason}).", "Nothing is lost; try again in a moment.")
+        self.part = part

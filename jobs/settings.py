@@ -1,0 +1,78 @@
+"""Everything an operator may set, read from `NAYER_*` environment variables."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+Seconds = Annotated[float, Field(gt=0)]
+Bytes = Annotated[int, Field(gt=0)]
+
+KIB, MIB, GIB = 2**10, 2**20, 2**30
+
+
+class Settings(BaseSettings):
+    """The settings of api, worker and command line; the three URLs have no default.
+
+    Each field is read from the variable of its name in capitals after `NAYER_`, as in
+    `NAYER_DATABASE_URL`. URLs hold passwords and are kept out of `repr` and of error messages.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="NAYER_", frozen=True, hide_input_in_errors=True)
+
+    database_url: str = Field(repr=False, description="postgresql://user:password@host:port/name")
+    redis_url: str = Field(repr=False, description="redis://host:port/0")
+    storage_url: str = Field(repr=False, description="file:///absolute/folder or s3://bucket[/prefix]")
+    data_dir: Path = Path.home() / ".local" / "share" / "nayer"
+    scratch_dir: Path | None = Field(
+        None, description="Job folders of the worker; the system's default if unset."
+    )
+
+    lease_seconds: Seconds = Field(30, description="How long a silent worker keeps its job.")
+    upkeep_seconds: Seconds = Field(5, description="Pause between two rounds of upkeep.")
+    ring_again_seconds: Seconds = Field(30, description="A waiting job is rung for again after this.")
+    sweep_seconds: Seconds = Field(3600, description="Pause between two sweeps of the object store.")
+    sweep_grace_seconds: Seconds = Field(
+        3600, description="A file that no row names is removed only when older than this."
+    )
+    max_attempts: Annotated[int, Field(ge=1)] = Field(
+        3, description="A job is given up when it took this many workers down."
+    )
+
+    max_teacher_bytes: Bytes = 2 * GIB
+    max_evaluation_bytes: Bytes = 512 * MIB
+    max_embeddings_bytes: Bytes = 64 * MIB
+    max_spec_bytes: Bytes = 4 * MIB
+
+    inspect_seconds: Seconds = 120
+    embed_seconds: Seconds = 300
+    stall_seconds: Seconds = Field(300, description="A child that makes no step for this long is hung.")
+    stop_grace_seconds: Seconds = Field(2, description="Between SIGTERM and SIGKILL when a job is cancelled.")
+    drain_seconds: Seconds = Field(60, description="What a stopping worker gives its child for a checkpoint.")
+
+    allow_hub: bool = Field(False, description="Whether `embed` may fetch encoder weights from the hub.")
+    clip_weights: Path | None = Field(None, description="A local open_clip ViT-B/32 checkpoint.")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    @field_validator("database_url")
+    @classmethod
+    def _postgres_only(cls, url: str) -> str:
+        return _require_scheme(url, "NAYER_DATABASE_URL", ("postgresql", "postgres", "postgresql+psycopg"))
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_protocol(cls, url: str) -> str:
+        return _require_scheme(url, "NAYER_REDIS_URL", ("redis", "rediss"))
+
+    @field_validator("storage_url")
+    @classmethod
+    def _known_store(cls, url: str) -> str:
+        return _require_scheme(url, "NAYER_STORAGE_URL", ("file", "s3"))
+
+
+def _require_scheme(url: str, name: str, schemes: tuple[str, ...]) -> str:
+    scheme = url.partition("://")[0]
+    if "://" not in url or scheme not in schemes:
+        raise ValueError(f"{name} must begin with one of {', '.join(s + '://' for s in schemes)}")
+    return url
