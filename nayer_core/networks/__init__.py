@@ -1,0 +1,1 @@
+"""Architectures: our own families, the libraries' and what tells one state dict from another."""

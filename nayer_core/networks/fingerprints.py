@@ -1,0 +1,223 @@
+"""The index that tells which library networks a state dict can belong to, made once.
+
+`python -m nayer_core.networks.fingerprints` writes `nayer_core/contract/fingerprints.json.gz`,
+a quarter of an hour of work for torchvision and timm. It holds:
+
+    versions   {library: version} it was made with
+    networks   {name: trained parameters at 1000 classes}, in order of their names
+    names      {digest of the state dict's names: [tensors, digest of the outermost modules,
+               position in `networks`, ...]}
+    equal      [[position, ...], ...]: networks with the same names and shapes that were seen to
+               compute the same from the same weights
+
+Names, not shapes, are indexed: classes, channels and image size change shapes. Whoever asks
+builds the few candidates without numbers and compares (`nayer_core.networks.recognition`).
+"""
+
+import dataclasses
+import functools
+import gzip
+import hashlib
+import importlib.resources
+import json
+import logging
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from nayer_core.contract.errors import SpecError
+from nayer_core.networks import registry
+from nayer_core.networks.registry import InputSize
+
+_FILE = "fingerprints.json.gz"
+_CLASSES = 1000
+_LARGEST_COMPARED = 120_000_000  # parameters; above it equality stays unknown, hence ambiguous
+_COMPARED_SIZES: tuple[InputSize, ...] = ((3, 96, 96), (3, 224, 224))  # the first that all can take
+_ODD_SIDE = 83  # pixels; shows paddings that agree on even sides only
+_TOLERANCE = 1e-6  # of the largest logit: rounding passes, another epsilon in a normalisation does not
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Index:
+    """What is known about the libraries' networks.
+
+    Attributes:
+        versions: library -> version.
+        networks: name -> trained parameters at 1000 classes.
+        by_names: digest of names -> networks with these names.
+        by_roots: digest of outermost modules -> (tensors, name) of all networks with these.
+        equal: name -> every name, itself included, that computes the same.
+    """
+
+    versions: Mapping[str, str]
+    networks: Mapping[str, int]
+    by_names: Mapping[str, tuple[str, ...]]
+    by_roots: Mapping[str, tuple[tuple[int, str], ...]]
+    equal: Mapping[str, frozenset[str]]
+
+
+@functools.cache
+def load_index() -> Index:
+    """Read the index from the package."""
+    packed = importlib.resources.files("nayer_core.contract").joinpath(_FILE).read_bytes()
+    document = json.loads(gzip.decompress(packed))
+    order = list(document["networks"])
+    by_names: dict[str, tuple[str, ...]] = {}
+    by_roots: dict[str, tuple[tuple[int, str], ...]] = {}
+    for digest, (tensors, roots, *positions) in document["names"].items():
+        by_names[digest] = tuple(order[position] for position in positions)
+        by_roots[roots] = (*by_roots.get(roots, ()), *((tensors, name) for name in by_names[digest]))
+    equal = {
+        order[position]: frozenset(order[other] for other in group)
+        for group in document["equal"]
+        for position in group
+    }
+    return Index(document["versions"], document["networks"], by_names, by_roots, equal)
+
+
+def names_digest(names: Iterable[str]) -> str:
+    """Digest a state dict's names, in any order; counters of batches do not count."""
+    return _digest(name for name in names if not name.endswith("num_batches_tracked"))
+
+
+def roots_digest(names: Iterable[str]) -> str:
+    """Digest the outermost modules in a state dict's names."""
+    return _digest({name.split(".", 1)[0] for name in names})
+
+
+def _digest(words: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(sorted(words)).encode()).hexdigest()[:8]
+
+
+def make_index(names: Iterable[str]) -> dict[str, object]:
+    """Build every network of `names` without numbers and gather what tells them apart.
+
+    A network that cannot be built, or cannot be run, at its own input size is left out.
+    """
+    import timm
+    import torchvision
+
+    parameters: dict[str, int] = {}
+    groups: dict[str, list[str]] = {}
+    keys: dict[str, tuple[int, str]] = {}
+    for name in sorted(names):
+        try:
+            network, shapes = _examine(name)
+        except (SpecError, NotImplementedError) as error:
+            _log.warning("%s is left out: %s", name, error.__cause__ or error)
+            continue
+        parameters[name] = registry.count_parameters(network)
+        digest = names_digest(shapes)
+        groups.setdefault(digest, []).append(name)
+        keys[digest] = (len(shapes), roots_digest(shapes))
+    equal = [same for group in groups.values() for same in equal_networks(group, parameters)]
+    position = {name: index for index, name in enumerate(parameters)}
+    libraries = {"torchvision": torchvision, "timm": timm}
+    return {
+        "versions": {name: str(library.__version__) for name, library in libraries.items()},
+        "networks": parameters,
+        "names": {key: [*keys[key], *(position[name] for name in group)] for key, group in groups.items()},
+        "equal": [[position[name] for name in same] for same in equal],
+    }
+
+
+def _examine(name: str) -> tuple[nn.Module, Collection[str]]:
+    from nayer_core.networks import libraries
+
+    size = libraries.default_input_size(name)
+    registry.macs_per_image(name, num_classes=_CLASSES, input_size=size)  # it runs
+    network = registry.build_on_meta(name, num_classes=_CLASSES, input_size=size)
+    return network, network.state_dict().keys()
+
+
+def equal_networks(group: list[str], parameters: Mapping[str, int]) -> list[list[str]]:
+    """Find the networks in `group` that compute the same logits from the same weights.
+
+    Args:
+        group: networks whose state dicts have the same names.
+        parameters: name -> trained parameters; the largest networks are not compared.
+
+    Returns:
+        Lists of at least two names each.
+    """
+    size = next((size for size in _COMPARED_SIZES if all(_fits(name, size) for name in group)), None)
+    if size is None or len(group) < 2:
+        return []
+    alike: dict[tuple[tuple[int, ...], ...], list[list[str]]] = {}
+    for name in group:
+        if parameters[name] > _LARGEST_COMPARED:
+            continue
+        shapes = registry.state_shapes(name, num_classes=10, input_size=size)
+        classes = alike.setdefault(tuple(shapes[key] for key in sorted(shapes)), [])
+        for same in classes:
+            if compute_the_same(same[0], name, size):
+                same.append(name)
+                break
+        else:
+            classes.append([name])
+    return [same for classes in alike.values() for same in classes if len(same) > 1]
+
+
+def _fits(name: str, size: InputSize) -> bool:
+    try:
+        registry.macs_per_image(name, num_classes=10, input_size=size)
+    except SpecError:
+        return False
+    return True
+
+
+def compute_the_same(first: str, second: str, input_size: InputSize) -> bool:
+    """Whether two networks give the same logits from the same random weights and images."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        one = registry.build(first, num_classes=10, input_size=input_size).eval()
+        for name, tensor in one.state_dict().items():
+            _disturb(name, tensor)
+        other = registry.build(second, num_classes=10, input_size=input_size).eval()
+        other.load_state_dict(one.state_dict())
+        even = torch.randn(2, *input_size)
+        odd = torch.randn(2, input_size[0], _ODD_SIDE, _ODD_SIDE)
+        return _agree(one, other, even) and _agree(one, other, odd)
+
+
+def _disturb(name: str, tensor: torch.Tensor) -> None:
+    """Make every tensor count: many are drawn as zeros or ones and would hide a difference."""
+    if name.endswith("running_var"):
+        tensor.uniform_(0.1, 1)
+    elif tensor.is_floating_point():
+        tensor.add_(torch.randn_like(tensor), alpha=0.05)
+
+
+def _agree(one: nn.Module, other: nn.Module, images: torch.Tensor) -> bool:
+    """Whether both give the same logits, or both refuse the images."""
+    logits = []
+    for network in (one, other):
+        try:
+            logits.append(network(images))
+        except (AssertionError, RuntimeError, ValueError):
+            logits.append(None)
+    if logits[0] is None or logits[1] is None:
+        return logits[0] is logits[1]
+    limit = _TOLERANCE * float(logits[0].abs().max())
+    return float((logits[0] - logits[1]).abs().max()) <= limit
+
+
+def main() -> None:
+    """Write the index into the package."""
+    from nayer_core.networks import libraries
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    names = [f"torchvision/{name}" for name in libraries.list_torchvision()]
+    names += [f"timm/{name}" for name in libraries.list_timm()]
+    document = json.dumps(make_index(names), separators=(",", ":"))
+    path = Path(__file__).parents[1] / "contract" / _FILE
+    path.write_bytes(gzip.compress(document.encode(), compresslevel=9, mtime=0))
+    _log.info("%s: %d bytes", path, path.stat().st_size)
+
+
+if __name__ == "__main__":
+    main()

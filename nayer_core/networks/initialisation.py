@@ -1,0 +1,22 @@
+"""How the weights of our own families are drawn."""
+
+from torch import nn
+
+
+def initialise(network: nn.Module) -> None:
+    """Draw the weights of `network` in place, from torch's global generator.
+
+    Convolutions after He et al. 2015 (arXiv:1502.01852, fan-out), normalisations as the
+    identity, linear layers small, so that an untrained network's logits are near zero.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=0.01)
+            nn.init.zeros_(module.bias)
