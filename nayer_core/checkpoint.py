@@ -1,0 +1,159 @@
+"""All that a bit-exact resume needs, written so that a crash at any moment leaves a good one.
+
+A folder holds generations, newest last, and the bank's images once each:
+
+    state-00000003.safetensors    tensors of generation 3
+    state-00000003.json           where the run was, the bank's segments, hashes of every file named
+    bank-000000004800.safetensors the round whose first image was the 4,800th ever added
+
+A generation counts when its JSON is there and all hashes agree; each file is written beside its
+place, synced, and renamed into it. Two older generations are kept.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load, save
+from torch import Tensor
+
+from nayer_core.contract.errors import ErrorCode, TrainingError
+from nayer_core.memory_bank import MemoryBank, Segment
+
+GENERATIONS_KEPT = 3
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A generation read back: tensors, and the facts saved beside them."""
+
+    tensors: dict[str, Tensor]
+    facts: dict[str, Any]
+
+
+class CheckpointFolder:
+    """Generations of a run's state in one folder.
+
+    Args:
+        path: made if it is not there.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        path.mkdir(parents=True, exist_ok=True)
+        self._segment_hashes: dict[int, str] = {}
+
+    def save(
+        self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], bank: MemoryBank
+    ) -> dict[str, str]:
+        """Write a new generation and drop the ones it makes superfluous.
+
+        Args:
+            tensors: on any device.
+            facts: JSON values.
+            bank: its segments are written where they are not there yet.
+
+        Returns:
+            The files of this generation and their sha256, the JSON included.
+        """
+        number = max(self._generations(), default=-1) + 1
+        files = {self._bank_name(segment): self._save_segment(segment, bank) for segment in bank.segments}
+        state_name = f"state-{number:08d}.safetensors"
+        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        files[state_name] = self._write(state_name, save(plain))
+        segments = [[segment.start, segment.length] for segment in bank.segments]
+        record = {"facts": dict(facts), "segments": segments, "files": files}
+        json_name = f"state-{number:08d}.json"
+        json_hash = self._write(json_name, json.dumps(record).encode())
+        self._drop_superfluous()
+        return {**files, json_name: json_hash}
+
+    def load(self, bank: MemoryBank) -> Checkpoint:
+        """Read the newest generation whose files are all whole, and refill the bank.
+
+        Raises:
+            TrainingError: `checkpoint_invalid` where no generation is whole.
+        """
+        for number in sorted(self._generations(), reverse=True):
+            files = self._read_generation(number)
+            if files is None:
+                continue
+            record = json.loads(files[f"state-{number:08d}.json"])
+            for start, length in record["segments"]:
+                segment = Segment(start, length)
+                name = self._bank_name(segment)
+                self._segment_hashes[start] = record["files"][name]
+                restored = load(files[name])
+                bank.restore(segment, restored["images"], restored["labels"])
+            return Checkpoint(load(files[f"state-{number:08d}.safetensors"]), record["facts"])
+        raise TrainingError(
+            ErrorCode.CHECKPOINT_INVALID,
+            f"No whole checkpoint among {len(self._generations())} generations.",
+            "Start the run anew without the checkpoint.",
+        )
+
+    def _read_generation(self, number: int) -> dict[str, bytes] | None:
+        """Give all files of a generation, or None where one is missing or not what was written."""
+        name = f"state-{number:08d}.json"
+        try:
+            files = {name: (self.path / name).read_bytes()}
+            for other, expected in json.loads(files[name])["files"].items():
+                files[other] = (self.path / other).read_bytes()
+                if hashlib.sha256(files[other]).hexdigest() != expected:
+                    return None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return files
+
+    def _save_segment(self, segment: Segment, bank: MemoryBank) -> str:
+        if segment.start not in self._segment_hashes:
+            images, labels = bank.read(segment)
+            content = save({"images": images.cpu(), "labels": labels.cpu()})
+            self._segment_hashes[segment.start] = self._write(self._bank_name(segment), content)
+        return self._segment_hashes[segment.start]
+
+    def _drop_superfluous(self) -> None:
+        kept = sorted(self._generations())[-GENERATIONS_KEPT:]
+        needed: set[str] = set()
+        for number in kept:
+            record = json.loads((self.path / f"state-{number:08d}.json").read_bytes())
+            needed |= {f"state-{number:08d}.json", *record["files"]}
+        for path in self._files():
+            if path.name not in needed:
+                path.unlink(missing_ok=True)
+        self._segment_hashes = {
+            start: digest for start, digest in self._segment_hashes.items() if _bank_file(start) in needed
+        }
+
+    def _write(self, name: str, content: bytes) -> str:
+        path, unfinished = self.path / name, self.path / f".{name}.unfinished"
+        with unfinished.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+        folder = os.open(self.path, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+        return hashlib.sha256(content).hexdigest()
+
+    def _files(self) -> Iterator[Path]:
+        yield from self.path.glob("state-*")
+        yield from self.path.glob("bank-*")
+
+    def _generations(self) -> list[int]:
+        return [int(path.stem.removeprefix("state-")) for path in self.path.glob("state-*.json")]
+
+    @staticmethod
+    def _bank_name(segment: Segment) -> str:
+        return _bank_file(segment.start)
+
+
+def _bank_file(start: int) -> str:
+    return f"bank-{start:012d}.safetensors"

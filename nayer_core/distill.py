@@ -1,0 +1,287 @@
+"""Algorithm 1: distil a teacher into a student without one real image.
+
+for each epoch:
+    for each round:                        synthesis.py
+        redraw the noisy layer, train it with the generator, keep the best images in the bank
+    after warm-up, for each student step:  student_training.py
+        update the student on images drawn from the bank
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nayer_core.augmentation import Augmentation
+from nayer_core.checkpoint import CheckpointFolder
+from nayer_core.contract.config import DistillConfig
+from nayer_core.contract.errors import ErrorCode, TrainingError
+from nayer_core.contract.events import CheckpointEvent, Emit, MetricsEvent, Phase, PhaseEvent, ProgressEvent
+from nayer_core.evaluation import predict, share_equal
+from nayer_core.memory_bank import MemoryBank
+from nayer_core.precision import Arithmetic
+from nayer_core.progress import Progress, Step
+from nayer_core.student_training import StudentTrainer
+from nayer_core.synthesis import Round, Synthesizer
+
+MEASUREMENTS_AN_EPOCH = 20  # student losses reported; each waits for the device once
+EVALUATIONS_A_RUN = 10  # on the client's images, where there are any
+
+
+class StopRequested(Exception):  # noqa: N818 (a request, not an error)
+    """Raised inside a run to leave it; the state of the last whole step is kept."""
+
+
+@dataclass
+class Position:
+    """Where a run is: all counts are of finished things."""
+
+    epoch: int = 0
+    round: int = 0
+    student_step: int = 0
+    rounds_done: int = 0
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """The client's images: to measure on, never to train on.
+
+    Args:
+        images: (N, H, W, C) uint8.
+        labels: (N,) int64.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+
+class Distillation:
+    """One run of Algorithm 1.
+
+    Args:
+        teacher: frozen, in eval mode.
+        student: freshly initialised.
+        lte: (K, embedding_dim) label-text embeddings.
+        input_size: (channels, height, width).
+        config: the numbers of the method.
+        augment: crop, mirror, normalisation.
+        arithmetic: device and number format.
+        seed: everything random follows from it.
+        emit: receives the run's events.
+    """
+
+    def __init__(
+        self,
+        teacher: nn.Module,
+        student: nn.Module,
+        lte: Tensor,
+        input_size: tuple[int, int, int],
+        config: DistillConfig,
+        augment: Augmentation,
+        arithmetic: Arithmetic,
+        seed: int,
+        emit: Emit,
+    ):
+        self.config = config
+        self.augment = augment
+        self.arithmetic = arithmetic
+        self.emit = emit
+        self.student = student.train()
+        self.rng = torch.Generator(arithmetic.device).manual_seed(seed)
+        self.synthesizer = Synthesizer(teacher, lte, input_size, config, augment, arithmetic, self.rng)
+        self.trainer = StudentTrainer(student, teacher, config, augment, arithmetic, self.rng)
+        capacity = min(config.bank_capacity, images_made(config))
+        self.bank = MemoryBank(max(capacity, config.synthesis_batch_size), input_size, arithmetic.device)
+        self.position = Position()
+        self.progress = Progress(config)
+
+    def run(
+        self,
+        *,
+        checkpoints: CheckpointFolder | None = None,
+        checkpoint_seconds: float = 60.0,
+        evaluation: EvaluationSet | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> bool:
+        """Go on from where the run is to its end, or to where it is told to stop.
+
+        Args:
+            checkpoints: where the state is saved, at intervals and when stopped.
+            checkpoint_seconds: time between two checkpoints.
+            evaluation: images to report accuracy on during the run.
+            should_stop: asked after every step.
+
+        Returns:
+            True at the end; False where `should_stop` said so, with the state saved.
+
+        Raises:
+            TrainingError: `diverged`, where a loss is no number any more.
+        """
+        self._saver = _Saver(self, checkpoints, checkpoint_seconds)
+        self._should_stop = should_stop
+        try:
+            while self.position.epoch < self.config.warmup_epochs + self.config.epochs:
+                self._run_epoch()
+                self._evaluate(evaluation)
+        except StopRequested:
+            self._saver.save()
+            return False
+        return True
+
+    def _run_epoch(self) -> None:
+        """Lines 4 to 14 of Algorithm 1."""
+        position, config = self.position, self.config
+        warming_up = position.epoch < config.warmup_epochs
+        self._announce_phase(warming_up)
+        if position.round == 0 and self._generator_is_due():
+            self.synthesizer.redraw_generator()
+        rounds = config.warmup_rounds_per_epoch if warming_up else config.rounds_per_epoch
+        while position.round < rounds:
+            made = self._run_round(None if warming_up else self.student)
+            self.bank.add(made.images, made.labels)
+            position.round += 1
+            position.rounds_done += 1
+            self._report({name: term.item() for name, term in made.terms.items()})
+            self._saver.save_if_due()
+        if not warming_up:
+            self._train_student()
+        position.epoch, position.round, position.student_step = position.epoch + 1, 0, 0
+
+    def _run_round(self, student: nn.Module | None) -> Round:
+        kind = Step.WARMUP if student is None else Step.ADVERSARIAL
+        before, done_before = self.synthesizer.snapshot(), self.progress.done[kind]
+        try:
+            return self.synthesizer.run_round(
+                self.position.rounds_done, student, lambda: self._after_step(kind)
+            )
+        except StopRequested:  # an interrupted round is done anew, from its beginning
+            self.synthesizer.restore(before)
+            self.progress.done[kind] = done_before
+            raise
+
+    def _train_student(self) -> None:
+        steps = self.config.student_steps
+        interval = math.ceil(steps / MEASUREMENTS_AN_EPOCH)
+        losses: list[Tensor] = []
+        while self.position.student_step < steps:
+            losses.append(self.trainer.step(self.bank))
+            self.position.student_step += 1
+            if len(losses) == interval or self.position.student_step == steps:
+                mean = torch.stack(losses).mean().item()
+                losses.clear()
+                self._report({"student_loss": mean, "student_lr": self.trainer.learning_rate})
+                self._saver.save_if_due()
+            self._after_step(Step.STUDENT)
+
+    def _after_step(self, kind: Step) -> None:
+        self.progress.advance(kind)
+        self.emit(
+            ProgressEvent(
+                phase=self._phase,
+                epoch=self.position.epoch + 1,
+                epochs=self.config.warmup_epochs + self.config.epochs,
+                fraction=self.progress.fraction,
+                eta_seconds=self.progress.eta_seconds,
+            )
+        )
+        if self._should_stop():
+            raise StopRequested
+
+    def _report(self, values: dict[str, float]) -> None:
+        """Emit numbers by name, and refuse to go on with what is none."""
+        broken = [name for name, value in values.items() if not math.isfinite(value)]
+        if broken:
+            raise TrainingError(
+                ErrorCode.DIVERGED,
+                f"{', '.join(broken)} is not a finite number in epoch {self.position.epoch + 1}.",
+                "Lower config.student_lr or config.generator_lr, or set config.precision to fp32.",
+            )
+        self.emit(MetricsEvent(epoch=self.position.epoch + 1, step=self.progress.steps_done, values=values))
+
+    def _evaluate(self, evaluation: EvaluationSet | None) -> None:
+        epochs_done = self.position.epoch - self.config.warmup_epochs
+        interval = math.ceil(self.config.epochs / EVALUATIONS_A_RUN)
+        if evaluation is None or epochs_done < 1 or epochs_done % interval:
+            return
+        predictions = predict(self.student, evaluation.images, self.augment, self.arithmetic)
+        self._report({"student_accuracy": share_equal(predictions, evaluation.labels)})
+        self.progress.pause()
+
+    def _announce_phase(self, warming_up: bool) -> None:
+        phase = Phase.WARMUP if warming_up else Phase.DISTILL
+        if phase != getattr(self, "_phase", None):
+            self.emit(PhaseEvent(phase=phase))
+        self._phase = phase
+
+    def _generator_is_due(self) -> bool:
+        life = self.config.generator_reset_every
+        return self.position.epoch % life == 0 if life else self.position.epoch == 0
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Everything but the bank that a bit-exact resume needs: tensors and plain facts."""
+        tensors = {f"synthesizer.{name}": value for name, value in self.synthesizer.snapshot().items()}
+        tensors |= {f"trainer.{name}": value for name, value in self.trainer.state().items()}
+        facts = {
+            "position": asdict(self.position),
+            "steps_done": {kind.name: count for kind, count in self.progress.done.items()},
+            "trainer": self.trainer.facts(),
+            "config": self.config.model_dump(),
+        }
+        return tensors, facts
+
+    def resume(self, checkpoints: CheckpointFolder) -> None:
+        """Take up a run where its newest whole checkpoint left it.
+
+        Raises:
+            TrainingError: `checkpoint_invalid`, where none is whole or it is of another run.
+        """
+        checkpoint = checkpoints.load(self.bank)
+        if checkpoint.facts["config"] != self.config.model_dump():
+            raise TrainingError(
+                ErrorCode.CHECKPOINT_INVALID,
+                "The checkpoint was made with another configuration.",
+                "Resume with the specification the run was started with.",
+            )
+        parts: dict[str, dict[str, Tensor]] = {"synthesizer": {}, "trainer": {}}
+        for name, tensor in checkpoint.tensors.items():
+            part, _, rest = name.partition(".")
+            parts[part][rest] = tensor
+        self.synthesizer.restore(parts["synthesizer"])
+        self.trainer.restore(parts["trainer"], checkpoint.facts["trainer"])
+        self.position = Position(**checkpoint.facts["position"])
+        self.progress.skip({kind: checkpoint.facts["steps_done"][kind.name] for kind in Step})
+
+
+class _Saver:
+    """Writes checkpoints at intervals of time; without a folder it does nothing."""
+
+    def __init__(self, run: Distillation, folder: CheckpointFolder | None, seconds: float):
+        self.run = run
+        self.folder = folder
+        self.seconds = seconds
+        self.last = time.monotonic()
+
+    def save_if_due(self) -> None:
+        if time.monotonic() - self.last >= self.seconds:
+            self.save()
+
+    def save(self) -> None:
+        if self.folder is None:
+            return
+        files = self.folder.save(*self.run.state(), self.run.bank)
+        self.run.emit(
+            CheckpointEvent(epoch=self.run.position.epoch + 1, step=self.run.progress.steps_done, files=files)
+        )
+        self.run.progress.pause()
+        self.last = time.monotonic()
+
+
+def images_made(config: DistillConfig) -> int:
+    """How many images a whole run adds to the bank."""
+    warmup_rounds = config.warmup_epochs * config.warmup_rounds_per_epoch
+    rounds = warmup_rounds + config.epochs * config.rounds_per_epoch
+    return rounds * config.synthesis_batch_size

@@ -1,0 +1,142 @@
+"""The three generators: Table 8, Table 9 and the one the authors ran.
+
+All turn the noisy layer's output into images in [0, 1]. Where the paper puts spectral
+normalisation on every convolution and BatchNorm on the image, the authors' runs had neither,
+and a memory bank of 8-bit images needs the range [0, 1]; so do these.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from nayer_core.contract.config import GeneratorName
+
+LEAKY_SLOPE = 0.2
+
+
+class Generator(nn.Module):
+    """A Linear to a small feature map, then convolutions between nearest-neighbour upsamplings.
+
+    Args:
+        stem: noise -> (B, C, height / factor, width / factor).
+        body: feature map -> (B, channels, height, width), unbounded.
+        image_size: (height, width) in pixels; the feature map is cropped to it where the
+            upsampling overshoots.
+    """
+
+    def __init__(self, stem: nn.Module, body: nn.Module, image_size: tuple[int, int]):
+        super().__init__()
+        self.stem = stem
+        self.body = body
+        self.image_size = image_size
+
+    def forward(self, noise: Tensor) -> Tensor:
+        """Make images.
+
+        Args:
+            noise: (B, noise_dim).
+
+        Returns:
+            (B, channels, height, width) in [0, 1].
+        """
+        height, width = self.image_size
+        features = self.stem(noise).contiguous(memory_format=torch.channels_last)
+        images: Tensor = self.body(features)[..., :height, :width]
+        return images.sigmoid()
+
+    @torch.no_grad()
+    def redraw(self, rng: torch.Generator) -> None:
+        """Draw all weights anew, as PyTorch initialises such layers."""
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5), generator=rng)
+                if layer.bias is not None:
+                    bound = 1 / math.sqrt(layer.weight[0].numel())
+                    nn.init.uniform_(layer.bias, -bound, bound, generator=rng)
+            elif isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
+                layer.reset_parameters()
+
+
+def build_generator(
+    name: GeneratorName, noise_dim: int, width: int, input_size: tuple[int, int, int]
+) -> Generator:
+    """Build a generator with undrawn weights; call `redraw` before use.
+
+    Args:
+        name: `published`, `table8` or `table9`.
+        noise_dim: r.
+        width: channels of the last hidden layer (64 in the paper); earlier ones have twice.
+        input_size: (channels, height, width) of the images.
+    """
+    return _GENERATORS[name](noise_dim, width, input_size)
+
+
+def _published(noise_dim: int, width: int, input_size: tuple[int, int, int]) -> Generator:
+    """Convolve at h/2, h and h: 124 MMAC for 32 x 32 images."""
+    channels, height, image_width = input_size
+    body = nn.Sequential(
+        nn.BatchNorm2d(2 * width),
+        nn.Upsample(scale_factor=2),
+        *_conv_block(2 * width, 2 * width),
+        nn.Upsample(scale_factor=2),
+        *_conv_block(2 * width, width),
+        nn.Conv2d(width, channels, 3, padding=1),
+    )
+    stem = _stem(noise_dim, 2 * width, input_size, factor=4, batch_norm=False)
+    return Generator(stem, body, (height, image_width))
+
+
+def _table8(noise_dim: int, width: int, input_size: tuple[int, int, int]) -> Generator:
+    """Convolve at h/4, h/2 and h: 39 MMAC for 32 x 32 images."""
+    channels, height, image_width = input_size
+    body = nn.Sequential(
+        *_conv_block(2 * width, 2 * width),
+        nn.Upsample(scale_factor=2),
+        *_conv_block(2 * width, width),
+        nn.Upsample(scale_factor=2),
+        nn.Conv2d(width, channels, 3, padding=1),
+    )
+    stem = _stem(noise_dim, 2 * width, input_size, factor=4, batch_norm=True)
+    return Generator(stem, body, (height, image_width))
+
+
+def _table9(noise_dim: int, width: int, input_size: tuple[int, int, int]) -> Generator:
+    """Start at h/16 and convolve at each doubling, for large images."""
+    channels, height, image_width = input_size
+    layers: list[nn.Module] = []
+    before = 2 * width
+    for after in (2 * width, 2 * width, width, width):
+        layers += [*_conv_block(before, after), nn.Upsample(scale_factor=2)]
+        before = after
+    body = nn.Sequential(*layers, nn.Conv2d(width, channels, 3, padding=1))
+    stem = _stem(noise_dim, 2 * width, input_size, factor=16, batch_norm=True)
+    return Generator(stem, body, (height, image_width))
+
+
+_GENERATORS: dict[GeneratorName, Callable[[int, int, tuple[int, int, int]], Generator]] = {
+    "published": _published,
+    "table8": _table8,
+    "table9": _table9,
+}
+
+
+def _stem(
+    noise_dim: int, channels: int, input_size: tuple[int, int, int], *, factor: int, batch_norm: bool
+) -> nn.Sequential:
+    height, width = (math.ceil(side / factor) for side in input_size[1:])
+    features = channels * height * width
+    return nn.Sequential(
+        nn.Linear(noise_dim, features),
+        *([nn.BatchNorm1d(features)] if batch_norm else []),
+        nn.Unflatten(1, (channels, height, width)),
+    )
+
+
+def _conv_block(before: int, after: int) -> tuple[nn.Module, ...]:
+    return (
+        nn.Conv2d(before, after, 3, padding=1),
+        nn.BatchNorm2d(after),
+        nn.LeakyReLU(LEAKY_SLOPE, inplace=True),
+    )

@@ -1,0 +1,81 @@
+"""The paper's source of diversity (section 3.3, Eq. 3): Linear(BatchNorm(label-text embedding)).
+
+The embeddings never change; the Linear is drawn anew every round, so the generator sees each
+class in a new guise and has to find new images for it. One Linear serves one sweep over all K
+classes ("K-to-1"): within a sweep the embeddings themselves tell the images apart, and a batch
+of B images needs ceil(B / K) of them, evaluated here as one batched product.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class NoisyLayer(nn.Module):
+    """ceil(B / K) Linear layers behind one shared BatchNorm.
+
+    Args:
+        embedding_dim: size of a label-text embedding (CLIP ViT-B/32: 512).
+        noise_dim: r, the size of the output.
+        num_classes: K.
+        batch_size: B, images a round makes.
+    """
+
+    def __init__(self, embedding_dim: int, noise_dim: int, num_classes: int, batch_size: int):
+        super().__init__()
+        self.sweep = min(num_classes, batch_size)
+        self.num_sweeps = math.ceil(batch_size / self.sweep)
+        self.batch_norm = nn.BatchNorm1d(embedding_dim)
+        self.weight = nn.Parameter(torch.empty(self.num_sweeps, embedding_dim, noise_dim))
+        self.bias = nn.Parameter(torch.empty(self.num_sweeps, 1, noise_dim))
+
+    @torch.no_grad()
+    def redraw(self, rng: torch.Generator) -> None:
+        """Forget what the Linear layers learned: weights N(0, 1), biases 0. The BatchNorm stays."""
+        self.weight.normal_(generator=rng)
+        self.bias.zero_()
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """Turn the embeddings of a batch into the generator's input.
+
+        Args:
+            embeddings: (B, embedding_dim); the i-th run of K rows passes the i-th Linear.
+
+        Returns:
+            (B, noise_dim).
+        """
+        batch_size = embeddings.shape[0]
+        normalised = self.batch_norm(embeddings)
+        missing = self.num_sweeps * self.sweep - batch_size
+        if missing:
+            normalised = nn.functional.pad(normalised, (0, 0, 0, missing))
+        sweeps = normalised.view(self.num_sweeps, self.sweep, -1)
+        noise = torch.baddbmm(self.bias, sweeps, self.weight)
+        return noise.flatten(0, 1)[:batch_size]
+
+
+def sweep_labels(num_classes: int, batch_size: int, round_index: int, rng: torch.Generator) -> Tensor:
+    """Choose the classes of a round: sweeps over all of them, never the same twice in a sweep.
+
+    Where the batch is larger than the number of classes, whole sweeps come first and a random
+    part of one fills the rest. Where it is smaller, consecutive rounds walk through a shuffled
+    order, so that every class comes up once in ceil(K / B) rounds.
+
+    Args:
+        num_classes: K.
+        batch_size: B.
+        round_index: which round of the run this is, from 0; only used where B < K.
+        rng: source of the random part.
+
+    Returns:
+        (B,) int64 on the device of `rng`.
+    """
+    if batch_size >= num_classes:
+        whole = torch.arange(num_classes, device=rng.device).repeat(batch_size // num_classes)
+        rest = torch.randperm(num_classes, generator=rng, device=rng.device)[: batch_size % num_classes]
+        return torch.cat([whole, rest])
+    rounds_a_sweep = math.ceil(num_classes / batch_size)
+    sweep, position = divmod(round_index, rounds_a_sweep)
+    order = torch.randperm(num_classes, generator=torch.Generator().manual_seed(sweep))
+    return order.roll(-position * batch_size)[:batch_size].to(rng.device)

@@ -1,0 +1,119 @@
+"""The student's side of an epoch: lines 12 to 14 of Algorithm 1."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nayer_core.augmentation import Augmentation, cutmix
+from nayer_core.contract.config import DistillConfig
+from nayer_core.losses import distillation_loss
+from nayer_core.memory_bank import MemoryBank
+from nayer_core.precision import Arithmetic
+
+MOMENTUM = 0.9  # A.2
+
+
+class StudentTrainer:
+    """SGD on the distillation loss over the memory bank, with a cosine from `student_lr` down.
+
+    Args:
+        student: in training mode.
+        teacher: frozen, in eval mode.
+        config: learning rate, temperature and the like.
+        augment: stands between the bank and the networks.
+        arithmetic: number format.
+        rng: source of everything random here.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: nn.Module,
+        config: DistillConfig,
+        augment: Augmentation,
+        arithmetic: Arithmetic,
+        rng: torch.Generator,
+    ):
+        self.student = student
+        self.teacher = teacher
+        self.config = config
+        self.augment = augment
+        self.arithmetic = arithmetic
+        self.rng = rng
+        self.steps_done = 0
+        self.scaler = arithmetic.scaler()
+        self.optimizer = torch.optim.SGD(
+            student.parameters(),
+            lr=config.student_lr,
+            momentum=MOMENTUM,
+            weight_decay=config.student_weight_decay,
+            fused=True,
+        )
+
+    @property
+    def learning_rate(self) -> float:
+        """What the cosine says for the next step; it moves at each step or after each epoch."""
+        config = self.config
+        if config.student_lr_schedule == "step":
+            passed = self.steps_done / (config.epochs * config.student_steps)
+        else:
+            passed = (self.steps_done // config.student_steps) / config.epochs
+        return config.student_lr_min + (config.student_lr - config.student_lr_min) * (
+            (1 + math.cos(math.pi * passed)) / 2
+        )
+
+    def step(self, bank: MemoryBank) -> Tensor:
+        """One student update on images drawn from the bank.
+
+        Returns:
+            The loss, a scalar on the device.
+        """
+        images = self.augment(bank.sample(self.config.student_batch_size, self.rng), self.rng)
+        if self._cutmix_is_due():
+            images = cutmix(images, self.rng)
+        with self.arithmetic.autocast():
+            with torch.no_grad():
+                teacher_logits = self.teacher(images)
+            loss = distillation_loss(self.student(images), teacher_logits, self.config.temperature)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.steps_done += 1
+        return loss.detach()
+
+    def state(self) -> dict[str, Tensor]:
+        """The student with its buffers, and the optimiser's momentum."""
+        state = {f"student.{name}": value for name, value in self.student.state_dict().items()}
+        for name, parameter in self.student.named_parameters():
+            if (momentum := self.optimizer.state[parameter].get("momentum_buffer")) is not None:
+                state[f"momentum.{name}"] = momentum
+        return state
+
+    def facts(self) -> dict[str, Any]:
+        """What else a resume needs, as JSON values."""
+        return {"steps_done": self.steps_done, "scaler": self.scaler.state_dict()}
+
+    def restore(self, state: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """Go back to a saved state."""
+        prefix = "student."
+        self.student.load_state_dict(
+            {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        )
+        for name, parameter in self.student.named_parameters():
+            if f"momentum.{name}" in state:
+                # A copy in the parameter's own layout: sums in another order differ in the last bit.
+                buffer = torch.empty_like(parameter).copy_(state[f"momentum.{name}"])
+                self.optimizer.state[parameter]["momentum_buffer"] = buffer
+        self.steps_done = facts["steps_done"]
+        if facts["scaler"]:
+            self.scaler.load_state_dict(facts["scaler"])
+
+    def _cutmix_is_due(self) -> bool:
+        """Spread the share evenly over the steps, without a draw."""
+        share = self.config.cutmix
+        return math.floor((self.steps_done + 1) * share) > math.floor(self.steps_done * share)

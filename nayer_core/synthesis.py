@@ -1,0 +1,190 @@
+"""One synthesis round: lines 5 to 11 of Algorithm 1."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from nayer_core.augmentation import Augmentation
+from nayer_core.bn_regularization import BNRegularization
+from nayer_core.contract.config import DistillConfig
+from nayer_core.generator import build_generator
+from nayer_core.losses import adversarial_loss, label_cross_entropy
+from nayer_core.memory_bank import to_bytes
+from nayer_core.noisy_layer import NoisyLayer, sweep_labels
+from nayer_core.precision import Arithmetic
+
+ADAM_BETAS = (0.5, 0.999)  # authors
+
+
+@dataclass(frozen=True)
+class Round:
+    """What a round made.
+
+    Args:
+        images: (B, H, W, C) uint8, un-augmented, from the step with the lowest loss.
+        labels: (B,) the classes they were made for.
+        terms: the loss terms of that step, unweighted, as scalars on the device.
+    """
+
+    images: Tensor
+    labels: Tensor
+    terms: dict[str, Tensor]
+
+
+class Synthesizer:
+    """Generator, noisy layer and the statistics they have to fit.
+
+    Args:
+        teacher: frozen, in eval mode.
+        lte: (K, embedding_dim) label-text embeddings.
+        input_size: (channels, height, width).
+        config: the numbers of Eq. 5 and of the loops.
+        augment: stands between the images and the networks.
+        arithmetic: number format.
+        rng: source of everything random here.
+    """
+
+    def __init__(
+        self,
+        teacher: nn.Module,
+        lte: Tensor,
+        input_size: tuple[int, int, int],
+        config: DistillConfig,
+        augment: Augmentation,
+        arithmetic: Arithmetic,
+        rng: torch.Generator,
+    ):
+        self.teacher = teacher
+        self.lte = lte
+        self.config = config
+        self.augment = augment
+        self.arithmetic = arithmetic
+        self.rng = rng
+        num_classes, embedding_dim = lte.shape
+        self.noisy_layer = NoisyLayer(
+            embedding_dim, config.noise_dim, num_classes, config.synthesis_batch_size
+        ).to(lte.device)
+        generator = build_generator(config.generator, config.noise_dim, config.generator_width, input_size)
+        self.generator = generator.to(lte.device).to(memory_format=torch.channels_last)
+        self.bn_regularization = BNRegularization(teacher, config.bn_momentum)
+
+    def redraw_generator(self) -> None:
+        """Start a new generator and a new BatchNorm before it; the statistics' average lives on."""
+        self.generator.redraw(self.rng)
+        self.noisy_layer.batch_norm.reset_parameters()
+
+    def run_round(
+        self,
+        round_index: int,
+        student: nn.Module | None,
+        after_step: Callable[[], None] = lambda: None,
+    ) -> Round:
+        """Redraw the noisy layer, train it with the generator for g steps, keep the best images.
+
+        Args:
+            round_index: which round of the run this is, from 0.
+            student: the adversary of Eq. 5; None in warm-up, where the term is left out.
+            after_step: called after every generator step; may raise to stop.
+        """
+        config = self.config
+        self.noisy_layer.redraw(self.rng)
+        labels = sweep_labels(self.lte.shape[0], config.synthesis_batch_size, round_index, self.rng)
+        embeddings = self.lte[labels]
+        parameters = [*self.generator.parameters(), *self.noisy_layer.parameters()]
+        optimizer = torch.optim.Adam(parameters, lr=config.generator_lr, betas=ADAM_BETAS, fused=True)
+        scaler = self.arithmetic.scaler()
+        best = _Best(labels)
+        with self.bn_regularization.watching(), _frozen(student):
+            for _ in range(config.generator_steps):
+                with self.arithmetic.autocast():
+                    images = self.generator(self.noisy_layer(embeddings))
+                    loss, terms = self._loss(images.float(), labels, student)
+                best.offer(images, loss, terms)
+                optimizer.zero_grad(set_to_none=True)
+                scaler.scale(loss).backward()
+                scaler.step(optimizer)
+                scaler.update()
+                after_step()
+        self.bn_regularization.end_round()
+        return best.round()
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """Copy all that the next round depends on; the Linear layers are redrawn in any case."""
+        state = {f"generator.{name}": value.clone() for name, value in self.generator.state_dict().items()}
+        for name, value in self.noisy_layer.batch_norm.state_dict().items():
+            state[f"batch_norm.{name}"] = value.clone()
+        for index, statistics in enumerate(self.bn_regularization.average or []):
+            state[f"average.{index}"] = statistics.clone()
+        return state | {"rng": self.rng.get_state()}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Go back to a snapshot."""
+        device = self.lte.device
+        self.generator.load_state_dict(_part(state, "generator"))
+        self.noisy_layer.batch_norm.load_state_dict(_part(state, "batch_norm"))
+        average = _part(state, "average")
+        self.bn_regularization.average = [
+            average[str(index)].to(device) for index in range(len(average))
+        ] or None
+        self.rng.set_state(state["rng"])
+
+    def _loss(
+        self, images: Tensor, labels: Tensor, student: nn.Module | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Eq. 5: the weighted sum, and its terms."""
+        inputs = self.augment(images.permute(0, 2, 3, 1), self.rng)
+        teacher_logits = self.teacher(inputs)
+        terms = {"ce": label_cross_entropy(teacher_logits, labels)}
+        loss = self.config.ce_weight * terms["ce"]
+        if self.bn_regularization:
+            terms["bn"] = self.bn_regularization.loss()
+            loss = loss + self.config.bn_weight * terms["bn"]
+        if student is not None:
+            terms["adv"] = adversarial_loss(student(inputs), teacher_logits)
+            loss = loss + self.config.adv_weight * terms["adv"]
+        return loss, terms
+
+
+class _Best:
+    """The images of the step with the lowest loss, chosen without waiting for the device."""
+
+    def __init__(self, labels: Tensor):
+        self.labels = labels
+        self.loss = torch.full((), torch.inf, device=labels.device)
+        self.images: Tensor | None = None
+        self.terms: dict[str, Tensor] = {}
+
+    def offer(self, images: Tensor, loss: Tensor, terms: dict[str, Tensor]) -> None:
+        images, loss = images.detach(), loss.detach()
+        terms = {name: term.detach() for name, term in terms.items()}
+        if self.images is None:
+            self.images, self.loss, self.terms = images, loss.nan_to_num(nan=torch.inf), terms
+            return
+        better = loss < self.loss  # never true for NaN
+        self.images = torch.where(better, images, self.images)
+        self.terms = {name: torch.where(better, terms[name], self.terms[name]) for name in terms}
+        self.loss = torch.where(better, loss, self.loss)
+
+    def round(self) -> Round:
+        assert self.images is not None  # noqa: S101 - a round has at least one step
+        return Round(to_bytes(self.images.float()), self.labels, {**self.terms, "generator_loss": self.loss})
+
+
+def _part(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    return {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}
+
+
+@contextmanager
+def _frozen(network: nn.Module | None) -> Iterator[None]:
+    """Use a network as a fixed function: its statistics stay, no gradient is kept for its weights."""
+    if network is None:
+        yield
+        return
+    network.eval().requires_grad_(False)
+    try:
+        yield
+    finally:
+        network.train().requires_grad_(True)
