@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 Seconds = Annotated[float, Field(gt=0)]
@@ -19,7 +19,9 @@ class Settings(BaseSettings):
     `NAYER_DATABASE_URL`. URLs hold passwords and are kept out of `repr` and of error messages.
     """
 
-    model_config = SettingsConfigDict(env_prefix="NAYER_", frozen=True, hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        env_prefix="NAYER_", env_ignore_empty=True, frozen=True, hide_input_in_errors=True
+    )
 
     database_url: str = Field(repr=False, description="postgresql://user:password@host:port/name")
     redis_url: str = Field(repr=False, description="redis://host:port/0")
@@ -27,6 +29,10 @@ class Settings(BaseSettings):
     data_dir: Path = Path.home() / ".local" / "share" / "nayer"
     scratch_dir: Path | None = Field(
         None, description="Job folders of the worker; the system's default if unset."
+    )
+
+    api_key: SecretStr | None = Field(
+        None, min_length=16, description="What clients send as a Bearer token; without it everyone may ask."
     )
 
     lease_seconds: Seconds = Field(30, description="How long a silent worker keeps its job.")
