@@ -1,0 +1,56 @@
+"""What routes are given: the parts that `create_app` assembled, and the caller's right to use them."""
+
+import secrets
+from dataclasses import dataclass
+from typing import Annotated, cast
+
+from fastapi import Depends, Path, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from api.event_feed import EventFeed
+from api.measurements import Measurements
+from api.problems import Problem
+from api.schemas import EXAMPLE_ID
+from jobs.service import JobService
+from jobs.settings import Settings
+from jobs.storage import Storage
+
+bearer = HTTPBearer(auto_error=False, description="The value of NAYER_API_KEY, where the service has one.")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything a request may need; one per application."""
+
+    settings: Settings
+    service: JobService
+    storage: Storage
+    feed: EventFeed
+    measurements: Measurements
+
+
+def parts(request: Request) -> Parts:
+    """The parts of the application that serves `request`."""
+    return cast(Parts, request.app.state.parts)
+
+
+def authenticate(
+    request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
+) -> None:
+    """Let pass who holds the service's key; everyone, where it has none.
+
+    Raises:
+        Problem: `unauthorized`.
+    """
+    expected = parts(request).settings.api_key
+    if expected is None:
+        return
+    given = credentials.credentials if credentials else ""
+    # Bytes: compare_digest takes no text outside ASCII.
+    if not secrets.compare_digest(given.encode("utf-8", "replace"), expected.get_secret_value().encode()):
+        detail = "The Bearer token is not the key." if credentials else "There is no Bearer token."
+        raise Problem("unauthorized", detail, headers={"WWW-Authenticate": "Bearer"})
+
+
+PartsOf = Annotated[Parts, Depends(parts)]
+JobId = Annotated[str, Path(description="The `id` of a job.", examples=[EXAMPLE_ID])]

@@ -1,0 +1,97 @@
+"""One stored file as an HTTP answer: ranges, conditions and digests (RFC 9110, RFC 9530)."""
+
+import base64
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from fastapi import Request, Response
+from fastapi.responses import StreamingResponse
+
+from api.problems import Problem
+from jobs.records import Artifact
+from jobs.storage import Storage
+
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+
+
+@dataclass(frozen=True)
+class Span:
+    """Bytes `start` up to but not including `end`."""
+
+    start: int
+    end: int
+
+
+def requested_span(header: str | None, size: int) -> Span | None:
+    """The part of a file of `size` bytes that a Range header asks for.
+
+    Several ranges at once, other units and nonsense are ignored, as RFC 9110 allows: None.
+
+    Raises:
+        Problem: `range_not_satisfiable`.
+    """
+    match = _RANGE.fullmatch(header.replace(" ", "")) if header else None
+    if match is None or not (match[1] or match[2]):
+        return None
+    if not match[1]:
+        start, end = max(0, size - int(match[2])), size
+    else:
+        start, end = int(match[1]), min(size, int(match[2]) + 1) if match[2] else size
+        if match[2] and int(match[2]) < start:
+            return None
+    if start >= size or start >= end:
+        raise Problem(
+            "range_not_satisfiable",
+            f"{match[0]} holds no byte of a file of {size:,} bytes.",
+            headers={"Content-Range": f"bytes */{size}"},
+        )
+    return Span(start, end)
+
+
+async def serve(request: Request, artifact: Artifact, storage: Storage) -> Response:
+    """Answer a GET or HEAD for `artifact`.
+
+    The strong ETag is the SHA-256 of the whole file, so a range that is resumed on another day or
+    from another process can be trusted to continue the same bytes.
+
+    Raises:
+        Problem: `range_not_satisfiable`.
+        JobsError: the store is away.
+    """
+    etag = f'"{artifact.sha256}"'
+    digest = base64.b64encode(bytes.fromhex(artifact.sha256)).decode()
+    headers = {
+        "ETag": etag,
+        "Repr-Digest": f"sha-256=:{digest}:",
+        "Accept-Ranges": "bytes",
+        "Cache-Control": "private, no-cache",
+        "Content-Disposition": f'attachment; filename="{artifact.name}"',
+        "X-Content-Type-Options": "nosniff",
+    }
+    if matches(request.headers.get("if-none-match"), etag):
+        return Response(status_code=304, headers=headers)
+    wanted = request.headers.get("range") if request.headers.get("if-range", etag) == etag else None
+    span = requested_span(wanted, artifact.bytes)
+    if span is not None:
+        headers["Content-Range"] = f"bytes {span.start}-{span.end - 1}/{artifact.bytes}"
+    start, end = (span.start, span.end) if span else (0, artifact.bytes)
+    headers["Content-Length"] = str(end - start)
+    status = 206 if span else 200
+    if request.method == "HEAD" or start == end:
+        return Response(status_code=status, headers=headers, media_type=artifact.media_type)
+    chunks = storage.stream_async(artifact.key, start, end)
+    first = await anext(chunks)  # a store that is away shall answer 503, not break a 200
+    return StreamingResponse(_join(first, chunks), status, headers, artifact.media_type)
+
+
+def matches(header: str | None, etag: str) -> bool:
+    """Whether an If-None-Match header names `etag`, compared weakly."""
+    candidates = [item.strip().removeprefix("W/") for item in (header or "").split(",")]
+    return "*" in candidates or etag.removeprefix("W/") in candidates
+
+
+async def _join(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for chunk in rest:
+        yield chunk

@@ -1,0 +1,105 @@
+"""Every way a request can fail, told as a problem; nothing else leaves the API as an error."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
+
+from api.problems import KINDS, FieldError, Problem, shorten
+from jobs.errors import JobsError
+
+RETRY_SECONDS = 5  # how long a client waits before it asks a service that is away again
+log = logging.getLogger(__name__)
+
+
+def install(app: FastAPI) -> None:
+    """Make `app` answer every failure with `application/problem+json`."""
+    app.add_exception_handler(Problem, _problem)
+    app.add_exception_handler(JobsError, _jobs_error)
+    app.add_exception_handler(RequestValidationError, _invalid_parameter)
+    app.add_exception_handler(HTTPException, _http_exception)
+    app.add_exception_handler(Exception, _bug)
+
+
+def spec_problem(error: ValidationError) -> Problem:
+    """Tell what is wrong with a spec; a single unknown name gives the whole answer its code."""
+    errors = field_errors(error.errors(include_url=False, include_input=False))
+    first = errors[0]
+    code = first.code if first.code in KINDS else "invalid_spec"
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    return Problem(code, f"{first.pointer or 'spec'}: {first.detail}{more}", errors=errors)
+
+
+def field_errors(items: Sequence[Any]) -> list[FieldError]:
+    """Pydantic's findings with JSON pointers (RFC 6901)."""
+    return [
+        FieldError(
+            pointer="".join(f"/{_escape(part)}" for part in item["loc"]),
+            code=item["type"],
+            detail=shorten(item["msg"].removeprefix("Value error, ")),
+        )
+        for item in items
+    ]
+
+
+def _escape(part: object) -> str:
+    return shorten(str(part)).replace("~", "~0").replace("/", "~1")
+
+
+def _problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)  # noqa: S101 - registered for this type
+    return error.response(request.url.path)
+
+
+def _jobs_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, JobsError)  # noqa: S101 - registered for this type
+    if error.code not in KINDS:
+        log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        return _bug(request, error)
+    return jobs_problem(error).response(request.url.path)
+
+
+def jobs_problem(error: JobsError) -> Problem:
+    """The problem that `error` is for a client; what is away may come back."""
+    away = KINDS[error.code].status == 503
+    return Problem(error.code, error.message, headers={"Retry-After": str(RETRY_SECONDS)} if away else None)
+
+
+def _invalid_parameter(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this type
+    errors = [
+        item.model_copy(update={"pointer": item.pointer.rsplit("/", 1)[-1]})
+        for item in field_errors(error.errors())
+    ]
+    return Problem("invalid_parameter", f"{errors[0].pointer}: {errors[0].detail}", errors=errors).response(
+        request.url.path
+    )
+
+
+def _http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for this type
+    code = {404: "not_found", 405: "method_not_allowed", 413: "payload_too_large"}.get(error.status_code)
+    detail = f"{request.method} {request.url.path}: {KINDS[code].title.lower() if code else 'bad request'}"
+    headers = {"Allow": _allowed_methods(request)} if error.status_code == 405 else error.headers
+    return Problem(code or "malformed_body", detail, headers=headers).response(request.url.path)
+
+
+def _allowed_methods(request: Request) -> str:
+    # The framework's own header names the methods of the first route with this path only.
+    path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+    allowed: set[str] = set()
+    for route in iter_route_contexts(request.app.routes):
+        if route.path is not None and compile_path(route.path)[0].match(path):
+            allowed |= route.methods or set()
+    return ", ".join(sorted(allowed))
+
+
+def _bug(request: Request, _error: Exception) -> Response:
+    # Not logged here: the framework raises it again, and the server logs it with its traceback.
+    return Problem("internal_error", "The request could not be answered.").response(request.url.path)

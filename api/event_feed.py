@@ -1,0 +1,141 @@
+"""Live events: one poller a process asks the database once for all of its open streams.
+
+A stream first pages through what the log already holds, then subscribes from its last number;
+the poller asks for what lies after that number, so nothing is missed or sent twice in between.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from fastapi.concurrency import run_in_threadpool
+from fastapi.encoders import jsonable_encoder
+
+from jobs.errors import JobsError
+from jobs.records import JobEvent
+from jobs.service import JobService
+from jobs.states import TERMINAL
+
+PAGE = 500  # events a query while a stream catches up
+log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class _Subscription:
+    job_id: str
+    cursor: int
+    inbox: list[JobEvent] = field(default_factory=list)
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class EventFeed:
+    """Fans new events out to the streams of this process.
+
+    Args:
+        service: where events come from.
+        poll_seconds: time between two looks; what a live event is late by, at most.
+        keep_alive_seconds: silence after which a comment is sent, so that no proxy hangs up.
+    """
+
+    def __init__(self, service: JobService, *, poll_seconds: float = 0.5, keep_alive_seconds: float = 15.0):
+        self._service = service
+        self._poll_seconds = poll_seconds
+        self._keep_alive_seconds = keep_alive_seconds
+        self._subscriptions: set[_Subscription] = set()
+        self._closing = False
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Poll while the application lives; streams that are open at its end are closed."""
+        poller = asyncio.create_task(self._poll())
+        try:
+            yield
+        finally:
+            self.close()
+            poller.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await poller
+
+    def close(self) -> None:
+        """End every stream; clients come back with Last-Event-ID and miss nothing."""
+        self._closing = True
+        for subscription in self._subscriptions:
+            subscription.arrived.set()
+
+    async def stream(self, job_id: str, after: int) -> AsyncIterator[bytes]:
+        """The job's events with a number above `after` as text/event-stream, up to the last one."""
+        cursor = after
+        while page := await run_in_threadpool(self._service.events, job_id, cursor, PAGE):
+            for event in page:
+                yield encode(event)
+                if ends_job(event):
+                    return
+            cursor = page[-1].seq
+        subscription = _Subscription(job_id, cursor)
+        self._subscriptions.add(subscription)
+        try:
+            async for chunk in self._follow(subscription):
+                yield chunk
+        finally:
+            self._subscriptions.discard(subscription)
+
+    async def _follow(self, subscription: _Subscription) -> AsyncIterator[bytes]:
+        yield b": following\n\n"
+        while not self._closing:
+            try:
+                await asyncio.wait_for(subscription.arrived.wait(), self._keep_alive_seconds)
+            except TimeoutError:
+                yield b": keep-alive\n\n"
+                continue
+            subscription.arrived.clear()
+            events, subscription.inbox = subscription.inbox, []
+            for event in events:
+                yield encode(event)
+                if ends_job(event):
+                    return
+
+    async def _poll(self) -> None:
+        while True:
+            await asyncio.sleep(self._poll_seconds)
+            try:
+                await self._deliver()
+            except JobsError as error:
+                log.warning("events are late: %s", error)
+            except Exception:
+                log.exception("events are late")
+
+    async def _deliver(self) -> None:
+        # Who has not taken the last batch is left out: a slow client holds one batch, no more.
+        ready = [item for item in self._subscriptions if not item.inbox]
+        if not ready:
+            return
+        cursors: dict[str, int] = {}
+        for item in ready:
+            cursors[item.job_id] = min(item.cursor, cursors.get(item.job_id, item.cursor))
+        found: dict[str, list[JobEvent]] = {}
+        for event in await run_in_threadpool(self._service.events_of_many, cursors):
+            found.setdefault(event.job_id, []).append(event)
+        for item in ready:
+            item.inbox = [event for event in found.get(item.job_id, ()) if event.seq > item.cursor]
+            if item.inbox:
+                item.cursor = item.inbox[-1].seq
+                item.arrived.set()
+
+
+def encode(event: JobEvent) -> bytes:
+    """One event in the format of the HTML standard, 9.2.6."""
+    data = json.dumps(jsonable_encoder(body(event)), separators=(",", ":"))
+    return f"id: {event.seq}\nevent: {event.type}\ndata: {data}\n\n".encode()
+
+
+def body(event: JobEvent) -> dict[str, object]:
+    """What a client sees of an event, as a page and in a stream alike."""
+    return {"seq": event.seq, "type": event.type, "data": event.data, "created_at": event.created_at}
+
+
+def ends_job(event: JobEvent) -> bool:
+    """Whether no event can come after this one."""
+    return event.type == "status" and event.data.get("status") in TERMINAL

@@ -1,0 +1,77 @@
+"""Assembles the HTTP service: `uvicorn api.main:create_app --factory`."""
+
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from importlib.metadata import version
+
+from fastapi import Depends, FastAPI
+
+from api import errors, openapi
+from api.dependencies import Parts, authenticate
+from api.event_feed import EventFeed
+from api.measurements import Measurements
+from api.middleware import BodyLimit, Measured
+from api.routes import artifacts, catalog, events, health, jobs
+from api.uploads import OVERHEAD_BYTES, part_limits
+from jobs.service import JobService
+from jobs.settings import Settings
+from jobs.storage import Storage
+
+UPLOAD_PATHS = ("/jobs", "/jobs/validate")
+log = logging.getLogger(__name__)
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """Build the application and everything it needs; connects to nothing yet.
+
+    Args:
+        settings: read from the environment (`NAYER_*`) when left out.
+    """
+    settings = settings or Settings()
+    service = JobService.open(settings)
+    parts = Parts(
+        settings=settings,
+        service=service,
+        storage=Storage.open(settings.storage_url),
+        feed=EventFeed(service),
+        measurements=Measurements(service),
+    )
+    app = FastAPI(
+        title="nayer",
+        summary="Data-free distillation as a service",
+        description=openapi.DESCRIPTION,
+        version=version("nayer"),
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        openapi_tags=openapi.TAGS,
+        # Their pages load scripts from a CDN, which a closed network does not have.
+        docs_url=None,
+        redoc_url=None,
+        lifespan=_lifespan,
+    )
+    app.state.parts = parts
+    _install_routes(app)
+    errors.install(app)
+    openapi.install(app)
+    max_upload_bytes = sum(part_limits(settings).values()) + OVERHEAD_BYTES
+    app.add_middleware(BodyLimit, upload_paths=UPLOAD_PATHS, max_upload_bytes=max_upload_bytes)
+    app.add_middleware(Measured, measurements=parts.measurements.http)
+    # It warns about each malformed body, with bytes of it; the answer tells the client already.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
+    return app
+
+
+def _install_routes(app: FastAPI) -> None:
+    app.include_router(health.probes)
+    for module in (jobs, events, artifacts, catalog, health):
+        app.include_router(module.router, dependencies=[Depends(authenticate)])
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    parts: Parts = app.state.parts
+    if parts.settings.api_key is None:
+        log.warning("NAYER_API_KEY is not set: everyone who reaches this address may use it")
+    async with parts.feed.running():
+        yield
+    parts.service.close()

@@ -1,0 +1,163 @@
+"""A multipart/form-data body (RFC 7578) as a stream of parts; no part is ever held.
+
+The framework's own `UploadFile` spools a whole body to disk, unbounded, before a handler runs.
+Here the parser of python-multipart is fed chunk by chunk and pulled from by the consumer, so
+that what is in memory is one chunk of the network and one of the store.
+"""
+
+from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import ClientDisconnect
+
+from api.problems import Problem, shorten
+
+MAX_BOUNDARY_CHARS = 70  # RFC 2046, 5.1.1
+MAX_FILENAME_CHARS = 200
+PLAIN_ENCODINGS = (b"", b"7bit", b"8bit", b"binary")
+
+
+class _Mark(Enum):
+    PART_ENDS = auto()
+    BODY_ENDS = auto()
+
+
+@dataclass(frozen=True)
+class _Head:
+    name: str
+    filename: str | None
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of the body.
+
+    Attributes:
+        name: the name of the form field.
+        filename: what the client calls the file: a label, never a path.
+        chunks: the bytes, to be read to their end before the next part is asked for.
+    """
+
+    name: str
+    filename: str | None
+    chunks: AsyncIterator[bytes]
+
+
+def boundary_of(content_type: str | None) -> bytes:
+    """The boundary in a Content-Type.
+
+    Raises:
+        Problem: `unsupported_media_type` where it is no multipart/form-data with a usable boundary.
+    """
+    media_type, options = parse_options_header(content_type)
+    boundary = options.get(b"boundary", b"")
+    if media_type != b"multipart/form-data":
+        raise Problem(
+            "unsupported_media_type", f"Content-Type is {content_type or 'missing'}, not multipart/form-data."
+        )
+    if not 1 <= len(boundary) <= MAX_BOUNDARY_CHARS:
+        raise Problem(
+            "unsupported_media_type",
+            f"The boundary has {len(boundary)} characters; it must have 1 to {MAX_BOUNDARY_CHARS}.",
+        )
+    return boundary
+
+
+class MultipartBody:
+    """Reads the parts of one body in the order they come.
+
+    Args:
+        stream: the body's chunks, of any size.
+        boundary: what separates the parts.
+    """
+
+    def __init__(self, stream: AsyncIterator[bytes], boundary: bytes):
+        self._stream = stream
+        self._tokens: deque[_Head | bytes | _Mark] = deque()
+        self._headers: dict[bytes, bytes] = {}
+        self._field, self._value = b"", b""
+        self._parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": self._on_part_begin,
+                "on_header_field": self._on_header_field,
+                "on_header_value": self._on_header_value,
+                "on_header_end": self._on_header_end,
+                "on_headers_finished": self._on_headers_finished,
+                "on_part_data": lambda data, start, end: self._tokens.append(data[start:end]),
+                "on_part_end": lambda: self._tokens.append(_Mark.PART_ENDS),
+                "on_end": lambda: self._tokens.append(_Mark.BODY_ENDS),
+            },
+        )
+
+    async def parts(self) -> AsyncIterator[Part]:
+        """Each part, once the one before it was read to its end.
+
+        Raises:
+            Problem: `malformed_body`, or `truncated_body` where the last boundary never came.
+        """
+        while (token := await self._next()) is not _Mark.BODY_ENDS:
+            if not isinstance(token, _Head):
+                raise AssertionError("the part before was not read to its end")
+            yield Part(token.name, token.filename, self._chunks())
+
+    async def _chunks(self) -> AsyncIterator[bytes]:
+        while (token := await self._next()) is not _Mark.PART_ENDS:
+            assert isinstance(token, bytes)  # noqa: S101 - the parser gives a part only bytes
+            yield token
+
+    async def _next(self) -> _Head | bytes | _Mark:
+        while not self._tokens:
+            try:
+                chunk = await anext(self._stream, None)
+            except ClientDisconnect:
+                chunk = None
+            if chunk is None:
+                raise Problem("truncated_body", "The body ended inside a part or before the last boundary.")
+            self._feed(chunk)
+        return self._tokens.popleft()
+
+    def _feed(self, chunk: bytes) -> None:
+        try:
+            self._parser.write(chunk)
+        except FormParserError as error:
+            raise Problem("malformed_body", "A boundary or a part's header breaks RFC 7578.") from error
+
+    def _on_part_begin(self) -> None:
+        self._headers = {}
+
+    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._field += data[start:end]
+
+    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def _on_header_end(self) -> None:
+        self._headers[self._field.lower()] = self._value
+        self._field, self._value = b"", b""
+
+    def _on_headers_finished(self) -> None:
+        self._tokens.append(_head(self._headers))
+
+
+def _head(headers: dict[bytes, bytes]) -> _Head:
+    disposition, options = parse_options_header(headers.get(b"content-disposition"))
+    if disposition != b"form-data" or not options.get(b"name"):
+        raise Problem("malformed_body", "A part lacks 'Content-Disposition: form-data; name=...'.")
+    encoding = headers.get(b"content-transfer-encoding", b"").strip().lower()
+    if encoding not in PLAIN_ENCODINGS:
+        raise Problem("malformed_body", "A part has a Content-Transfer-Encoding; send its bytes as they are.")
+    filename = options.get(b"filename")
+    name = shorten(options[b"name"].decode("utf-8", "replace"))
+    return _Head(name, None if filename is None else label(filename))
+
+
+def label(filename: bytes) -> str | None:
+    """The last part of the client's path in printable characters, at most 200; None if none is left."""
+    text = filename.decode("utf-8", "replace").replace("\\", "/").rsplit("/", 1)[-1]
+    printable = "".join(character for character in text if character.isprintable()).strip()
+    return printable[:MAX_FILENAME_CHARS] or None

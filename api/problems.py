@@ -1,0 +1,223 @@
+"""What the API answers when it cannot do what was asked: RFC 9457, with stable codes.
+
+A client branches on `code`; people read `detail` and `hint`. Words of a library never get in.
+A failed job is not a problem of HTTP: it answers 200 and carries its own `error`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+PROBLEM_MEDIA_TYPE = "application/problem+json"
+MAX_DETAIL_CHARS = 500  # details name the client's own values, which may be megabytes long
+MAX_ERRORS = 50  # 100,000 wrong labels need not be listed to be understood
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What all problems of one code have in common."""
+
+    status: int
+    title: str
+    hint: str
+
+
+KINDS: Mapping[str, Kind] = MappingProxyType(
+    {
+        "malformed_body": Kind(
+            400, "The body is not well-formed multipart/form-data", "Let an HTTP library build the body."
+        ),
+        "truncated_body": Kind(
+            400, "The body ended before its last boundary", "Send the request again; nothing was kept."
+        ),
+        "invalid_json": Kind(
+            400,
+            "The spec is not a JSON document",
+            "Send one UTF-8 JSON object, without NaN or repeated keys.",
+        ),
+        "invalid_idempotency_key": Kind(
+            400,
+            "The Idempotency-Key cannot be used",
+            "Send 1 to 255 printable ASCII characters, e.g. a UUID.",
+        ),
+        "unauthorized": Kind(
+            401,
+            "The API key is missing or wrong",
+            "Send 'Authorization: Bearer <key>' with the key of this service.",
+        ),
+        "not_found": Kind(404, "There is nothing at this path", "The paths are listed in /openapi.json."),
+        "job_not_found": Kind(
+            404, "There is no such job", "Jobs are listed at /jobs; a deleted job is gone."
+        ),
+        "artifact_not_found": Kind(
+            404, "This job has no such artifact", "The artifacts are listed at /jobs/{id}/artifacts."
+        ),
+        "method_not_allowed": Kind(
+            405, "This path does not take this method", "The Allow header names the methods it takes."
+        ),
+        "job_not_terminal": Kind(409, "The job has not ended", "Cancel it first, or wait until is_terminal."),
+        "artifact_not_ready": Kind(
+            409, "The artifact is not there yet", "Wait until is_terminal, then ask again."
+        ),
+        "payload_too_large": Kind(
+            413,
+            "More bytes than this service takes",
+            "Send a smaller file, or raise the limit where you run it.",
+        ),
+        "unsupported_media_type": Kind(
+            415, "The body has the wrong type", "Send multipart/form-data with a boundary."
+        ),
+        "range_not_satisfiable": Kind(
+            416, "The range lies outside the file", "Content-Range tells the length of the file."
+        ),
+        "invalid_parameter": Kind(
+            422, "A parameter is out of range", "errors[] names the parameter and its limit."
+        ),
+        "missing_part": Kind(
+            422, "A part is missing", "Send the parts 'teacher' (a file) and 'spec' (JSON)."
+        ),
+        "unknown_part": Kind(
+            422, "A part has an unknown name", "The parts are teacher, spec, evaluation and embeddings."
+        ),
+        "duplicate_part": Kind(422, "A part was sent twice", "Send each part once."),
+        "empty_file": Kind(
+            422, "A file is empty", "Send the file's bytes, or leave the part out if optional."
+        ),
+        "invalid_spec": Kind(
+            422, "The spec cannot work", "errors[] points at each field; the schema is at /schema."
+        ),
+        "unknown_architecture": Kind(
+            422, "There is no such architecture", "The names are listed at /architectures."
+        ),
+        "unknown_preset": Kind(422, "There is no such preset", "The names are listed at /presets."),
+        "unknown_text_encoder": Kind(
+            422, "There is no such text encoder", "The names are listed at /schema."
+        ),
+        "unknown_config_field": Kind(
+            422, "There is no such field of config", "The fields of DistillConfig are listed at /schema."
+        ),
+        "idempotency_key_reused": Kind(
+            422, "This Idempotency-Key belongs to another request", "Use a new key for a new request."
+        ),
+        "internal_error": Kind(
+            500,
+            "The service has a bug",
+            "Nothing you sent has to change; its operator finds the cause in the log.",
+        ),
+        "service_unavailable": Kind(
+            503, "A part of the service is away", "Send the same request again after Retry-After seconds."
+        ),
+    }
+)
+
+
+class FieldError(BaseModel):
+    """One thing that is wrong, and where."""
+
+    pointer: str = Field(description="JSON pointer into the spec, or the name of a parameter.")
+    code: str
+    detail: str
+
+
+class ProblemBody(BaseModel):
+    """An `application/problem+json` document (RFC 9457)."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "type": "urn:nayer:problem:unknown_architecture",
+                    "title": "There is no such architecture",
+                    "status": 422,
+                    "detail": "there is no architecture named 'wrn16_1'; the nearest are wrn_16_1, wrn_16_2",
+                    "instance": "/jobs",
+                    "code": "unknown_architecture",
+                    "hint": "The names are listed at /architectures.",
+                    "errors": [
+                        {
+                            "pointer": "/student/architecture",
+                            "code": "unknown_architecture",
+                            "detail": "there is no architecture named 'wrn16_1'; ...",
+                        }
+                    ],
+                }
+            ]
+        }
+    )
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str
+    hint: str
+    errors: list[FieldError] = []
+
+
+class Problem(Exception):
+    """Ends a request with the answer of `code`.
+
+    Args:
+        code: one of `KINDS`.
+        detail: what is wrong here, with the value found and the limit.
+        errors: each single fault, where there can be several.
+        headers: what the answer carries besides, e.g. `Retry-After`.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        detail: str,
+        *,
+        errors: Sequence[FieldError] = (),
+        headers: Mapping[str, str] | None = None,
+    ):
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.detail = shorten(detail)
+        self.errors = list(errors[:MAX_ERRORS])
+        self.headers = dict(headers or {})
+
+    def response(self, instance: str) -> JSONResponse:
+        """Answer the request for `instance`, a path."""
+        kind = KINDS[self.code]
+        body = ProblemBody(
+            type=f"urn:nayer:problem:{self.code}",
+            title=kind.title,
+            status=kind.status,
+            detail=self.detail,
+            instance=instance,
+            code=self.code,
+            hint=kind.hint,
+            errors=self.errors,
+        )
+        return JSONResponse(
+            body.model_dump(), kind.status, headers=self.headers, media_type=PROBLEM_MEDIA_TYPE
+        )
+
+
+def shorten(text: str) -> str:
+    """`text` in at most `MAX_DETAIL_CHARS`, and in what UTF-8 can say: a lone surrogate is not."""
+    text = text.encode("utf-8", "replace").decode("utf-8")
+    return text if len(text) <= MAX_DETAIL_CHARS else text[: MAX_DETAIL_CHARS - 1] + "…"
+
+
+def documented(*codes: str) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI responses of a route that may answer with `codes`, and with those any route may."""
+    responses: dict[int | str, dict[str, Any]] = {}
+    for code in (*codes, "unauthorized", "internal_error", "service_unavailable"):
+        kind = KINDS[code]
+        entry = responses.setdefault(
+            kind.status,
+            {
+                "description": "",
+                "content": {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemBody"}}},
+            },
+        )
+        entry["description"] += f"{'; ' if entry['description'] else ''}`{code}`: {kind.title}"
+    return responses

@@ -1,0 +1,91 @@
+"""What a job made: list and download."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Request, Response
+from fastapi.concurrency import run_in_threadpool
+
+from api.dependencies import JobId, PartsOf
+from api.downloads import serve
+from api.problems import documented, shorten
+from api.schemas import ArtifactList
+from api.views import artifact_body
+from jobs.errors import ArtifactNotFound
+from jobs.records import ARTIFACT_MEDIA_TYPES
+
+router = APIRouter(tags=["artifacts"])
+
+STUDENT = "student.safetensors"
+_BYTES = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+_HEADERS = {
+    "ETag": {"description": "The file's SHA-256, quoted.", "schema": {"type": "string"}},
+    "Repr-Digest": {"description": "The file's SHA-256 (RFC 9530).", "schema": {"type": "string"}},
+    "Accept-Ranges": {"description": "`bytes`.", "schema": {"type": "string"}},
+}
+DOWNLOAD_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The whole file.", "content": _BYTES, "headers": _HEADERS},
+    206: {"description": "The bytes that `Range` asked for.", "content": _BYTES, "headers": _HEADERS},
+    304: {"description": "The file that `If-None-Match` names."},
+    **documented("job_not_found", "artifact_not_found", "artifact_not_ready", "range_not_satisfiable"),
+}
+_RANGE_PARAMETERS = {
+    "parameters": [
+        {"name": name, "in": "header", "required": False, "schema": {"type": "string"}, "description": text}
+        for name, text in (
+            ("Range", "One range of bytes, e.g. `bytes=0-1023` or `bytes=-1024`."),
+            ("If-Range", "An ETag: the range counts only while it is still that file."),
+            ("If-None-Match", "An ETag: answer 304 if it is still that file."),
+        )
+    ]
+}
+
+
+@router.get(
+    "/jobs/{job_id}/artifacts",
+    operation_id="listArtifacts",
+    summary="List the files a job made",
+    response_model=ArtifactList,
+    responses=documented("job_not_found"),
+)
+def list_artifacts(request: Request, job_id: JobId, parts: PartsOf) -> ArtifactList:
+    """Each with its size, its SHA-256 and where to download it."""
+    path = f"{request.scope.get('root_path', '')}/jobs/{job_id}"
+    return ArtifactList(data=[artifact_body(found, path) for found in parts.service.artifacts(job_id)])
+
+
+@router.head("/jobs/{job_id}/artifacts/{name}", include_in_schema=False)
+@router.get(
+    "/jobs/{job_id}/artifacts/{name}",
+    operation_id="downloadArtifact",
+    summary="Download a file",
+    response_class=Response,
+    responses=DOWNLOAD_RESPONSES,
+    openapi_extra=_RANGE_PARAMETERS,
+)
+async def download_artifact(
+    request: Request,
+    job_id: JobId,
+    name: Annotated[str, Path(description="A name from the list, e.g. `model_card.json`.")],
+    parts: PartsOf,
+) -> Response:
+    """Whole or in ranges, so that a broken download can be continued; HEAD tells size and digest."""
+    if name not in ARTIFACT_MEDIA_TYPES:
+        await run_in_threadpool(parts.service.get, job_id)
+        raise ArtifactNotFound(f"No job has an artifact named {shorten(name)!r}.")
+    artifact = await run_in_threadpool(parts.service.artifact, job_id, name)
+    return await serve(request, artifact, parts.storage)
+
+
+@router.head("/jobs/{job_id}/student", include_in_schema=False)
+@router.get(
+    "/jobs/{job_id}/student",
+    operation_id="downloadStudent",
+    summary="Download the student",
+    response_class=Response,
+    responses=DOWNLOAD_RESPONSES,
+    openapi_extra=_RANGE_PARAMETERS,
+)
+async def download_student(request: Request, job_id: JobId, parts: PartsOf) -> Response:
+    """Short for the artifact `student.safetensors`."""
+    artifact = await run_in_threadpool(parts.service.artifact, job_id, STUDENT)
+    return await serve(request, artifact, parts.storage)

@@ -1,0 +1,104 @@
+"""What happened to a job: its ordered log as pages or live, and its series of numbers."""
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import StreamingResponse
+
+from api.dependencies import JobId, Parts, PartsOf
+from api.event_feed import body
+from api.problems import documented
+from api.schemas import EventBody, EventPage, MetricPointBody, MetricsBody
+
+router = APIRouter(tags=["events"])
+
+EVENT_STREAM = "text/event-stream"
+MAX_SEQ = 2**63 - 1  # a PostgreSQL bigint
+EVENTS_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "A page, or a live stream where `Accept: text/event-stream` asks for one.",
+        "content": {
+            EVENT_STREAM: {
+                "schema": {"type": "string"},
+                "example": 'id: 3\nevent: status\ndata: {"seq":3,"data":{"status":"queued"},...}\n\n',
+            }
+        },
+    },
+    204: {"description": "A stream was asked for, and the job's last event has been seen: do not reconnect."},
+    **documented("job_not_found", "invalid_parameter"),
+}
+
+
+@router.get(
+    "/jobs/{job_id}/events",
+    operation_id="listEvents",
+    summary="Read or follow a job's log",
+    response_model=EventPage,
+    responses=EVENTS_RESPONSES,
+)
+async def list_events(
+    request: Request,
+    job_id: JobId,
+    parts: PartsOf,
+    after: Annotated[int, Query(ge=0, le=MAX_SEQ, description="Only events with a higher `seq`.")] = 0,
+    limit: Annotated[int, Query(ge=1, le=1000, description="Most events of a page.")] = 200,
+    last_event_id: Annotated[
+        str | None, Header(alias="Last-Event-ID", description="Where a stream broke off.")
+    ] = None,
+) -> Response | EventPage:
+    """Events in order. As `text/event-stream`: the log from `Last-Event-ID` (or `after`) on, then what
+    happens, with comments to keep the line open, until the job has ended.
+    """
+    if EVENT_STREAM in request.headers.get("accept", ""):
+        return await _stream(parts, job_id, _resume_from(last_event_id, after))
+    return await run_in_threadpool(_page, parts, job_id, after, limit)
+
+
+@router.get(
+    "/jobs/{job_id}/metrics",
+    operation_id="getMetrics",
+    summary="Read a job's series of numbers",
+    response_model=MetricsBody,
+    responses=documented("job_not_found", "invalid_parameter"),
+)
+def get_metrics(
+    job_id: JobId,
+    parts: PartsOf,
+    name: Annotated[list[str] | None, Query(description="Only these series; repeatable.")] = None,
+    max_points: Annotated[int, Query(ge=2, le=2000, description="Longer series are thinned out.")] = 2000,
+) -> MetricsBody:
+    """Series by name over the step, which counts updates of generator and student together."""
+    found = parts.service.metrics(job_id, names=name, max_points=max_points)
+    return MetricsBody(
+        series={
+            series: [MetricPointBody.model_validate(asdict(point)) for point in points]
+            for series, points in found.items()
+        }
+    )
+
+
+def _page(parts: Parts, job_id: str, after: int, limit: int) -> EventPage:
+    parts.service.get(job_id)
+    events = parts.service.events(job_id, after=after, limit=limit + 1)
+    shown = events[:limit]
+    return EventPage(
+        data=[EventBody.model_validate(body(event)) for event in shown],
+        has_more=len(events) > limit,
+        next=shown[-1].seq if shown else after,
+    )
+
+
+async def _stream(parts: Parts, job_id: str, after: int) -> Response:
+    job = await run_in_threadpool(parts.service.get, job_id)
+    if job.is_terminal and not await run_in_threadpool(parts.service.events, job_id, after, 1):
+        return Response(status_code=204)  # the HTML standard's way to tell EventSource to stop
+    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    return StreamingResponse(parts.feed.stream(job_id, after), headers=headers, media_type=EVENT_STREAM)
+
+
+def _resume_from(last_event_id: str | None, after: int) -> int:
+    if last_event_id and last_event_id.isascii() and last_event_id.isdigit() and len(last_event_id) <= 18:
+        return max(after, int(last_event_id))
+    return after

@@ -1,0 +1,190 @@
+"""Jobs: create, list, look, cancel, delete."""
+
+import contextlib
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse
+
+from api.dependencies import JobId, Parts, PartsOf
+from api.downloads import matches
+from api.openapi import MULTIPART_BODY
+from api.problems import Problem, documented
+from api.schemas import JobBody, JobPage
+from api.uploads import Upload, discard, receive
+from api.views import JobView
+from jobs.errors import JobNotFound, ServiceUnavailable
+from jobs.records import Job, NewJob
+from jobs.states import JobStatus
+
+router = APIRouter(tags=["jobs"])
+
+SUBMISSION_PROBLEMS = documented(
+    "malformed_body", "truncated_body", "invalid_json", "invalid_idempotency_key", "payload_too_large",
+    "unsupported_media_type", "missing_part", "unknown_part", "duplicate_part", "empty_file", "invalid_spec",
+    "unknown_architecture", "unknown_preset", "unknown_text_encoder", "unknown_config_field",
+    "idempotency_key_reused",
+)  # fmt: skip
+ACCEPTED_HEADERS = {
+    "Location": {"description": "Where the job is.", "schema": {"type": "string"}},
+    "Retry-After": {"description": "Seconds until looking is worth it.", "schema": {"type": "integer"}},
+    "Idempotent-Replayed": {
+        "description": "`true` where this key had created the job before.",
+        "schema": {"type": "string"},
+    },
+}
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        description="Any 1 to 255 printable characters; the same key and body create one job only.",
+    ),
+]
+IfNoneMatch = Annotated[str | None, Header(alias="If-None-Match", description="An ETag seen before.")]
+
+
+@router.post(
+    "/jobs",
+    status_code=202,
+    operation_id="createJob",
+    summary="Submit a teacher, get a student",
+    response_model=JobBody,
+    responses={202: {"headers": ACCEPTED_HEADERS}, **SUBMISSION_PROBLEMS},
+    openapi_extra=MULTIPART_BODY,
+)
+async def create_job(request: Request, parts: PartsOf, idempotency_key: IdempotencyKey = None) -> Response:
+    """Stream the parts into the store and queue the job. Parts may come in any order; `spec` first
+    lets a mistake in it be answered before the teacher is sent.
+    """
+    return await _submit(request, parts, idempotency_key, dry_run=False)
+
+
+@router.post(
+    "/jobs/validate",
+    status_code=202,
+    operation_id="validateJob",
+    summary="Inspect a teacher without distilling it",
+    response_model=JobBody,
+    responses={202: {"headers": ACCEPTED_HEADERS}, **SUBMISSION_PROBLEMS},
+    openapi_extra=MULTIPART_BODY,
+)
+async def validate_job(request: Request, parts: PartsOf, idempotency_key: IdempotencyKey = None) -> Response:
+    """The same body; the job ends after inspection, with the report and an estimate, or with the reason."""
+    return await _submit(request, parts, idempotency_key, dry_run=True)
+
+
+@router.get(
+    "/jobs",
+    operation_id="listJobs",
+    summary="List jobs, newest first",
+    response_model=JobPage,
+    responses=documented("invalid_parameter"),
+)
+def list_jobs(
+    request: Request,
+    response: Response,
+    parts: PartsOf,
+    status: Annotated[JobStatus | None, Query(description="Only jobs in this status.")] = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    after: Annotated[str | None, Query(max_length=200, description="`next` of the page before.")] = None,
+) -> JobPage:
+    """A page of jobs; `next` and the `Link` header lead to the following one."""
+    try:
+        page = parts.service.list_jobs(status=status, limit=limit, after=after)
+    except JobNotFound as error:
+        raise Problem("invalid_parameter", f"after: {error.message}") from error
+    if page.has_more and page.next:
+        url = request.url.include_query_params(after=page.next)
+        response.headers["Link"] = f'<{url.path}?{url.query}>; rel="next"'
+    views = [_view(request, parts, job) for job in page.jobs]
+    return JobPage(data=[view.body() for view in views], has_more=page.has_more, next=page.next)
+
+
+@router.get(
+    "/jobs/{job_id}",
+    operation_id="getJob",
+    summary="Look at a job",
+    response_model=JobBody,
+    responses={
+        304: {"description": "Nothing has changed since `If-None-Match`."},
+        **documented("job_not_found"),
+    },
+)
+def get_job(request: Request, job_id: JobId, parts: PartsOf, if_none_match: IfNoneMatch = None) -> Response:
+    """The job as it stands: 200 while it exists, whatever became of it. Poll with `If-None-Match`."""
+    view = _view(request, parts, parts.service.get(job_id))
+    if matches(if_none_match, view.headers()["ETag"]):
+        return Response(status_code=304, headers=view.headers())
+    return _answer(view)
+
+
+@router.post(
+    "/jobs/{job_id}/cancel",
+    operation_id="cancelJob",
+    summary="Cancel a job",
+    response_model=JobBody,
+    responses=documented("job_not_found"),
+)
+def cancel_job(request: Request, job_id: JobId, parts: PartsOf) -> Response:
+    """Effective within 5 seconds, and harmless to repeat; a job that has ended stays as it is."""
+    return _answer(_view(request, parts, parts.service.cancel(job_id)))
+
+
+@router.delete(
+    "/jobs/{job_id}",
+    status_code=204,
+    operation_id="deleteJob",
+    summary="Delete a job that has ended, and its files",
+    responses=documented("job_not_found", "job_not_terminal"),
+)
+def delete_job(job_id: JobId, parts: PartsOf) -> None:
+    """Files that another job shares stay until the last of them is deleted."""
+    for key in parts.service.delete(job_id):
+        with contextlib.suppress(ServiceUnavailable):  # what stays is found by the sweep of upkeep
+            parts.storage.delete(key)
+
+
+async def _submit(request: Request, parts: Parts, key: str | None, *, dry_run: bool) -> Response:
+    if key is not None and not (1 <= len(key) <= 255 and key.isascii() and key.isprintable()):
+        raise Problem("invalid_idempotency_key", f"The key has {len(key)} characters, or some do not print.")
+    upload = await receive(request, parts.storage, parts.settings)
+    job, replayed = await _create(parts, upload, key, dry_run)
+    view = await run_in_threadpool(_view, request, parts, job)
+    answer = _answer(view, 202)
+    answer.headers["Location"] = view.path
+    if replayed:
+        answer.headers["Idempotent-Replayed"] = "true"
+    return answer
+
+
+async def _create(parts: Parts, upload: Upload, key: str | None, dry_run: bool) -> tuple[Job, bool]:
+    asked = NewJob(
+        spec=upload.spec,
+        teacher=upload.files["teacher"],
+        evaluation=upload.files.get("evaluation"),
+        embeddings=upload.files.get("embeddings"),
+        dry_run=dry_run,
+        idempotency_key=key,
+        request_hash=upload.fingerprint(dry_run=dry_run) if key is not None else None,
+    )
+    try:
+        job, replayed = await run_in_threadpool(parts.service.submit, asked)
+    except ServiceUnavailable:
+        raise  # the commit may have happened: its files must stay, and the sweep knows which are unused
+    except Exception:
+        await discard(parts.storage, upload.files.values())
+        raise
+    if replayed:
+        await discard(parts.storage, upload.files.values())
+    return job, replayed
+
+
+def _view(request: Request, parts: Parts, job: Job) -> JobView:
+    waiting = job.status is JobStatus.QUEUED or job.status is JobStatus.VALIDATING
+    position = parts.service.queue_position(job.id) if waiting else None
+    return JobView(job, position, request.scope.get("root_path", ""))
+
+
+def _answer(view: JobView, status: int = 200) -> JSONResponse:
+    return JSONResponse(view.body().model_dump(mode="json"), status, view.headers())

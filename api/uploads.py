@@ -1,0 +1,209 @@
+"""The body of `POST /jobs`: files streamed into the store, one spec read into memory.
+
+Files lie under quarantine keys until `inspect` has seen them. A refused request leaves none.
+"""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import math
+import uuid
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import anyio
+from fastapi import Request
+from fastapi.concurrency import run_in_threadpool
+from pydantic import ValidationError
+
+from api.errors import spec_problem
+from api.multipart import MultipartBody, Part, boundary_of
+from api.problems import FieldError, Problem
+from jobs.errors import ServiceUnavailable
+from jobs.records import StoredFile
+from jobs.settings import Settings
+from jobs.storage import Storage
+from nayer_core.contract.spec import JobSpec
+
+FILE_PARTS = ("teacher", "evaluation", "embeddings")
+OVERHEAD_BYTES = 64 * 1024  # boundaries and headers of the parts
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Upload:
+    """All parts of one accepted body.
+
+    Attributes:
+        spec: what is asked.
+        files: stored files by the name of their part; `teacher` is always there.
+    """
+
+    spec: JobSpec
+    files: Mapping[str, StoredFile]
+
+    def fingerprint(self, *, dry_run: bool) -> str:
+        """SHA-256 of what is asked: equal for equal specs and files, however they were sent."""
+        asked = {
+            "dry_run": dry_run,
+            "spec": self.spec.model_dump(mode="json"),
+            "files": {name: file.sha256 for name, file in self.files.items()},
+        }
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+
+def part_limits(settings: Settings) -> dict[str, int]:
+    """Most bytes of each part by its name."""
+    return {
+        "teacher": settings.max_teacher_bytes,
+        "spec": settings.max_spec_bytes,
+        "evaluation": settings.max_evaluation_bytes,
+        "embeddings": settings.max_embeddings_bytes,
+    }
+
+
+async def receive(request: Request, storage: Storage, settings: Settings) -> Upload:
+    """Read a whole body, storing its files on the way.
+
+    Raises:
+        Problem: the body cannot be accepted; nothing of it is kept.
+        JobsError: the store is away; nothing of it is kept.
+    """
+    body = MultipartBody(request.stream(), boundary_of(request.headers.get("content-type")))
+    limits = part_limits(settings)
+    files: dict[str, StoredFile] = {}
+    spec: JobSpec | None = None
+    try:
+        async for part in body.parts():
+            if part.name not in limits:
+                raise Problem("unknown_part", f"There is no part named '{part.name}'.")
+            if part.name in files or (part.name == "spec" and spec is not None):
+                raise Problem("duplicate_part", f"The part '{part.name}' was sent twice.")
+            if part.name == "spec":
+                document = b"".join([chunk async for chunk in _bounded(part, limits["spec"])])
+                spec = await run_in_threadpool(parse_spec, document)
+            else:
+                files[part.name] = await _store(part, storage, limits[part.name])
+        return _complete(spec, files)
+    except BaseException:
+        await discard(storage, files.values())
+        raise
+
+
+async def discard(storage: Storage, files: Iterable[StoredFile]) -> None:
+    """Delete files that no job refers to, even while the request is being cancelled.
+
+    What the store cannot delete now is found by the sweep of upkeep.
+    """
+    with anyio.CancelScope(shield=True):
+        for file in files:
+            try:
+                await run_in_threadpool(storage.delete, file.key)
+            except ServiceUnavailable as error:
+                log.warning("%s is left to the sweep: %s", file.key, error)
+
+
+def parse_spec(document: bytes) -> JobSpec:
+    """Read the spec part.
+
+    Raises:
+        Problem: `invalid_json`, `invalid_spec` or the code of an unknown name.
+    """
+    try:
+        parsed = json.loads(
+            document.decode("utf-8"),
+            object_pairs_hook=_without_repeats,
+            parse_constant=_refuse_number,
+            parse_float=_finite,
+        )
+    except UnicodeDecodeError as error:
+        raise Problem("invalid_json", f"Byte {error.start} of the spec is not UTF-8.") from error
+    except json.JSONDecodeError as error:
+        raise Problem(
+            "invalid_json", f"Line {error.lineno}, column {error.colno} of the spec is not JSON."
+        ) from error
+    except RecursionError as error:
+        raise Problem("invalid_json", "The spec is nested too deep.") from error
+    except ValueError as error:  # Python reads integers of at most 4,300 digits
+        raise Problem("invalid_json", "The spec holds an integer of thousands of digits.") from error
+    _require_storable(parsed)
+    try:
+        return JobSpec.model_validate(parsed)
+    except ValidationError as error:
+        raise spec_problem(error) from error
+
+
+async def _store(part: Part, storage: Storage, limit: int) -> StoredFile:
+    stored = await storage.put_async(f"uploads/{uuid.uuid4()}", _bounded(part, limit), limit)
+    if stored.bytes == 0:
+        await discard(storage, [stored])
+        raise Problem("empty_file", f"The part '{part.name}' has 0 bytes.")
+    return dataclasses.replace(stored, filename=part.filename)
+
+
+async def _bounded(part: Part, limit: int) -> AsyncIterator[bytes]:
+    count = 0
+    async for chunk in part.chunks:
+        count += len(chunk)
+        if count > limit:
+            raise Problem("payload_too_large", f"The part '{part.name}' exceeds {limit:,} bytes.")
+        yield chunk
+
+
+def _complete(spec: JobSpec | None, files: Mapping[str, StoredFile]) -> Upload:
+    for name, found in (("teacher", files.get("teacher")), ("spec", spec)):
+        if found is None:
+            raise Problem("missing_part", f"There is no part named '{name}'.")
+    assert spec is not None  # noqa: S101 - the loop above has refused it
+    encoder = spec.text_encoder.name
+    if encoder == "file" and "embeddings" not in files:
+        raise Problem("missing_part", "text_encoder.name is 'file', but there is no part named 'embeddings'.")
+    if encoder != "file" and "embeddings" in files:
+        detail = f"the part 'embeddings' was sent, but the text encoder is '{encoder}'; name it 'file'"
+        error = FieldError(pointer="/text_encoder/name", code="invalid_spec", detail=detail)
+        raise Problem("invalid_spec", f"/text_encoder/name: {detail}", errors=[error])
+    return Upload(spec, files)
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise Problem("invalid_json", f"The key '{name}' stands twice in one object of the spec.")
+        found[name] = value
+    return found
+
+
+def _refuse_number(text: str) -> NoReturn:
+    raise Problem("invalid_json", f"The spec holds {text}, which JSON does not have.")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise Problem("invalid_json", f"The spec holds {text[:40]}, which no float64 can hold.")
+    return number
+
+
+def _require_storable(value: Any) -> None:
+    # Legal in JSON, and refused by PostgreSQL: NUL and surrogates without their partner.
+    if isinstance(value, str):
+        if "\0" in value or not _is_unicode(value):
+            raise Problem("invalid_json", "A text of the spec holds U+0000 or half a surrogate pair.")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            _require_storable(key)
+            _require_storable(item)
+    elif isinstance(value, list):
+        for item in value:
+            _require_storable(item)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,94 @@
+"""From the records of `jobs` to the documents of the API."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from api.schemas import ArtifactBody, JobBody, JobError, LatestMetrics, Progress, TimelineEntry, UploadedFile
+from jobs.records import Artifact, Job, StoredFile
+from jobs.states import JobStatus
+
+# Seconds until asking again can be worth it: inspection is short, epochs are not.
+RETRY_AFTER = {JobStatus.VALIDATING: 1, JobStatus.QUEUED: 5, JobStatus.RUNNING: 5, JobStatus.PAUSED: 30}
+
+
+@dataclass(frozen=True)
+class JobView:
+    """A job as one client sees it.
+
+    Args:
+        job: the record.
+        queue_position: 1 for the job that is taken next; None where it does not wait.
+        root: what precedes every path, where a proxy mounts the service below its root.
+    """
+
+    job: Job
+    queue_position: int | None
+    root: str = ""
+
+    @property
+    def path(self) -> str:
+        """Where the job is."""
+        return f"{self.root}/jobs/{self.job.id}"
+
+    def headers(self) -> dict[str, str]:
+        """`ETag` of everything that can change and, until the end, `Retry-After`."""
+        waiting = "" if self.queue_position is None else f"-{self.queue_position}"
+        headers = {"ETag": f'W/"{self.job.version}{waiting}"', "Cache-Control": "private, no-cache"}
+        if not self.job.is_terminal:
+            headers["Retry-After"] = str(RETRY_AFTER[self.job.status])
+        return headers
+
+    def body(self) -> JobBody:
+        """The whole document."""
+        job = self.job
+        optional = {"evaluation": job.evaluation, "embeddings": job.embeddings}
+        return JobBody(
+            id=job.id,
+            status=job.status,
+            phase=job.phase,
+            is_terminal=job.is_terminal,
+            dry_run=job.dry_run,
+            progress=Progress.model_validate(job.progress),
+            timeline=[TimelineEntry.model_validate(entry) for entry in job.timeline],
+            queue_position=self.queue_position,
+            attempt=job.attempt,
+            cancel_requested=job.cancel_requested,
+            spec=job.spec,
+            resolved=job.resolved,
+            teacher={**_uploaded(job.teacher), **(job.report or {})},
+            files={
+                name: UploadedFile.model_validate(_uploaded(file)) for name, file in optional.items() if file
+            },
+            metrics=LatestMetrics(latest=job.latest_metrics),
+            error=JobError.model_validate(job.error) if job.error else None,
+            artifacts=[artifact_body(artifact, self.path) for artifact in job.artifacts],
+            created_at=job.created_at,
+            started_at=job.started_at,
+            finished_at=job.finished_at,
+            links=self._links(),
+        )
+
+    def _links(self) -> dict[str, str]:
+        links = {"self": self.path}
+        links |= {name: f"{self.path}/{name}" for name in ("events", "metrics", "artifacts")}
+        if not self.job.is_terminal:
+            links["cancel"] = f"{self.path}/cancel"
+        if any(artifact.name == "student.safetensors" for artifact in self.job.artifacts):
+            links["student"] = f"{self.path}/student"
+        return links
+
+
+def artifact_body(artifact: Artifact, job_path: str) -> ArtifactBody:
+    """The document of one artifact."""
+    return ArtifactBody(
+        name=artifact.name,
+        bytes=artifact.bytes,
+        sha256=artifact.sha256,
+        media_type=artifact.media_type,
+        created_at=artifact.created_at,
+        href=f"{job_path}/artifacts/{artifact.name}",
+    )
+
+
+def _uploaded(file: StoredFile) -> dict[str, Any]:
+    return {"filename": file.filename, "bytes": file.bytes, "sha256": file.sha256}
