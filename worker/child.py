@@ -6,6 +6,7 @@ dropped. Its stderr goes to the log, never to a client.
 """
 
 import collections
+import contextvars
 import dataclasses
 import json
 import logging
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -24,7 +25,7 @@ from pydantic import ValidationError
 
 from nayer_core.contract.events import Event, parse_event
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 MAX_LINE_BYTES = 1 << 20  # an inspection report of 20,000 tensors is far below
 MAX_BUFFERED_EVENTS = 20_000  # over an hour of a run while the database is away; then the child waits
@@ -39,13 +40,11 @@ class Limits:
     Args:
         network: False puts it into an empty network namespace where one can be had.
         memory_bytes: address space.
-        cpu_seconds: CPU time, after which the kernel kills it.
         file_bytes: size of the largest file it may write.
     """
 
     network: bool = False
     memory_bytes: int | None = None
-    cpu_seconds: int | None = None
     file_bytes: int | None = None
 
 
@@ -85,12 +84,10 @@ class Child:
         self._ended = False
         self._gaps: collections.deque[float] = collections.deque(maxlen=100)
         self._stderr = bytearray()
-        self._readers = (
-            threading.Thread(target=self._read_events, args=(self._process.stdout,), daemon=True),
-            threading.Thread(target=self._read_log, args=(self._process.stderr,), daemon=True),
-        )
-        for reader in self._readers:
-            reader.start()
+        self._readers = [
+            _start_thread(self._read_events, self._process.stdout),
+            _start_thread(self._read_log, self._process.stderr),
+        ]
 
     def take_events(self, most: int) -> list[Event]:
         """Remove and return up to `most` events that have arrived, oldest first."""
@@ -98,6 +95,10 @@ class Child:
             taken = [self._events.popleft() for _ in range(min(most, len(self._events)))]
             self._room.notify_all()
         return taken
+
+    def has_events(self) -> bool:
+        """Whether events wait to be taken."""
+        return len(self._events) > 0
 
     def running(self) -> bool:
         """Whether the process still runs. Does not reap it: its group can still be named."""
@@ -116,7 +117,7 @@ class Child:
         return statistics.median(gaps) if gaps else 0.0
 
     def stderr_tail(self) -> str:
-        """The last of what it told people, for the log."""
+        """The last of what it told people, for the logger."""
         return self._stderr.decode(errors="replace").strip()
 
     def ask_to_stop(self) -> None:
@@ -165,9 +166,16 @@ class Child:
                 del self._stderr[:-STDERR_TAIL_BYTES]
 
 
+def _start_thread(read: Callable[[IO[bytes]], None], stream: IO[bytes]) -> threading.Thread:
+    context = contextvars.copy_context()  # what it logs is about the same job
+    thread = threading.Thread(target=context.run, args=(read, stream), daemon=True)
+    thread.start()
+    return thread
+
+
 def _event_of(line: bytes) -> Event | None:
     try:
         return parse_event(line)
     except ValidationError:
-        log.warning("a line on the child's stdout is no event: %r", line[:200])
+        logger.warning("a line on the child's stdout is no event: %r", line[:200])
         return None

@@ -8,7 +8,6 @@ LIMITS is a JSON object; every key is optional:
     parent           pid of the supervisor: without it the program must not start
     network          false asks for an empty network namespace (best effort: containers may refuse)
     memory_bytes     RLIMIT_AS
-    cpu_seconds      RLIMIT_CPU
     file_bytes       RLIMIT_FSIZE
 """
 
@@ -63,7 +62,6 @@ def confine(limits: dict[str, Any]) -> None:
         _leave_network(libc)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold a stranger's weights
     _limit(resource.RLIMIT_AS, limits.get("memory_bytes"))
-    _limit(resource.RLIMIT_CPU, limits.get("cpu_seconds"))
     _limit(resource.RLIMIT_FSIZE, limits.get("file_bytes"))
 
 

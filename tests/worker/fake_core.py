@@ -1,0 +1,124 @@
+"""A core program that misbehaves on request, for faults that the real one cannot show.
+
+The uploaded "teacher" is a JSON object that says what each command does: {"inspect": "killed",
+"distill": "hang", "marker": "/path"}. With a marker the command misbehaves only the first time.
+"""
+
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+RESOLVED = {
+    "labels": ["cat", "dog"],
+    "input_size": [3, 32, 32],
+    "normalization": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]},
+    "teacher_architecture": "resnet20",
+    "teacher_accuracy": None,
+    "student_architecture": "wrn_16_1",
+    "preset": "quick",
+    "config": {},
+    "text_encoder": {"name": "auto", "prompt": "a photo of a {label}", "whiten": False},
+    "seed": 0,
+}
+
+
+def emit(event: str, **values: Any) -> None:
+    say(json.dumps({"event": event, "time": datetime.now(UTC).isoformat(), **values}))
+
+
+def say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def step(number: int) -> None:
+    emit("metrics", epoch=1, step=number, values={"kl": 1.0 / number})
+
+
+def finish(command: str, result: dict[str, Any]) -> None:
+    emit("finished", command=command, result=result)
+
+
+def misbehave(behaviour: str, command: str) -> None:
+    """Do what is asked; return where the command ends well after it."""
+    if behaviour == "exit_1":
+        sys.exit("a bug, with a traceback")
+    if behaviour == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if behaviour == "refuse":
+        emit("failed", code="diverged", message="The loss is not a number.", hint="Lower the rate.")
+        sys.exit(2)
+    if behaviour == "silent_exit_0":
+        sys.exit(0)
+    if behaviour == "silent_exit_2":
+        sys.exit(2)
+    if behaviour == "unasked_exit_3":
+        emit("stopped", reason="nobody asked")
+        sys.exit(3)
+    if behaviour == "hang":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        time.sleep(600)
+    if behaviour in ("steps", "stubborn"):
+        make_steps(stubborn=behaviour == "stubborn")
+    if behaviour == "garbage":
+        say("Downloading: 100%\n{\n\0\0\n" + "x" * 3_000_000)
+    if behaviour == "flood":
+        for number in range(1, 20_001):
+            step(number)
+    if behaviour == "few_steps":
+        for number in range(1, 31):
+            step(number)
+            time.sleep(0.1)
+
+
+def make_steps(*, stubborn: bool) -> None:
+    asked: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
+    for number in range(1, 10**6):
+        step(number)
+        time.sleep(0.02)
+        if asked and not stubborn:
+            emit("checkpoint", epoch=1, step=number, files={})
+            emit("stopped", reason="asked to")
+            sys.exit(3)
+
+
+def inspect(options: dict[str, str]) -> None:
+    out = Path(options["out"])
+    shutil.copy(options["teacher"], out / "teacher.safetensors")
+    (out / "spec.json").write_text(json.dumps(RESOLVED))
+    (out / "lte.safetensors").write_bytes(b"embeddings")
+    finish("inspect", {"architecture": "resnet20", "num_classes": 2, "warnings": []})
+
+
+def distill(options: dict[str, str]) -> None:
+    out = Path(options["out"])
+    (out / "student.safetensors").write_bytes(b"a student")
+    seen = {"environment": dict(os.environ), "path": sys.path, "folder": str(Path.cwd())}
+    (out / "model_card.json").write_text(json.dumps(seen))
+    step(1)
+    finish("distill", {"metrics": {"student_accuracy": 0.5, "agreement_on_evaluation": None}})
+
+
+def main() -> None:
+    command, rest = sys.argv[1], sys.argv[2:]
+    options = {name.removeprefix("--"): value for name, value in zip(rest[::2], rest[1::2], strict=True)}
+    teacher = options.get("teacher") or str(Path(options["in"]) / "teacher.safetensors")
+    wishes = json.loads(Path(teacher).read_text())
+    marker = wishes.get("marker")
+    if marker is None or not Path(f"{marker}.{command}").exists():
+        if marker is not None:
+            Path(f"{marker}.{command}").touch()
+        emit("phase", phase=command)
+        misbehave(wishes.get(command, "well"), command)
+    {"inspect": inspect, "distill": distill}[command](options)
+
+
+if __name__ == "__main__":
+    main()

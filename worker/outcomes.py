@@ -1,0 +1,47 @@
+"""How an attempt ends when it does not end well.
+
+Outcome
+  Refused   the request cannot work: the job fails with a reason
+  Crashed   the child broke down: the job is tried again, and an attempt is used
+  Stopped   somebody wanted the end: the client, its own limit, or this worker going home
+"""
+
+from nayer_core.contract.errors import ErrorCode, NayerError
+from worker.lease import StopReason
+
+
+class Outcome(Exception):
+    """An end other than success."""
+
+
+class Refused(Outcome):
+    """The request cannot work; its owner is told why."""
+
+    def __init__(self, code: ErrorCode, message: str, hint: str, *, retryable: bool = False):
+        super().__init__(str(NayerError(code, message, hint)))
+        self.code = code
+        self.message = message
+        self.hint = hint
+        self.retryable = retryable
+
+
+class Crashed(Outcome):
+    """The child ended in a way the contract does not know.
+
+    Args:
+        reason: for the log and the job's record.
+        by_force: a signal, a limit or a time-out ended it, not its own exit code.
+    """
+
+    def __init__(self, reason: str, *, by_force: bool):
+        super().__init__(reason)
+        self.reason = reason
+        self.by_force = by_force
+
+
+class Stopped(Outcome):
+    """The work was ended from outside."""
+
+    def __init__(self, reason: StopReason):
+        super().__init__(reason.value)
+        self.reason = reason

@@ -1,0 +1,98 @@
+"""The folders in which jobs are worked on: private, and gone afterwards.
+
+Every worker process has one folder under the root and holds a lock in it for as long as it lives.
+A folder whose lock is free belongs to a dead worker and is removed at the next start. The lock is
+the kernel's, so no pid can be mistaken for another's, nor a container for its predecessor.
+"""
+
+import contextlib
+import fcntl
+import logging
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+logger = logging.getLogger(__name__)
+
+_LOCK = ".lock"
+
+
+class Scratch:
+    """This worker's own folder.
+
+    Args:
+        root: where all workers of this machine keep theirs; made if it is missing.
+
+    Raises:
+        PermissionError: another user owns `root`, and could read or swap what lies in it.
+    """
+
+    def __init__(self, root: Path):
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        owner = root.lstat()
+        if owner.st_uid != os.geteuid() or not stat.S_ISDIR(owner.st_mode):
+            raise PermissionError(f"{root} is not a folder of user {os.geteuid()}; set NAYER_SCRATCH_DIR")
+        with _locked(root / _LOCK):  # nobody sweeps a folder between its making and its locking
+            _remove_abandoned(root)
+            self.path = Path(tempfile.mkdtemp(prefix="worker-", dir=root))
+            self._lock = _lock(self.path / _LOCK)
+
+    @contextlib.contextmanager
+    def folder(self, name: str) -> Iterator[Path]:
+        """Lend a new private folder; it is removed whatever happens."""
+        path = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.path))
+        try:
+            yield path
+        finally:
+            remove_tree(path)
+
+    def close(self) -> None:
+        """Remove the worker's folder."""
+        remove_tree(self.path)
+        self._lock.close()
+
+
+def default_root() -> Path:
+    """Where workers of this user keep their folders when nothing is set."""
+    return Path(tempfile.gettempdir()) / f"nayer-scratch-{os.geteuid()}"
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a folder; what cannot be removed is logged and left to the next start's sweep."""
+    try:
+        shutil.rmtree(path)
+    except OSError as error:
+        logger.warning("scratch folder %s stays: %s", path, error.strerror)
+
+
+def _remove_abandoned(root: Path) -> None:
+    for folder in root.glob("worker-*"):
+        try:
+            with _lock(folder / _LOCK):
+                logger.warning("removing %s of a worker that died", folder)
+                remove_tree(folder)
+        except BlockingIOError:
+            continue  # its worker lives
+        except FileNotFoundError:
+            continue  # its worker has just gone home
+
+
+def _lock(path: Path) -> IO[bytes]:
+    file = path.open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,122 @@
+"""Claim a job, work on it, and leave it in a state that is true, whatever happened."""
+
+import contextlib
+import logging
+import os
+import socket
+import sys
+from collections.abc import Callable, Mapping, Sequence
+
+from jobs.errors import JobsError, LeaseLost, ServiceUnavailable
+from jobs.records import Claim, Job
+from jobs.service import JobService
+from jobs.settings import Settings
+from jobs.states import QueueName
+from jobs.storage import Storage
+from nayer_core.contract.errors import ErrorCode
+from worker.attempt import Attempt, Workplace
+from worker.distillation import distill
+from worker.inspection import validate
+from worker.lease import Drain, Lease, StopReason
+from worker.logs import job_in_log
+from worker.outcomes import Crashed, Refused, Stopped
+from worker.scratch import Scratch, default_root
+
+logger = logging.getLogger(__name__)
+
+# -P keeps the working folder, where a job's files lie, out of the module search path.
+CORE_PROGRAM = (sys.executable, "-P", "-m", "nayer_core")
+
+_FLOWS: Mapping[QueueName, Callable[[Attempt], Job]] = {"inspect": validate, "distill": distill}
+
+
+class Supervisor:
+    """Works off queues in this process. Safe to call from several threads.
+
+    Args:
+        settings: leases, limits and where everything is.
+        program: the command that precedes the core's arguments.
+    """
+
+    def __init__(self, settings: Settings, program: Sequence[str] = CORE_PROGRAM):
+        self.drain = Drain(settings.drain_seconds)
+        self._settings = settings
+        self._service = JobService.open(settings)
+        self._scratch = Scratch(settings.scratch_dir or default_root())
+        self._place = Workplace(
+            self._service, Storage.open(settings.storage_url), settings, self.drain, program
+        )
+        self._name = f"{socket.gethostname()}:{os.getpid()}"
+
+    def work_off(self, queue: QueueName) -> None:
+        """Take jobs of a queue, best first, until none is left or the worker is to go home."""
+        while not self.drain.requested:
+            try:
+                claim = self._service.claim(queue, self._name)
+            except ServiceUnavailable as error:
+                logger.warning("cannot look for work: %s", error.message)  # upkeep will ring again
+                return
+            if claim is None:
+                return
+            with job_in_log(claim.job.id):
+                self._work_on(claim)
+
+    def close(self) -> None:
+        """Remove the scratch folder and give back connections."""
+        self._scratch.close()
+        self._service.close()
+
+    def _work_on(self, claim: Claim) -> None:
+        logger.info(
+            "claimed", extra={"queue": claim.queue, "fence": claim.fence, "attempt": claim.job.attempt}
+        )
+        with contextlib.ExitStack() as stack:
+            try:
+                lease = stack.enter_context(
+                    Lease(self._service, claim, self._settings.lease_seconds, self.drain)
+                )
+                folder = stack.enter_context(self._scratch.folder(claim.job.id))
+                attempt = Attempt(self._place, claim, lease, folder)
+                job = _carry_out(attempt)
+                logger.info("left the job %s", job.status)
+            except LeaseLost:
+                logger.warning("the job is no longer ours; nothing more is written")
+            except (JobsError, OSError):
+                logger.exception("left the job to the reaper")
+
+
+def _carry_out(attempt: Attempt) -> Job:
+    claim, service = attempt.claim, attempt.service
+    try:
+        return _FLOWS[claim.queue](attempt)
+    except Refused as refusal:
+        reasons = (refusal.code, refusal.message, refusal.hint, refusal.retryable)
+        return attempt.conclude(lambda: service.fail(claim, *reasons))
+    except Stopped as stop:
+        return _stop(attempt, stop.reason)
+    except Crashed as crash:
+        reason = f"the {claim.queue} process broke down: {crash.reason}"
+        logger.error(reason)
+        return attempt.conclude(lambda: service.release(claim, counts_attempt=True, reason=reason))
+    except (LeaseLost, ServiceUnavailable):
+        raise
+    except Exception as error:
+        logger.exception("the attempt failed in the worker itself")
+        reason = f"the worker met an unexpected error ({type(error).__name__})"
+        return attempt.conclude(lambda: service.release(claim, counts_attempt=True, reason=reason))
+
+
+def _stop(attempt: Attempt, reason: StopReason) -> Job:
+    claim, service = attempt.claim, attempt.service
+    if reason is StopReason.LOST:
+        raise LeaseLost(f"Job {claim.job.id} is no longer held under fence {claim.fence}.")
+    if reason is StopReason.CANCELLED:
+        return attempt.conclude(lambda: service.cancelled(claim))
+    if reason is StopReason.MAX_RUNTIME:
+        limit = claim.job.max_runtime_seconds
+        message = f"The job ran longer than its max_runtime_seconds of {limit}."
+        hint = "Raise max_runtime_seconds, or ask for fewer epochs or a quicker preset."
+        return attempt.conclude(lambda: service.fail(claim, ErrorCode.MAX_RUNTIME_EXCEEDED, message, hint))
+    return attempt.conclude(
+        lambda: service.release(claim, counts_attempt=False, reason="the worker was shut down")
+    )

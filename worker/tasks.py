@@ -1,0 +1,62 @@
+"""The tasks, two lines each, and what a worker process does when it starts and when it goes home."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from celery import signals
+
+from worker import logs
+from worker.celery_app import app, load_settings
+from worker.supervisor import CORE_PROGRAM, Supervisor
+
+logger = logging.getLogger(__name__)
+
+
+class Process:
+    """What lives as long as the worker process; made when it comes to work."""
+
+    program: Sequence[str] = CORE_PROGRAM
+    supervisor: Supervisor
+
+
+@app.task(name="worker.inspect")
+def inspect(job_id: str) -> None:
+    """Look for jobs to validate; `job_id` is only what the bell was rung for."""
+    logger.info("the bell of inspect rang for %s", job_id)
+    Process.supervisor.work_off("inspect")
+
+
+@app.task(name="worker.distill")
+def distill(job_id: str) -> None:
+    """Look for jobs to distil; `job_id` is only what the bell was rung for."""
+    logger.info("the bell of distill rang for %s", job_id)
+    Process.supervisor.work_off("distill")
+
+
+@signals.setup_logging.connect
+def _set_up_logging(loglevel: int | str = logging.INFO, **_: Any) -> None:
+    logs.configure(loglevel)
+
+
+@signals.worker_init.connect
+def _come_to_work(**_: Any) -> None:
+    Process.supervisor = Supervisor(load_settings(), Process.program)
+
+
+@signals.worker_ready.connect
+def _look_once(sender: Any, **_: Any) -> None:
+    # The bell may have rung while nobody was here.
+    for queue in sender.app.amqp.queues.consume_from:
+        if f"worker.{queue}" in app.tasks:
+            app.tasks[f"worker.{queue}"].apply_async(("start",), queue=queue, retry=False)
+
+
+@signals.worker_shutting_down.connect
+def _go_home(**_: Any) -> None:
+    Process.supervisor.drain.request()  # in a signal handler: a flag is set and nothing else
+
+
+@signals.worker_shutdown.connect
+def _lock_up(**_: Any) -> None:
+    Process.supervisor.close()
