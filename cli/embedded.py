@@ -173,8 +173,20 @@ class EmbeddedValkey(EmbeddedServer):
             process.stdin.write("\n".join(configuration).encode() + b"\n")
         return process
 
+    def flush(self) -> None:
+        """Forget every message, as a broker that lost its memory does.
+
+        Raises:
+            EmbeddedServerError: it does not answer.
+        """
+        if not self._ask("FLUSHALL", b"+OK\r\n"):
+            raise EmbeddedServerError(f"{self.name} did not answer FLUSHALL on port {self.port}")
+
     def _answers(self) -> bool:
-        request = f"AUTH {self.password()}\r\nPING\r\n".encode()
+        return self._ask("PING", b"+PONG\r\n")
+
+    def _ask(self, command: str, expected: bytes) -> bool:
+        request = f"AUTH {self.password()}\r\n{command}\r\n".encode()
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
                 connection.sendall(request)
@@ -186,7 +198,7 @@ class EmbeddedValkey(EmbeddedServer):
                     reply += piece
         except OSError:
             return False
-        return reply == b"+OK\r\n+PONG\r\n"
+        return reply == b"+OK\r\n" + expected
 
     def _pid_file(self) -> Path:
         return self.folder / "valkey.pid"

@@ -74,7 +74,7 @@ class EmbeddedServer(ABC):
         deadline = time.monotonic() + READY_SECONDS
         while True:
             if port_is_chosen_now:
-                self.port = _free_port()
+                self.port = free_port()
             self._process = self._spawn()
             if self._wait_until_ready(deadline):
                 return
@@ -180,7 +180,8 @@ def die_with_parent(signum: signal.Signals) -> Callable[[], None] | None:
     return in_child
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Find a TCP port of 127.0.0.1 that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

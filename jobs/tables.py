@@ -1,0 +1,180 @@
+"""The tables. One job is one row; its log, series and files hang from it and go with it."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    Double,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import TIMESTAMP
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+from jobs.states import JobStatus
+
+# The newest version of migrations/versions that this code was written for; a test holds them equal.
+SCHEMA_VERSION = "0001"
+
+# Plain JSON, not JSONB: a label may hold any character, and JSONB refuses U+0000.
+Document = dict[str, Any]
+
+_WAITING = "status IN ('validating', 'queued') AND lease_until IS NULL AND NOT cancel_requested"
+
+
+def _statuses() -> str:
+    return ", ".join(f"'{status}'" for status in JobStatus)
+
+
+class Table(DeclarativeBase):
+    """The registry of tables; constraints have names, so that later migrations can speak of them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "pk": "pk_%(table_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012 - read by SQLAlchemy as a plain class attribute
+        str: Text,
+        datetime: TIMESTAMP(timezone=True),
+        Document: JSON,
+        list[Document]: JSON,
+        dict[str, float]: JSON,
+    }
+
+
+class JobTable(Table):
+    """A job, its lease, and its place in the queue; the row is also the outbox of its doorbell."""
+
+    __tablename__ = "job"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    # The order of arrival: two jobs of one microsecond still have one.
+    number: Mapped[int] = mapped_column(BigInteger, Identity(always=True))
+    status: Mapped[str]
+    dry_run: Mapped[bool]
+    phase: Mapped[str | None]
+    spec: Mapped[Document]
+    resolved: Mapped[Document | None]
+    report: Mapped[Document | None]
+    progress: Mapped[Document]
+    timeline: Mapped[list[Document]]
+    latest_metrics: Mapped[dict[str, float]]
+    error: Mapped[Document | None]
+
+    fence: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    lease_until: Mapped[datetime | None]
+    worker: Mapped[str | None]
+    claimed_at: Mapped[datetime | None]
+    # Seconds under earlier claims; what max_runtime_seconds is measured against, with claimed_at.
+    ran_seconds: Mapped[float] = mapped_column(Double, server_default=text("0"))
+    max_runtime_seconds: Mapped[int | None] = mapped_column(Integer)
+    attempt: Mapped[int] = mapped_column(Integer, server_default=text("1"))
+    cancel_requested: Mapped[bool] = mapped_column(server_default=text("false"))
+    rung_at: Mapped[datetime | None]
+
+    idempotency_key: Mapped[str | None] = mapped_column(unique=True)
+    request_hash: Mapped[str | None]
+
+    version: Mapped[int] = mapped_column(BigInteger, server_default=text("1"))
+    last_seq: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+    files: Mapped[list["FileTable"]] = relationship(
+        lazy="raise", passive_deletes=True, order_by="FileTable.name", cascade="all, delete-orphan"
+    )
+
+    __table_args__ = (
+        UniqueConstraint("number"),
+        CheckConstraint(f"status IN ({_statuses()})", name="status"),
+        CheckConstraint("(idempotency_key IS NULL) = (request_hash IS NULL)", name="idempotency"),
+        CheckConstraint("(lease_until IS NULL) = (claimed_at IS NULL)", name="lease"),
+        Index("ix_job_waiting", "status", text("dry_run DESC"), "number", postgresql_where=text(_WAITING)),
+        Index("ix_job_lease_until", "lease_until", postgresql_where=text("lease_until IS NOT NULL")),
+        Index("ix_job_status_number", "status", "number"),
+    )
+
+
+class EventTable(Table):
+    """One entry of a job's ordered log."""
+
+    __tablename__ = "event"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"), primary_key=True)
+    seq: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    type: Mapped[str]
+    data: Mapped[Document]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    # Where a child printed it; NULL for what the service itself has to tell.
+    fence: Mapped[int | None] = mapped_column(BigInteger)
+    line: Mapped[int | None] = mapped_column(BigInteger)
+
+    __table_args__ = (UniqueConstraint("job_id", "fence", "line"),)
+
+
+class MetricTable(Table):
+    """One value of a series; a resumed run writes its steps again, under a higher fence."""
+
+    __tablename__ = "metric"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    step: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    epoch: Mapped[int] = mapped_column(Integer)
+    value: Mapped[float] = mapped_column(Double)
+    fence: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class FileTable(Table):
+    """A file of a job in the object store: an upload, a canonical input, or an artifact.
+
+    `kept` says whether the row still holds its body in the store. At the end of a job its uploads and
+    inputs are let go, while their names, lengths and hashes stay.
+    """
+
+    __tablename__ = "file"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"), primary_key=True)
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str]
+    sha256: Mapped[str]
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    filename: Mapped[str | None]
+    media_type: Mapped[str | None]
+    kept: Mapped[bool] = mapped_column(server_default=text("true"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (
+        CheckConstraint("kind IN ('upload', 'input', 'artifact')", name="kind"),
+        Index("ix_file_key", "key", postgresql_where=text("kept")),
+    )
+
+
+class EmbeddingTable(Table):
+    """Label-text embeddings by what they depend on, so that the next job with these labels skips them."""
+
+    __tablename__ = "embedding"
+
+    cache_key: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(index=True)
+    sha256: Mapped[str]
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -1,0 +1,136 @@
+"""Real PostgreSQL, Valkey and S3 for the tests, each started once a run and only when asked for.
+
+postgres, valkey, seaweedfs   session   the servers; a test may `kill()` and `start()` them
+database_url                  module    a fresh, migrated database
+redis_url                     module    the broker, emptied
+settings, service, storage    function  the rooms' own objects over these
+"""
+
+import itertools
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from cli.embedded import EmbeddedPostgres, EmbeddedValkey
+from jobs.service import JobService
+from jobs.settings import Settings
+from jobs.storage import Storage
+from tests.support.seaweedfs import EmbeddedSeaweed
+
+TEMPLATE = "nayer_template"
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+    """A PostgreSQL server whose database TEMPLATE is migrated."""
+    server = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), durable=False)
+    server.start()
+    try:
+        _administer(server, sql.SQL("CREATE DATABASE {}").format(sql.Identifier(TEMPLATE)))
+        migrate(server.url_of(TEMPLATE))
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedValkey]:
+    """A Valkey server."""
+    server = EmbeddedValkey(tmp_path_factory.mktemp("valkey"), durable=False)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedSeaweed]:
+    """An S3 server with the bucket of `.url`, reached with `.options`."""
+    server = EmbeddedSeaweed(tmp_path_factory.mktemp("seaweedfs"), durable=False)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def database_url(postgres: EmbeddedPostgres) -> Iterator[str]:
+    """A fresh, migrated database for one module of tests."""
+    with fresh_database(postgres) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def redis_url(valkey: EmbeddedValkey) -> str:
+    """The broker, with no message left from other modules."""
+    valkey.flush()
+    return valkey.url
+
+
+@pytest.fixture
+def settings(database_url: str, redis_url: str, tmp_path: Path) -> Settings:
+    """Settings over the module's database, the broker and a folder of this test."""
+    return Settings(
+        database_url=database_url,
+        redis_url=redis_url,
+        storage_url=f"file://{tmp_path / 'storage'}",
+        data_dir=tmp_path / "data",
+        scratch_dir=tmp_path,
+    )
+
+
+@pytest.fixture
+def service(settings: Settings) -> Iterator[JobService]:
+    """The service layer over real parts."""
+    opened = JobService.open(settings)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def storage(settings: Settings) -> Storage:
+    """The folder of this test, as an object store."""
+    return Storage.open(settings.storage_url)
+
+
+@contextmanager
+def fresh_database(server: EmbeddedPostgres) -> Iterator[str]:
+    """A database copied from the migrated template, dropped at the end with whoever is connected."""
+    name = f"test_{os.getpid()}_{next(_numbers)}"
+    copy = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY")
+    _administer(server, copy.format(sql.Identifier(name), sql.Identifier(TEMPLATE)))
+    try:
+        yield server.url_of(name)
+    finally:
+        server.start()  # a test may have killed it
+        _administer(server, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def migrate(url: str) -> None:
+    """Bring a database to the newest version, by the very command operators use."""
+    subprocess.run(
+        [sys.executable, "-m", "migrations"], env={**os.environ, "NAYER_DATABASE_URL": url}, check=True
+    )
+
+
+def _administer(server: EmbeddedPostgres, statement: sql.Composed) -> None:
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        connection.execute(statement)
+
+
+def pytest_sessionfinish() -> None:
+    # A process that used obstore's async side and exits at once is aborted by its runtime.
+    if "obstore" in sys.modules:
+        time.sleep(0.2)
