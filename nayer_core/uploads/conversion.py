@@ -1,0 +1,143 @@
+"""Uploads in, safetensors out: each reader of a stranger's file, run in the jail."""
+
+import functools
+import warnings
+from collections.abc import Callable, Mapping
+from io import BufferedReader, BufferedWriter
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nayer_core.contract.errors import ErrorCode, NayerError, TeacherError, UploadError
+from nayer_core.uploads import side_files, teacher_file
+from nayer_core.uploads.confinement import Limits
+from nayer_core.uploads.file_kind import FileKind
+from nayer_core.uploads.jail import ParseKilledError, parse_in_jail
+from nayer_core.uploads.refusals import refuse
+from nayer_core.uploads.safetensors_layout import BadLayoutError, read_tensors, write_tensors
+
+MEMORY_BYTES = 1 << 30  # beside three times the file: itself, as float32, one tensor on its way
+CPU_SECONDS, CPU_SECONDS_PER_GIB = 8, 20  # a sound file takes under 1, and 5 a GiB
+_WALL_SECONDS_PER_CPU_SECOND = 3  # on a machine that has other things to do
+_MAX_TOLD_CHARS = 1000
+
+# Reads an upload; gives the tensors to keep and what else is to be known.
+Read = Callable[[BufferedReader], tuple[Mapping[str, Tensor], dict[str, str | None]]]
+
+
+def convert_teacher(upload: Path, output: Path) -> tuple[dict[str, Tensor], FileKind, str | None]:
+    """Read an untrusted teacher.
+
+    Args:
+        upload: the stranger's file.
+        output: a safetensors file to write on the way.
+
+    Returns:
+        The state dict (float32 and int64, finite), the layout it came in, and the keys it was
+        wrapped in.
+
+    Raises:
+        TeacherError: the file cannot be used; `teacher_rejected` if its reader did not survive it.
+    """
+
+    def killed(problem: str) -> TeacherError:
+        return refuse(ErrorCode.TEACHER_REJECTED, f"The teacher file {problem}.")
+
+    def read(source: BufferedReader) -> tuple[Mapping[str, Tensor], dict[str, str | None]]:
+        found = teacher_file.read_teacher(source)
+        return found.tensors, {"kind": found.kind, "wrapped_in": found.wrapped_in}
+
+    teacher_file.warm_up()
+    size = upload.stat().st_size
+    limits = _limits(size, MEMORY_BYTES + 3 * size, 2 * size)
+    tensors, told = _convert(read, upload, output, limits, killed)
+    wrapped_in = told.get("wrapped_in")
+    if told.get("kind") not in list(FileKind) or not isinstance(wrapped_in, str | None):
+        raise killed("broke the reader")
+    return tensors, FileKind(told["kind"]), wrapped_in
+
+
+def convert_evaluation(
+    upload: Path, output: Path, *, input_size: tuple[int, int, int], num_classes: int
+) -> None:
+    """Turn an untrusted .npz into a safetensors file of `images` and `labels`.
+
+    Raises:
+        UploadError: `evaluation_invalid`.
+    """
+
+    def read(source: BufferedReader) -> tuple[Mapping[str, Tensor], dict[str, str | None]]:
+        return side_files.read_evaluation(source, input_size, num_classes), {}
+
+    side_files.warm_up()
+    most = side_files.MAX_EVALUATION_BYTES
+    limits = _limits(upload.stat().st_size, MEMORY_BYTES + 3 * most, most)
+    _convert(read, upload, output, limits, side_files.bad_evaluation)
+
+
+def convert_embeddings(upload: Path, output: Path, *, num_classes: int) -> None:
+    """Turn untrusted embeddings into a safetensors file of `lte`, (K, dim) float32.
+
+    Raises:
+        UploadError: `embeddings_invalid`.
+    """
+
+    def read(source: BufferedReader) -> tuple[Mapping[str, Tensor], dict[str, str | None]]:
+        return side_files.read_embeddings(source, num_classes), {}
+
+    teacher_file.warm_up()
+    size = upload.stat().st_size
+    _convert(
+        read, upload, output, _limits(size, MEMORY_BYTES + 3 * size, 2 * size), side_files.bad_embeddings
+    )
+
+
+def _limits(size: int, memory_bytes: int, output_bytes: int) -> Limits:
+    return Limits(
+        memory_bytes=memory_bytes,
+        cpu_seconds=CPU_SECONDS + CPU_SECONDS_PER_GIB * (size >> 20) // 1024,
+        output_bytes=output_bytes + (8 << 20),  # the header of 20,000 long names
+    )
+
+
+def _convert(
+    read: Read,
+    upload: Path,
+    output: Path,
+    limits: Limits,
+    killed: Callable[[str], TeacherError | UploadError],
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Run `read` in the jail and read back what it wrote, which is checked like any upload."""
+    try:
+        told = parse_in_jail(
+            functools.partial(_read_and_write, read),
+            upload,
+            output,
+            limits,
+            wall_seconds=_WALL_SECONDS_PER_CPU_SECOND * limits.cpu_seconds,
+        )
+        if "code" in told:
+            raise type(killed(""))(
+                ErrorCode(told["code"]), *(str(told[part])[:_MAX_TOLD_CHARS] for part in ("message", "hint"))
+            )
+        with output.open("rb") as file:
+            return read_tensors(file, output.stat().st_size), told
+    except ParseKilledError as error:
+        raise killed(str(error)) from error
+    except (BadLayoutError, KeyError, ValueError) as error:
+        raise killed("broke the reader") from error
+
+
+def _read_and_write(read: Read, source: BufferedReader, sink: BufferedWriter) -> dict[str, Any]:
+    """In the jail: a refusal is an answer like any other."""
+    torch.set_num_threads(1)  # none can be started
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, of old files: nobody reads them here
+            tensors, told = read(source)
+            write_tensors(sink, tensors)
+    except NayerError as error:
+        return {"code": error.code, "message": error.message, "hint": error.hint}
+    return dict(told)

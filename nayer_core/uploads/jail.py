@@ -1,0 +1,157 @@
+"""Run one parse of a stranger's file in a process that can do nothing else.
+
+The child is forked from a process that has imported all that the parse needs, reads the upload
+from a descriptor, writes one file through another and answers a JSON object over a pipe. The
+parent takes both for data: whoever took over the child can lie in them and nothing more.
+"""
+
+import contextlib
+import faulthandler
+import gc
+import json
+import os
+import select
+import signal
+import time
+import warnings
+from collections.abc import Callable
+from io import BufferedReader, BufferedWriter
+from pathlib import Path
+from typing import Any, NoReturn
+
+from nayer_core.uploads.confinement import Limits, confine
+
+# (the upload, the file to write) -> a small JSON object
+Parse = Callable[[BufferedReader, BufferedWriter], dict[str, Any]]
+
+MAX_ANSWER_BYTES = 4 << 20
+_DONE, _OUT_OF_MEMORY, _RAISED, _NOT_CONFINED = 0, 11, 12, 13  # exit codes of the child
+
+
+class ParseKilledError(Exception):
+    """The parse ended without an answer; the message says what it did, for people to read."""
+
+
+def parse_in_jail(
+    parse: Parse, upload: Path, output: Path, limits: Limits, *, wall_seconds: float
+) -> dict[str, Any]:
+    """Run `parse` on `upload` in a forked, confined child.
+
+    `parse` must not import, open or start anything: what it needs is loaded before. It may
+    write to `output` alone.
+
+    Args:
+        parse: called in the child.
+        upload: the stranger's file.
+        output: created, readable by the owner only; may hold anything if this raises.
+        limits: what the child may use.
+        wall_seconds: then it is killed.
+
+    Returns:
+        What `parse` returned.
+
+    Raises:
+        ParseKilledError: it crashed, met a limit, raised, or answered no JSON object.
+        RuntimeError: the jail cannot be built on this machine.
+    """
+    deadline = time.monotonic() + wall_seconds
+    with upload.open("rb") as source, output.open("wb") as sink:
+        output.chmod(0o600)
+        answer_end, child_end = os.pipe()
+        child = _fork()
+        if child == 0:
+            _live_in_jail(parse, source, sink, child_end, limits)
+        os.close(child_end)
+        answer = _read_answer(answer_end, deadline)
+        os.close(answer_end)  # a child that has more to say ends here
+        exit_code = _wait(child, deadline)
+    if answer is None or exit_code is None:
+        raise ParseKilledError(f"took longer than {wall_seconds:g} seconds to read")
+    return _judge(answer, exit_code, limits)
+
+
+def _fork() -> int:
+    gc.collect()  # the child inherits no garbage whose end does something
+    with warnings.catch_warnings():
+        # Python 3.12 warns of forking beside threads; the child needs none of their locks.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
+
+
+def _live_in_jail(
+    parse: Parse, source: BufferedReader, sink: BufferedWriter, answers: int, limits: Limits
+) -> NoReturn:
+    """The child's whole life. Never returns into the parent's code."""
+    exit_code = _NOT_CONFINED
+    try:
+        faulthandler.disable()  # a crash is expected here and is told by the parent
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGXCPU):
+            signal.signal(number, signal.SIG_DFL)
+        _close_all_but(2, source.fileno(), sink.fileno(), answers)
+        for layer in confine(limits):
+            _say(f"this machine does not offer {layer}; the other layers of the jail hold")
+        exit_code = _RAISED
+        answer = json.dumps(parse(source, sink)).encode()
+        sink.flush()
+        os.write(answers, answer)
+        exit_code = _DONE
+    except MemoryError:
+        exit_code = _OUT_OF_MEMORY
+    except BaseException as error:  # whatever it is, it must not climb into the parent's stack
+        _say(f"{type(error).__name__} in the jail")
+    finally:
+        os._exit(exit_code)
+
+
+def _say(message: str) -> None:
+    with contextlib.suppress(OSError):
+        os.write(2, f"inspect: {message}\n".encode(errors="replace"))
+
+
+def _close_all_but(*kept: int) -> None:
+    for entry in list(Path("/proc/self/fd").iterdir()):
+        descriptor = int(entry.name)
+        if descriptor > 2 and descriptor not in kept:
+            with contextlib.suppress(OSError):  # the descriptor of the listing itself
+                os.close(descriptor)
+
+
+def _read_answer(pipe: int, deadline: float) -> bytes | None:
+    """Read until the child closes its end; None if that takes too long or is too much."""
+    received = bytearray()
+    while (left := deadline - time.monotonic()) > 0 and len(received) <= MAX_ANSWER_BYTES:
+        if select.select([pipe], [], [], left)[0]:
+            chunk = os.read(pipe, 1 << 16)
+            if not chunk:
+                return bytes(received)
+            received += chunk
+    return None
+
+
+def _judge(answer: bytes, exit_code: int, limits: Limits) -> dict[str, Any]:
+    if exit_code == _NOT_CONFINED:
+        raise RuntimeError("the jail cannot be built on this machine; stderr names the error")
+    if exit_code == -signal.SIGXCPU:
+        raise ParseKilledError(f"took more than {limits.cpu_seconds} seconds of computing to read")
+    if exit_code == -signal.SIGKILL:
+        raise ParseKilledError("took more memory or time to read than this machine allows")
+    if exit_code == _OUT_OF_MEMORY:
+        raise ParseKilledError(f"needed more than {limits.memory_bytes >> 20} MiB of memory to read")
+    if exit_code < 0:
+        raise ParseKilledError(f"crashed the reader ({signal.Signals(-exit_code).name})")
+    with contextlib.suppress(ValueError, RecursionError):
+        told = json.loads(answer) if exit_code == _DONE else None
+        if isinstance(told, dict):
+            return told
+    raise ParseKilledError("broke the reader")
+
+
+def _wait(child: int, deadline: float) -> int | None:
+    """Give the child until the deadline to end, then end it; None if it had to be ended."""
+    while (ended := os.waitpid(child, os.WNOHANG))[0] == 0:
+        if time.monotonic() > deadline:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return None
+        time.sleep(0.002)
+    return os.waitstatus_to_exitcode(ended[1])

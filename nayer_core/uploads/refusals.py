@@ -1,0 +1,17 @@
+"""What is said of files that are refused, and how to make one that is not."""
+
+from nayer_core.contract.errors import ErrorCode, TeacherError
+
+SAVE_STATE_DICT = 'torch.save(network.state_dict(), "teacher.pt")'
+SAVE_HINT = f"Upload what this line writes: {SAVE_STATE_DICT}"
+
+
+def refuse(code: ErrorCode, message: str, hint: str = SAVE_HINT) -> TeacherError:
+    """An error for the one who uploaded the teacher; the usual hint is the line that saves one."""
+    return TeacherError(code, message, hint)
+
+
+def printable(text: object, limit: int = 60) -> str:
+    """A stranger's text as plain ASCII of at most `limit` characters, in quotes."""
+    shown = ascii(str(text)[: limit + 1])
+    return shown if len(shown) <= limit + 2 else f"{shown[: limit - 2]}...'"

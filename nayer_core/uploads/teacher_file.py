@@ -1,0 +1,225 @@
+"""A stranger's teacher -> its tensors, dense, finite and float32. Runs in the jail."""
+
+import io
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from io import BufferedReader
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+from nayer_core.contract.errors import ErrorCode, TeacherError
+from nayer_core.uploads import pickle_scan, safetensors_layout, zip_archive
+from nayer_core.uploads.file_kind import FileKind, identify
+from nayer_core.uploads.refusals import printable, refuse
+
+# What people call the state dict inside what they save, most telling first.
+WRAPPERS = (
+    *("state_dict", "model_state_dict", "model_state", "model", "network", "net", "teacher", "module"),
+    *("state_dict_ema", "ema_state_dict", "model_ema", "ema", "weights", "params", "student"),
+)
+_MAX_WRAPPINGS = 3
+_PICKLES_BEFORE_LEGACY_STORAGES = 5  # magic number, protocol, system, tensors, names of storages
+_INTEGERS = (torch.int64, torch.int32)
+_AGAIN = "Upload it again; if that does not help, save it again."
+
+
+@dataclass(frozen=True)
+class TeacherFile:
+    """What a teacher file held.
+
+    Args:
+        kind: its layout.
+        wrapped_in: the keys that led to the state dict, e.g. "state_dict"; None if it lay bare.
+        tensors: float32, and int64 for counters and indices.
+    """
+
+    kind: FileKind
+    wrapped_in: str | None
+    tensors: dict[str, Tensor]
+
+
+def read_teacher(file: BufferedReader) -> TeacherFile:
+    """Read a state dict out of any of the accepted layouts.
+
+    Raises:
+        TeacherError: the file is none, is damaged, or holds what no teacher needs.
+    """
+    size = os.fstat(file.fileno()).st_size
+    kind = identify(file, size)
+    if kind is FileKind.SAFETENSORS:
+        return TeacherFile(kind, None, _dense(_read_safetensors(file, size), size))
+    if kind is FileKind.TORCH_ZIP:
+        _check_zip(file, size)
+    else:
+        _check_legacy(file)
+    found = _load(file)
+    state, path = _unwrap(found)
+    return TeacherFile(kind, ".".join(path) or None, _dense(state, size))
+
+
+def warm_up() -> None:
+    """Do once, before the jail, all that loads code lazily in what the jail will do."""
+    for new_layout in (True, False):
+        file = io.BytesIO()
+        state = {"a": torch.ones(2, 2, dtype=torch.float16), "b": torch.ones(1, dtype=torch.bfloat16)}
+        torch.save(state, file, _use_new_zipfile_serialization=new_layout)
+        safetensors_layout.write_tensors(io.BytesIO(), _dense(_load(file), len(file.getvalue())))
+    file.seek(0)
+    pickle_scan.require_tensors_only(file)
+
+
+def _read_safetensors(file: BufferedReader, size: int) -> dict[str, Tensor]:
+    try:
+        return safetensors_layout.read_tensors(file, size)
+    except safetensors_layout.IncompleteError as error:
+        raise refuse(ErrorCode.TRUNCATED_FILE, f"The safetensors file {error}.", _AGAIN) from error
+    except safetensors_layout.UnknownDtypeError as error:
+        raise refuse(ErrorCode.UNSUPPORTED_TENSOR, f"The safetensors file {error}.") from error
+    except safetensors_layout.BadLayoutError as error:
+        raise refuse(ErrorCode.DAMAGED_FILE, f"The safetensors file {error}.", _AGAIN) from error
+
+
+def _check_zip(file: BinaryIO, size: int) -> None:
+    rules = zip_archive.ArchiveRules(deflated=False, max_bytes=size)
+    try:
+        archive = zip_archive.open_sound(file, size, rules)
+        names = {member.partition("/")[2]: member for member in archive.namelist()}
+        _check_purpose(archive.namelist(), names)
+        zip_archive.check_sums(archive)
+        with archive.open(names["data.pkl"]) as pickled:
+            pickle_scan.require_tensors_only(io.BytesIO(pickled.read()))
+    except zip_archive.CutShortError as error:
+        raise refuse(ErrorCode.TRUNCATED_FILE, f"The teacher's archive {error}.", _AGAIN) from error
+    except zip_archive.ChecksumError as error:
+        raise refuse(ErrorCode.DAMAGED_FILE, f"The teacher's archive {error}.", _AGAIN) from error
+    except zip_archive.BadArchiveError as error:
+        raise refuse(
+            ErrorCode.UNSAFE_CHECKPOINT, f"The teacher's archive {error}; torch.save writes none like it."
+        ) from error
+
+
+def _check_purpose(members: list[str], names: Mapping[str, str]) -> None:
+    """Tell a state dict from the other archives that torch and NumPy write."""
+    if "constants.pkl" in names or any(name.startswith("code/") for name in names):
+        raise pickle_scan.torchscript()
+    if "archive_format" in names or any(name.startswith("models/") for name in names):
+        raise refuse(
+            ErrorCode.UNSUPPORTED_FORMAT,
+            "The teacher file is an exported program (.pt2); only weights are accepted.",
+            "Upload what this line writes: "
+            'torch.save(torch.export.load("teacher.pt2").state_dict, "weights.pt")',
+        )
+    if any(member.endswith(".npy") for member in members):
+        raise refuse(ErrorCode.UNSUPPORTED_FORMAT, "The teacher file is an archive of NumPy arrays.")
+    if "data.pkl" not in names or len(names) != len(members):
+        raise refuse(
+            ErrorCode.NOT_A_CHECKPOINT,
+            f"The teacher file is a zip archive of something else; it begins with {printable(members[0])}.",
+        )
+
+
+def _check_legacy(file: BinaryIO) -> None:
+    file.seek(0)
+    for _ in range(_PICKLES_BEFORE_LEGACY_STORAGES):
+        pickle_scan.require_tensors_only(file)
+
+
+def _load(file: BinaryIO | io.BytesIO) -> Any:
+    """Let torch build the tensors, under its own list of what may be called; once, never weaker."""
+    file.seek(0)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about deprecated storages: advice to others
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
+    except Exception as error:
+        # torch raises whatever a damaged file led to, and its messages advise unsafe things.
+        raise refuse(
+            ErrorCode.DAMAGED_FILE, "The teacher file's tensors cannot be put together.", _AGAIN
+        ) from error
+
+
+def _unwrap(found: Any) -> tuple[dict[Any, Any], list[str]]:
+    """Find the state dict in what was saved, and the keys that lead to it."""
+    path: list[str] = []
+    while isinstance(found, dict) and len(path) < _MAX_WRAPPINGS:
+        if found and all(isinstance(value, Tensor) for value in dict.values(found)):
+            return found, path
+        inner = next((name for name in WRAPPERS if isinstance(dict.get(found, name), dict)), None)
+        if inner is None:
+            break
+        path.append(inner)
+        found = dict.__getitem__(found, inner)
+    if not isinstance(found, dict):
+        what = f"a {type(found).__name__}"
+    elif not found:
+        what = "an empty dict"
+    else:
+        other = next((key for key, value in dict.items(found) if not isinstance(value, Tensor)), "?")
+        what = f"a dict with something other than tensors, at {printable(other)}"
+    raise refuse(ErrorCode.NOT_A_CHECKPOINT, f"The teacher file holds {what}, not a state dict.")
+
+
+def _dense(state: Mapping[Any, Any], file_bytes: int) -> dict[str, Tensor]:
+    """Check every tensor; floats become float32, integers int64."""
+    if len(state) > safetensors_layout.MAX_TENSORS:
+        raise _strange(
+            f"The teacher has {len(state)} tensors; the limit is {safetensors_layout.MAX_TENSORS}."
+        )
+    total = 0
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in dict.items(state) if isinstance(state, dict) else state.items():
+        if not isinstance(name, str) or not 1 <= len(name) <= safetensors_layout.MAX_NAME_CHARS:
+            raise refuse(
+                ErrorCode.NOT_A_CHECKPOINT, f"{printable(name)} is no name of a tensor in a state dict."
+            )
+        _check_plain(name, tensor)
+        total += tensor.numel() * tensor.element_size()
+        if total > 2 * file_bytes:
+            raise _strange(f"The teacher's tensors take more than twice the {file_bytes} bytes of its file.")
+        tensors[name] = _canonical(name, tensor)
+    return tensors
+
+
+def _check_plain(name: str, tensor: Tensor) -> None:
+    shown = printable(name)
+    if type(tensor) not in (Tensor, torch.nn.Parameter) or tensor.layout is not torch.strided:
+        raise _strange(f"{shown} is not a dense tensor.")
+    if tensor.device.type != "cpu" or tensor.is_quantized:
+        raise _strange(f"{shown} is quantized, or a tensor without data.")
+    if not tensor.is_floating_point() and tensor.dtype not in _INTEGERS:
+        raise _strange(f"{shown} holds {tensor.dtype}; floats are needed, or int64 for counters.")
+    if tensor.dim() > safetensors_layout.MAX_DIMS or tensor.numel() == 0:
+        raise _strange(f"{shown} has {tensor.dim()} dimensions and {tensor.numel()} numbers.")
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise _strange(f"{shown} shows the same numbers many times.")
+
+
+def _canonical(name: str, tensor: Tensor) -> Tensor:
+    if not tensor.is_floating_point():
+        return tensor.detach().to(torch.int64).contiguous()
+    numbers = tensor.detach().to(torch.float32).contiguous()
+    if not bool(torch.isfinite(numbers).all()):
+        raise refuse(
+            ErrorCode.NON_FINITE_WEIGHTS,
+            f"{printable(name)} holds NaN or infinite numbers (as float32).",
+            "Upload a checkpoint from before the training diverged.",
+        )
+    if name.endswith("running_var") and bool((numbers < 0).any()):
+        raise refuse(
+            ErrorCode.NON_FINITE_WEIGHTS,
+            f"{printable(name)} holds negative variances, whose roots are not finite.",
+            "Upload a checkpoint whose BatchNorm statistics are sound.",
+        )
+    return numbers
+
+
+def _strange(message: str) -> TeacherError:
+    return refuse(
+        ErrorCode.UNSUPPORTED_TENSOR, message, "Save plain dense tensors: tensor.detach().clone().float()"
+    )
