@@ -27,11 +27,6 @@ def create_celery(load_settings: Callable[[], Settings]) -> Celery:
     return app
 
 
-def load_settings() -> Settings:
-    """Read the settings from the environment."""
-    return Settings.model_validate({})  # values come from NAYER_*
-
-
 def _configuration(settings: Settings) -> dict[str, Any]:
     return {
         "broker_url": settings.redis_url,
@@ -58,4 +53,4 @@ def _configuration(settings: Settings) -> dict[str, Any]:
     }
 
 
-app = create_celery(load_settings)
+app = create_celery(Settings)

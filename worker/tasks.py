@@ -6,8 +6,9 @@ from typing import Any
 
 from celery import signals
 
+from jobs.settings import Settings
 from worker import logs
-from worker.celery_app import app, load_settings
+from worker.celery_app import app
 from worker.supervisor import CORE_PROGRAM, Supervisor
 
 logger = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ def _set_up_logging(loglevel: int | str = logging.INFO, **_: Any) -> None:
 
 @signals.worker_init.connect
 def _come_to_work(**_: Any) -> None:
-    Process.supervisor = Supervisor(load_settings(), Process.program)
+    Process.supervisor = Supervisor(Settings(), Process.program)
 
 
 @signals.worker_ready.connect

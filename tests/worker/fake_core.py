@@ -93,8 +93,15 @@ def inspect(options: dict[str, str]) -> None:
     out = Path(options["out"])
     shutil.copy(options["teacher"], out / "teacher.safetensors")
     (out / "spec.json").write_text(json.dumps(RESOLVED))
-    (out / "lte.safetensors").write_bytes(b"embeddings")
+    if json.loads((out / "teacher.safetensors").read_text()).get("inspect") != "no_embeddings":
+        (out / "lte.safetensors").write_bytes(b"embeddings")
     finish("inspect", {"architecture": "resnet20", "num_classes": 2, "warnings": []})
+
+
+def embed(options: dict[str, str]) -> None:
+    emit("phase", phase="embed")
+    (Path(options["out"]) / "lte.safetensors").write_bytes(b"embeddings")
+    finish("embed", {"text_encoder": "sbert", "weights": "none", "dim": 4, "fallback_from": None})
 
 
 def distill(options: dict[str, str]) -> None:
@@ -109,6 +116,8 @@ def distill(options: dict[str, str]) -> None:
 def main() -> None:
     command, rest = sys.argv[1], sys.argv[2:]
     options = {name.removeprefix("--"): value for name, value in zip(rest[::2], rest[1::2], strict=True)}
+    if command == "embed":
+        return embed(options)
     teacher = options.get("teacher") or str(Path(options["in"]) / "teacher.safetensors")
     wishes = json.loads(Path(teacher).read_text())
     marker = wishes.get("marker")
@@ -117,7 +126,7 @@ def main() -> None:
             Path(f"{marker}.{command}").touch()
         emit("phase", phase=command)
         misbehave(wishes.get(command, "well"), command)
-    {"inspect": inspect, "distill": distill}[command](options)
+    return {"inspect": inspect, "distill": distill}[command](options)
 
 
 if __name__ == "__main__":

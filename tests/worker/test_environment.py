@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 from jobs.settings import Settings
 from worker.environment import core_environment, embed_environment
@@ -17,7 +18,7 @@ INHERITED = {
 }
 
 
-def settings(**values: object) -> Settings:
+def settings(**values: Any) -> Settings:
     return Settings(database_url="postgresql://h/d", redis_url="redis://h", storage_url="file:///s", **values)
 
 

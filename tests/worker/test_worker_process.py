@@ -1,0 +1,123 @@
+"""Celery worker processes and what kills them: signals, sleep, a bell that nobody heard."""
+
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cli.embedded import EmbeddedValkey
+from jobs.service import JobService
+from jobs.settings import Settings
+from jobs.states import JobStatus
+from tests.worker.conftest import (
+    SEEDED_SECRET,
+    StartProcess,
+    Submit,
+    wait_for,
+    wait_for_status,
+    wait_for_steps,
+)
+from worker.supervisor import Supervisor
+
+
+def cores_of(worker: "subprocess.Popen[bytes]") -> list[psutil.Process]:
+    found = psutil.Process(worker.pid).children(recursive=True)
+    return [process for process in found if "fake_core.py" in str(process.cmdline())]
+
+
+def is_gone(process: psutil.Process) -> bool:
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.fixture
+def queued(submit: Submit, supervisor: Supervisor, tmp_path: Path) -> str:
+    """A job that is queued for distillation, hangs over its first worker, and then does well."""
+    job_id = submit(distill="steps", marker=str(tmp_path / "once"))
+    supervisor.work_off("inspect")
+    return job_id
+
+
+def test_a_ring_takes_a_job_through_both_queues(
+    service: JobService, submit: Submit, start_worker: StartProcess, tmp_path: Path
+) -> None:
+    start_worker("inspect", slots=2)
+    start_worker("distill")
+    job_id = submit()
+    wait_for_status(service, job_id, JobStatus.SUCCEEDED)
+    log = (tmp_path / "processes.log").read_text()
+    assert job_id in log
+    assert SEEDED_SECRET not in log
+
+
+def test_a_worker_looks_once_when_it_starts(
+    service: JobService, queued: str, start_worker: StartProcess, valkey: EmbeddedValkey, tmp_path: Path
+) -> None:
+    (tmp_path / "once.distill").touch()  # so it does well at once
+    valkey.flush()  # the bell rang, and the broker forgot
+    start_worker("distill")
+    wait_for_status(service, queued, JobStatus.SUCCEEDED)
+
+
+def test_a_killed_worker_takes_its_child_along_and_the_job_is_done_by_another(
+    service: JobService, queued: str, start_worker: StartProcess, start_process: StartProcess
+) -> None:
+    start_process("worker.upkeep")
+    worker = start_worker("distill")
+    wait_for_steps(service, queued)
+    (core,) = cores_of(worker)
+    worker.kill()
+    worker.wait()
+    wait_for(lambda: is_gone(core))
+    start_worker("distill")
+    job = wait_for_status(service, queued, JobStatus.SUCCEEDED)
+    assert job.attempt == 2
+
+
+def test_a_worker_that_slept_past_its_lease_writes_nothing_more(
+    service: JobService, queued: str, start_worker: StartProcess, start_process: StartProcess
+) -> None:
+    sleeper = start_worker("distill")
+    wait_for_steps(service, queued)
+    (core,) = cores_of(sleeper)
+    sleeper.send_signal(signal.SIGSTOP)
+    start_process("worker.upkeep")
+    start_worker("distill")
+    wait_for_status(service, queued, JobStatus.SUCCEEDED)
+    events = service.events(queued, limit=1000)
+    version = service.get(queued).version
+    sleeper.send_signal(signal.SIGCONT)
+    wait_for(lambda: is_gone(core))
+    time.sleep(0.5)
+    assert service.events(queued, limit=1000) == events
+    assert service.get(queued).version == version
+    assert sleeper.poll() is None  # it lives, and takes the next job
+
+
+def test_sigterm_puts_the_job_back_and_costs_no_attempt(
+    service: JobService, queued: str, start_worker: StartProcess
+) -> None:
+    worker = start_worker("distill")
+    wait_for_steps(service, queued)
+    worker.terminate()
+    assert worker.wait(timeout=20) == 0
+    job = service.get(queued)
+    assert (job.status, job.attempt) == (JobStatus.QUEUED, 1)
+    start_worker("distill")
+    wait_for_status(service, queued, JobStatus.SUCCEEDED)
+
+
+def test_an_idle_worker_goes_home_at_once_and_leaves_nothing(
+    start_worker: StartProcess, settings: Settings
+) -> None:
+    root = settings.scratch_dir
+    assert root is not None
+    before = set(root.glob("worker-*"))
+    worker = start_worker("distill")
+    (own,) = wait_for(lambda: set(root.glob("worker-*")) - before)
+    wait_for(lambda: "ready" in (root / "processes.log").read_text())
+    worker.terminate()
+    assert worker.wait(timeout=20) == 0
+    assert not own.exists()
