@@ -7,7 +7,6 @@ it compared with the networks we know.
 
 import argparse
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,12 +25,16 @@ from nayer_core.spec_file import read_job_spec
 from nayer_core.uploads import conversion, side_files
 from nayer_core.uploads.file_kind import FileKind
 from nayer_core.uploads.refusals import refuse
-from nayer_core.uploads.safetensors_layout import write_tensors
+from nayer_core.weights import (
+    canonical,
+    load_weights,
+    remove_prefix,
+    save_weights,
+    shapes_of,
+    wrapper_prefix,
+)
 
 _PROBE_IMAGES = 4
-
-# What saving from inside a wrapper puts before every name.
-_PREFIXES = ("module.", "_orig_mod.", "model.", "network.", "net.", "backbone.", "encoder.", "teacher.")
 
 
 @dataclass(frozen=True)
@@ -79,8 +82,7 @@ def run(args: argparse.Namespace, emit: Emit) -> dict[str, Any]:
     resolved = _resolve(spec, teacher.recognition.architecture)
     warnings += _doubts(teacher, resolved)
     report = _report(teacher, resolved, warnings)
-    with (args.out / "teacher.safetensors").open("wb") as file:
-        write_tensors(file, teacher.network.state_dict())
+    save_weights(teacher.network, args.out / "teacher.safetensors")
     (args.out / "spec.json").write_text(resolved.model_dump_json(), encoding="utf-8")
     (args.out / "report.json").write_text(json.dumps(report), encoding="utf-8")
     for warning in warnings:
@@ -104,31 +106,22 @@ def read_teacher(
         TeacherError: the file or what it holds cannot be used.
         SpecError: no network has that name or takes images of that size.
     """
-    canonical = scratch / ".teacher.part"
+    converted = scratch / ".teacher.part"
     try:
-        tensors, kind, wrapped_in = conversion.convert_teacher(path, canonical)
+        tensors, kind, wrapped_in = conversion.convert_teacher(path, converted)
     finally:
-        canonical.unlink(missing_ok=True)
-    prefix, state = _without_prefix(tensors)
+        converted.unlink(missing_ok=True)
+    prefix = wrapper_prefix(tensors)
+    state = remove_prefix(tensors, prefix)
     recognition = recognise(
-        {name: tuple(tensor.shape) for name, tensor in state.items()},
+        shapes_of(state),
         num_classes=num_classes,
         input_size=input_size,
         architecture=architecture,
     )
     network = build(recognition.architecture, num_classes=num_classes, input_size=input_size)
-    # Not strict: recognition has compared all but BatchNorm's counters, which may be absent.
-    network.load_state_dict({new: state[old] for old, new in recognition.renamed.items()}, strict=False)
+    load_weights(network, canonical(state, recognition.renamed, network), recognition.architecture)
     return Teacher(network.eval(), recognition, kind, wrapped_in, prefix)
-
-
-def _without_prefix(tensors: Mapping[str, Tensor]) -> tuple[str, dict[str, Tensor]]:
-    """Remove the prefixes that every name has; `module.model.` goes in two steps."""
-    removed, state = "", dict(tensors)
-    while prefix := next((p for p in _PREFIXES if all(name.startswith(p) for name in state)), ""):
-        removed += prefix
-        state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-    return removed, state
 
 
 def _convert_side_files(args: argparse.Namespace, spec: JobSpec) -> list[WarningEvent]:

@@ -15,13 +15,8 @@ from nayer_core.contract.errors import ErrorCode, TeacherError
 from nayer_core.uploads import pickle_scan, safetensors_layout, zip_archive
 from nayer_core.uploads.file_kind import FileKind, identify
 from nayer_core.uploads.refusals import printable, refuse
+from nayer_core.weights import find_state_dict
 
-# What people call the state dict inside what they save, most telling first.
-WRAPPERS = (
-    *("state_dict", "model_state_dict", "model_state", "model", "network", "net", "teacher", "module"),
-    *("state_dict_ema", "ema_state_dict", "model_ema", "ema", "weights", "params", "student"),
-)
-_MAX_WRAPPINGS = 3
 _PICKLES_BEFORE_LEGACY_STORAGES = 5  # magic number, protocol, system, tensors, names of storages
 _INTEGERS = (torch.int64, torch.int32)
 _AGAIN = "Upload it again; if that does not help, save it again."
@@ -56,8 +51,7 @@ def read_teacher(file: BufferedReader) -> TeacherFile:
         _check_zip(file, size)
     else:
         _check_legacy(file)
-    found = _load(file)
-    state, path = _unwrap(found)
+    state, path = _unwrap(_load(file))
     return TeacherFile(kind, ".".join(path) or None, _dense(state, size))
 
 
@@ -144,28 +138,17 @@ def _load(file: BinaryIO | io.BytesIO) -> Any:
         ) from error
 
 
-def _unwrap(found: Any) -> tuple[dict[Any, Any], list[str]]:
-    """Find the state dict in what was saved, and the keys that lead to it."""
-    path: list[str] = []
-    while isinstance(found, dict) and len(path) < _MAX_WRAPPINGS:
-        if found and all(isinstance(value, Tensor) for value in dict.values(found)):
-            return found, path
-        inner = next((name for name in WRAPPERS if isinstance(dict.get(found, name), dict)), None)
-        if inner is None:
-            break
-        path.append(inner)
-        found = dict.__getitem__(found, inner)
-    if not isinstance(found, dict):
-        what = f"a {type(found).__name__}"
-    elif not found:
-        what = "an empty dict"
-    else:
-        other = next((key for key, value in dict.items(found) if not isinstance(value, Tensor)), "?")
-        what = f"a dict with something other than tensors, at {printable(other)}"
-    raise refuse(ErrorCode.NOT_A_CHECKPOINT, f"The teacher file holds {what}, not a state dict.")
+def _unwrap(found: Any) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    try:
+        return find_state_dict(found)
+    except (AttributeError, TypeError, ValueError, RecursionError) as error:
+        # A pickle may replace the methods of its dicts.
+        raise refuse(
+            ErrorCode.UNSAFE_CHECKPOINT, "The teacher file holds objects that are not what they seem."
+        ) from error
 
 
-def _dense(state: Mapping[Any, Any], file_bytes: int) -> dict[str, Tensor]:
+def _dense(state: Mapping[str, Tensor], file_bytes: int) -> dict[str, Tensor]:
     """Check every tensor; floats become float32, integers int64."""
     if len(state) > safetensors_layout.MAX_TENSORS:
         raise _strange(
@@ -173,8 +156,8 @@ def _dense(state: Mapping[Any, Any], file_bytes: int) -> dict[str, Tensor]:
         )
     total = 0
     tensors: dict[str, Tensor] = {}
-    for name, tensor in dict.items(state) if isinstance(state, dict) else state.items():
-        if not isinstance(name, str) or not 1 <= len(name) <= safetensors_layout.MAX_NAME_CHARS:
+    for name, tensor in state.items():
+        if not 1 <= len(name) <= safetensors_layout.MAX_NAME_CHARS:
             raise refuse(
                 ErrorCode.NOT_A_CHECKPOINT, f"{printable(name)} is no name of a tensor in a state dict."
             )
