@@ -46,8 +46,8 @@ def authenticate(
     if expected is None:
         return
     given = credentials.credentials if credentials else ""
-    # Bytes: compare_digest takes no text outside ASCII.
-    if not secrets.compare_digest(given.encode("utf-8", "replace"), expected.get_secret_value().encode()):
+    # Header values reach us as Latin-1; this gives back the bytes that were sent.
+    if not secrets.compare_digest(given.encode("latin-1", "replace"), expected.get_secret_value().encode()):
         detail = "The Bearer token is not the key." if credentials else "There is no Bearer token."
         raise Problem("unauthorized", detail, headers={"WWW-Authenticate": "Bearer"})
 

@@ -1,9 +1,13 @@
 """Assembles the HTTP service: `uvicorn api.main:create_app --factory`."""
 
+import asyncio
 import contextlib
 import logging
+import signal
+import threading
 from collections.abc import AsyncIterator
 from importlib.metadata import version
+from types import FrameType
 
 from fastapi import Depends, FastAPI
 
@@ -73,5 +77,23 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     if parts.settings.api_key is None:
         log.warning("NAYER_API_KEY is not set: everyone who reaches this address may use it")
     async with parts.feed.running():
+        _close_at_signal(parts.feed)
         yield
     parts.service.close()
+
+
+def _close_at_signal(feed: EventFeed) -> None:
+    # The server waits for open answers to end before it tells the application that it stops, and a
+    # live stream ends only when it is told. So we listen too, in front of the server.
+    if threading.current_thread() is not threading.main_thread():
+        return
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        following = signal.getsignal(number)
+
+        def close(received: int, frame: FrameType | None, following: object = following) -> None:
+            loop.call_soon_threadsafe(feed.close)
+            if callable(following):
+                following(received, frame)
+
+        signal.signal(number, close)

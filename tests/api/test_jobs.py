@@ -1,0 +1,239 @@
+import threading
+from collections.abc import Callable
+
+import httpx
+import pytest
+
+from jobs.service import JobService
+from jobs.storage import Storage
+from tests.api.bodies import EVALUATION, spec, spec_part, teacher_part
+from tests.api.conftest import PlayedWorker, assert_problem
+
+Post = Callable[..., httpx.Response]
+Submit = Callable[..., str]
+
+
+def test_a_new_job_is_accepted_and_can_be_found(post: Post, client: httpx.Client) -> None:
+    response = post(spec_part(spec(metadata={"team": "vision"})), teacher_part())
+    job = response.json()
+    assert response.status_code == 202
+    assert response.headers["location"] == f"/jobs/{job['id']}" == job["links"]["self"]
+    assert int(response.headers["retry-after"]) >= 1
+    assert job["status"] == "validating"
+    assert not job["is_terminal"]
+    assert job["spec"]["metadata"] == {"team": "vision"}
+    assert job["spec"]["config"]["epochs"] == 6  # the preset is expanded
+    assert job["teacher"]["filename"] == "teacher.pt"
+    found = client.get(response.headers["location"])
+    assert found.json()["id"] == job["id"]
+    assert found.json()["queue_position"] >= 1
+
+
+def test_a_job_is_followed_to_its_end(submit: Submit, client: httpx.Client, worker: PlayedWorker) -> None:
+    job_id = submit()
+    worker.inspect(job_id)
+    job = client.get(f"/jobs/{job_id}").json()
+    assert job["status"] == "queued"
+    assert job["resolved"]["preset"] == "quick"
+    assert job["teacher"]["architecture"] == "wrn_40_2"
+    claim = worker.claim("distill", job_id)
+    job = client.get(f"/jobs/{job_id}").json()
+    assert (job["status"], job["queue_position"]) == ("running", None)
+    worker.finish(claim)
+    response = client.get(f"/jobs/{job_id}")
+    job = response.json()
+    assert (job["status"], job["is_terminal"]) == ("succeeded", True)
+    assert job["metrics"]["latest"] == {"agreement_on_synthetic": 0.9}
+    assert {item["name"] for item in job["artifacts"]} == {"student.safetensors", "model_card.json"}
+    assert job["links"]["student"] == f"/jobs/{job_id}/student"
+    assert "cancel" not in job["links"]
+    assert "retry-after" not in response.headers
+
+
+def test_a_failed_job_is_no_http_error(submit: Submit, client: httpx.Client, worker: PlayedWorker) -> None:
+    job_id = submit()
+    claim = worker.claim("inspect", job_id)
+    worker.service.fail(claim, "class_count_mismatch", "10 outputs, 2 labels.", "Send 10 labels.")
+    response = client.get(f"/jobs/{job_id}")
+    assert response.status_code == 200
+    assert response.json()["error"] == {
+        "code": "class_count_mismatch",
+        "message": "10 outputs, 2 labels.",
+        "hint": "Send 10 labels.",
+        "retryable": False,
+    }
+
+
+def test_a_dry_run_ends_after_inspection(submit: Submit, client: httpx.Client, worker: PlayedWorker) -> None:
+    job_id = submit(path="/jobs/validate")
+    worker.inspect(job_id)
+    job = client.get(f"/jobs/{job_id}").json()
+    assert (job["status"], job["dry_run"], job["teacher"]["num_classes"]) == ("succeeded", True, 2)
+
+
+def test_nothing_is_sent_again_while_nothing_changes(
+    submit: Submit, client: httpx.Client, worker: PlayedWorker
+) -> None:
+    job_id = submit()
+    first = client.get(f"/jobs/{job_id}")
+    etag = first.headers["etag"]
+    again = client.get(f"/jobs/{job_id}", headers={"If-None-Match": f'"other", {etag}'})
+    assert (again.status_code, again.content) == (304, b"")
+    assert again.headers["etag"] == etag
+    assert again.headers["retry-after"]
+    worker.inspect(job_id)
+    changed = client.get(f"/jobs/{job_id}", headers={"If-None-Match": etag})
+    assert changed.status_code == 200
+    assert changed.headers["etag"] != etag
+
+
+def test_the_etag_follows_the_queue(submit: Submit, client: httpx.Client) -> None:
+    ahead, behind = submit(), submit()
+    before = client.get(f"/jobs/{behind}")
+    client.post(f"/jobs/{ahead}/cancel")
+    after = client.get(f"/jobs/{behind}", headers={"If-None-Match": before.headers["etag"]})
+    assert after.json()["queue_position"] == before.json()["queue_position"] - 1
+
+
+def test_jobs_are_listed_newest_first_in_pages(submit: Submit, client: httpx.Client) -> None:
+    ids = [submit() for _ in range(5)]
+    seen: list[str] = []
+    page = client.get("/jobs", params={"limit": 2, "status": "validating"})
+    while True:
+        seen += [job["id"] for job in page.json()["data"]]
+        if not page.json()["has_more"]:
+            break
+        assert page.json()["next"]
+        page = client.get(page.links["next"]["url"])
+    assert seen[:5] == ids[::-1]
+    assert len(seen) == len(set(seen))
+    assert "link" not in page.headers
+
+
+def test_the_list_can_be_narrowed_to_a_status(submit: Submit, client: httpx.Client) -> None:
+    job_id = submit()
+    client.post(f"/jobs/{job_id}/cancel")
+    cancelled = client.get("/jobs", params={"status": "cancelled"}).json()["data"]
+    assert job_id in [job["id"] for job in cancelled]
+    assert {job["status"] for job in cancelled} == {"cancelled"}
+
+
+@pytest.mark.parametrize(
+    "query", ["limit=0", "limit=101", "limit=x", "status=done", "after=no-such-job", "after=%00"]
+)
+def test_a_list_that_cannot_be_is_refused(query: str, client: httpx.Client) -> None:
+    problem = assert_problem(client.get(f"/jobs?{query}"), 422, "invalid_parameter")
+    assert query.split("=")[0] in str(problem["detail"])
+
+
+def test_cancelling_is_idempotent_and_leaves_the_finished_alone(
+    submit: Submit, client: httpx.Client, worker: PlayedWorker
+) -> None:
+    job_id = submit()
+    first = client.post(f"/jobs/{job_id}/cancel")
+    assert (first.status_code, first.json()["status"]) == (200, "cancelled")
+    assert client.post(f"/jobs/{job_id}/cancel").json() == first.json()
+    done = submit()
+    worker.finish(worker.start(done))
+    assert client.post(f"/jobs/{done}/cancel").json()["status"] == "succeeded"
+
+
+def test_cancelling_a_running_job_asks_its_worker(
+    submit: Submit, client: httpx.Client, worker: PlayedWorker
+) -> None:
+    job_id = submit()
+    claim = worker.start(job_id)
+    job = client.post(f"/jobs/{job_id}/cancel").json()
+    assert (job["status"], job["cancel_requested"]) == ("running", True)
+    assert worker.service.heartbeat(claim).cancel_requested
+    worker.service.cancelled(claim)
+    assert client.get(f"/jobs/{job_id}").json()["status"] == "cancelled"
+
+
+def test_only_what_has_ended_can_be_deleted(
+    submit: Submit, client: httpx.Client, service: JobService, storage: Storage
+) -> None:
+    job_id = submit()
+    key = service.get(job_id).teacher.key
+    assert_problem(client.delete(f"/jobs/{job_id}"), 409, "job_not_terminal")
+    client.post(f"/jobs/{job_id}/cancel")
+    response = client.delete(f"/jobs/{job_id}")
+    assert (response.status_code, response.content) == (204, b"")
+    assert not storage.exists(key)
+    assert_problem(client.delete(f"/jobs/{job_id}"), 404, "job_not_found")
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", ""),
+        ("DELETE", ""),
+        ("POST", "/cancel"),
+        ("GET", "/events"),
+        ("GET", "/metrics"),
+        ("GET", "/artifacts"),
+        ("GET", "/artifacts/model_card.json"),
+        ("GET", "/artifacts/nothing"),
+        ("GET", "/student"),
+    ],
+)
+@pytest.mark.parametrize(
+    "job_id", ["nope", "00000000-0000-0000-0000-000000000000", "%00", "%F0%9F%92%A9", "a" * 3000]
+)
+def test_a_job_that_is_not_there_is_not_found(
+    method: str, path: str, job_id: str, client: httpx.Client
+) -> None:
+    response = client.request(method, f"/jobs/{job_id}{path}")
+    assert response.status_code == 404, response.text
+    assert response.json()["code"] == "job_not_found"
+    assert response.headers["content-type"] == "application/problem+json"
+
+
+class TestIdempotency:
+    def test_the_same_request_gives_the_same_job(self, post: Post, storage: Storage) -> None:
+        first = post(spec_part(), teacher_part(), Idempotency_Key="again")
+        kept = {item.key for item in storage.list("uploads")}
+        assert "idempotent-replayed" not in first.headers
+        # Other order, other white space and file name: the same request.
+        second = post(teacher_part(filename="other.pt"), spec_part(), Idempotency_Key="again")
+        assert (second.status_code, second.json()["id"]) == (202, first.json()["id"])
+        assert second.headers["idempotent-replayed"] == "true"
+        assert second.headers["location"] == first.headers["location"]
+        assert {item.key for item in storage.list("uploads")} == kept
+
+    @pytest.mark.parametrize(
+        "parts",
+        [
+            (spec_part(spec(seed=1)), teacher_part()),
+            (spec_part(), teacher_part(b"other bytes")),
+            (spec_part(), teacher_part(), EVALUATION),
+        ],
+    )
+    def test_another_request_under_the_same_key_is_refused(
+        self, parts: tuple[bytes, ...], post: Post, storage: Storage
+    ) -> None:
+        assert post(spec_part(), teacher_part(), Idempotency_Key="reused").status_code == 202
+        kept = {item.key for item in storage.list("uploads")}
+        assert_problem(post(*parts, Idempotency_Key="reused"), 422, "idempotency_key_reused")
+        assert {item.key for item in storage.list("uploads")} == kept
+
+    def test_a_dry_run_is_another_request(self, post: Post) -> None:
+        assert post(Idempotency_Key="dry").status_code == 202
+        assert_problem(post(Idempotency_Key="dry", path="/jobs/validate"), 422, "idempotency_key_reused")
+
+    def test_many_at_once_create_one_job(self, post: Post) -> None:
+        answers: list[httpx.Response] = []
+        threads = [
+            threading.Thread(target=lambda: answers.append(post(Idempotency_Key="at-once"))) for _ in range(8)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert [answer.status_code for answer in answers] == [202] * 8
+        assert len({answer.json()["id"] for answer in answers}) == 1
+        assert sum("idempotent-replayed" in answer.headers for answer in answers) == 7
+
+    @pytest.mark.parametrize("key", ["", "a" * 256, "a\tb"])
+    def test_a_key_that_cannot_be_kept_is_refused(self, key: str, post: Post) -> None:
+        assert_problem(post(Idempotency_Key=key), 400, "invalid_idempotency_key")

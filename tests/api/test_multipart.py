@@ -1,0 +1,117 @@
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+
+import pytest
+from starlette.requests import ClientDisconnect
+
+from api.multipart import MultipartBody, boundary_of, label
+from api.problems import Problem
+from tests.api.bodies import BOUNDARY, TEACHER, body, part, single_bytes, spec_part, teacher_part
+
+
+async def feed(chunks: Iterable[bytes], disconnect: bool = False) -> AsyncIterator[bytes]:
+    for chunk in chunks:
+        yield chunk
+    if disconnect:
+        raise ClientDisconnect
+
+
+def read(chunks: Iterable[bytes], disconnect: bool = False) -> list[tuple[str, str | None, bytes]]:
+    async def collect() -> list[tuple[str, str | None, bytes]]:
+        multipart = MultipartBody(feed(chunks, disconnect), BOUNDARY.encode())
+        return [
+            (found.name, found.filename, b"".join([chunk async for chunk in found.chunks]))
+            async for found in multipart.parts()
+        ]
+
+    return asyncio.run(collect())
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 64, 1000, 10**6])
+def test_parts_do_not_depend_on_how_the_network_cuts_them(size: int) -> None:
+    content = body(teacher_part(), spec_part(), part("empty", b""))
+    chunks = [content[start : start + size] for start in range(0, len(content), size)]
+    found = read(chunks)
+    assert [(name, filename) for name, filename, _ in found] == [
+        ("teacher", "teacher.pt"),
+        ("spec", None),
+        ("empty", None),
+    ]
+    assert found[0][2] == TEACHER
+    assert found[2][2] == b""
+
+
+def test_what_follows_the_last_boundary_is_ignored() -> None:
+    assert read([body(teacher_part()) + b"epilogue"])[0][2] == TEACHER
+
+
+@pytest.mark.parametrize("disconnect", [False, True])
+def test_every_cut_before_the_last_boundary_is_noticed(disconnect: bool) -> None:
+    content = body(teacher_part(b"abc"), spec_part())
+    end = len(content) - len("--\r\n")
+    for length in range(end + 1):
+        with pytest.raises(Problem) as caught:
+            read([content[:length]], disconnect)
+        assert caught.value.code == "truncated_body", length
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"no boundary at all",
+        b"--another-boundary\r\n\r\n",
+        f"--{BOUNDARY}\r\nContent-Disposition: form-data\r\n\r\nx\r\n--{BOUNDARY}--\r\n".encode(),
+        f'--{BOUNDARY}\r\nContent-Disposition: attachment; name="a"\r\n\r\nx\r\n--{BOUNDARY}--\r\n'.encode(),
+        f"--{BOUNDARY}\r\n\r\nx\r\n--{BOUNDARY}--\r\n".encode(),
+        f"--{BOUNDARY}\r\nbad header: x\r\n\r\n".encode(),
+        body(part("a", b"x", headers="Content-Transfer-Encoding: base64\r\n")),
+        body(part("a", b"x", headers="X-Long: " + "a" * 10_000 + "\r\n")),
+        body(part("a", b"x", headers="".join(f"X-{index}: a\r\n" for index in range(100)))),
+    ],
+)
+def test_bodies_that_break_the_rfc_are_refused(content: bytes) -> None:
+    with pytest.raises(Problem) as caught:
+        read([content])
+    assert caught.value.code in ("malformed_body", "truncated_body")
+    with pytest.raises(Problem):
+        read(single_bytes(content))
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        None,
+        "",
+        "application/json",
+        "multipart/form-data",
+        "multipart/form-data; boundary=",
+        "multipart/mixed; boundary=a",
+        f"multipart/form-data; boundary={'a' * 71}",
+    ],
+)
+def test_a_body_needs_the_right_type_and_a_boundary(content_type: str | None) -> None:
+    with pytest.raises(Problem) as caught:
+        boundary_of(content_type)
+    assert caught.value.code == "unsupported_media_type"
+
+
+def test_the_boundary_may_be_quoted() -> None:
+    assert boundary_of('multipart/form-data; charset=utf-8; boundary="a b:c"') == b"a b:c"
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (b"teacher.pt", "teacher.pt"),
+        (b"../../etc/passwd", "passwd"),
+        (b"C:\\weights\\net.pth", "net.pth"),
+        ("gewichte-ü.pt".encode(), "gewichte-ü.pt"),
+        (b"a\x00b\r\n\x1b[31m.pt", "ab[31m.pt"),
+        (b"\xff\xfe.pt", "\ufffd\ufffd.pt"),
+        (b"x" * 1000, "x" * 200),
+        (b"", None),
+        (b"///", None),
+    ],
+)
+def test_a_file_name_is_kept_as_a_label_only(given: bytes, kept: str | None) -> None:
+    assert label(given) == kept

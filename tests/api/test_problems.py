@@ -1,0 +1,86 @@
+import re
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+import jobs.errors
+from api import errors
+from api.problems import KINDS, MAX_DETAIL_CHARS, Problem
+from jobs.errors import JobsError
+from nayer_core.contract.errors import ErrorCode
+from tests.api.conftest import assert_problem
+
+# What the store says of a file that a row names but nobody has is a bug, and answered as one.
+BUGS = {"lease_lost", "file_missing", "file_corrupt", "file_too_large", "jobs_error"}
+
+
+def test_a_path_that_is_not_there(client: httpx.Client) -> None:
+    assert_problem(client.get("/no/such/path"), 404, "not_found")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("PUT", "/jobs", "GET, POST"),
+        ("PATCH", "/jobs/x", "DELETE, GET"),
+        ("GET", "/jobs/x/cancel", "POST"),
+        ("POST", "/jobs/x/student", "GET, HEAD"),
+        ("DELETE", "/presets", "GET"),
+    ],
+)
+def test_a_method_that_a_path_does_not_take(
+    method: str, path: str, allowed: str, client: httpx.Client
+) -> None:
+    response = client.request(method, path)
+    assert_problem(response, 405, "method_not_allowed")
+    assert response.headers["allow"] == allowed
+
+
+def test_a_bug_is_told_without_its_cause() -> None:
+    app = FastAPI()
+    errors.install(app)
+
+    @app.get("/bug")
+    def bug() -> None:
+        raise RuntimeError("secret of the inside")
+
+    client = TestClient(app, raise_server_exceptions=False)
+    response = client.get("/bug")
+    assert (response.status_code, response.json()["code"]) == (500, "internal_error")
+    assert response.headers["content-type"] == "application/problem+json"
+    assert "secret" not in response.text
+
+
+def test_every_error_of_jobs_has_an_answer() -> None:
+    codes = {
+        item.code
+        for item in vars(jobs.errors).values()
+        if isinstance(item, type) and issubclass(item, JobsError)
+    }
+    assert codes - BUGS <= set(KINDS)
+
+
+def test_codes_of_the_contract_keep_their_meaning() -> None:
+    shared = {code.value for code in ErrorCode} & set(KINDS)
+    assert shared == {
+        "invalid_spec",
+        "unknown_architecture",
+        "unknown_preset",
+        "unknown_text_encoder",
+        "internal_error",
+    }
+
+
+def test_every_code_is_reached_by_a_test() -> None:
+    tests = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
+    unreached = {code for code in KINDS if not re.search(rf'"{code}"', tests)}
+    assert not unreached
+
+
+def test_details_stay_short_and_are_unicode() -> None:
+    problem = Problem("invalid_spec", "\ud800" + "x" * 10_000)
+    assert len(problem.detail) == MAX_DETAIL_CHARS
+    problem.response("/jobs")
