@@ -1,12 +1,24 @@
 """Ring the doorbell after commit. The message says "look" and nothing more: the row is the job."""
 
 import logging
+import time
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, TypeVar
 
 from celery import Celery
 
 from jobs.states import QueueName
 
-TASK_NAMES: dict[QueueName, str] = {"inspect": "worker.inspect", "distill": "worker.distill"}
+TASK_NAMES: Mapping[QueueName, str] = MappingProxyType(
+    {"inspect": "worker.inspect", "distill": "worker.distill"}
+)
+
+# One connection attempt and one answer: together the two seconds a ring may take.
+CONNECT_SECONDS = 1.0
+ANSWER_SECONDS = 1.0
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +32,18 @@ class Doorbell:
 
     def __init__(self, redis_url: str):
         self._app = Celery("nayer-doorbell", broker=redis_url, set_as_current=False)
+        self._app.conf.update(
+            task_serializer="json",
+            task_ignore_result=True,
+            broker_connection_timeout=CONNECT_SECONDS,
+            broker_transport_options={
+                "socket_connect_timeout": CONNECT_SECONDS,
+                "socket_timeout": ANSWER_SECONDS,
+                "retry_on_timeout": False,
+                # kombu would try again for as long as it takes, in the middle of a request.
+                "max_retries": 0,
+            },
+        )
 
     def ring(self, queue: QueueName, job_id: str) -> bool:
         """Tell the workers of `queue` to look: task `worker.<queue>` with the argument `job_id`.
@@ -29,16 +53,34 @@ class Doorbell:
         Returns:
             Whether the broker took the message.
         """
-        raise NotImplementedError
+        try:
+            self._app.send_task(TASK_NAMES[queue], kwargs={"job_id": job_id}, queue=queue, retry=False)
+        except Exception as error:
+            # Whatever it is: the row is committed, and upkeep rings again.
+            logger.warning(
+                "the doorbell of %s did not ring for job %s: %s", queue, job_id, type(error).__name__
+            )
+            return False
+        return True
 
     def pending(self, queue: QueueName) -> int | None:
         """Count the messages that no worker has taken yet; None when the broker does not answer."""
-        raise NotImplementedError
+        return self._ask(lambda redis: int(redis.llen(queue)))
 
     def check(self) -> float | None:
         """Measure one round trip to the broker in seconds; None when it does not answer."""
-        raise NotImplementedError
+        began = time.perf_counter()
+        answered = self._ask(lambda redis: bool(redis.ping()))
+        return time.perf_counter() - began if answered else None
 
     def close(self) -> None:
         """Close the connections to the broker."""
         self._app.close()
+
+    def _ask(self, question: Callable[[Any], T]) -> T | None:
+        try:
+            with self._app.pool.acquire(block=True, timeout=CONNECT_SECONDS) as connection:
+                return question(connection.default_channel.client)
+        except Exception as error:
+            logger.warning("the broker does not answer: %s", type(error).__name__)
+            return None

@@ -62,7 +62,7 @@ class WorkerSide:
         report: Mapping[str, object],
         inputs: Mapping[str, StoredFile],
     ) -> Job:
-        """End the inspection: `validating` becomes `queued` and `distill` is rung, or `succeeded` for a dry run.
+        """End the inspection: the job becomes `queued` and `distill` is rung; a dry run has `succeeded`.
 
         Args:
             resolved: the `ResolvedSpec` document.
