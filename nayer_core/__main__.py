@@ -36,7 +36,7 @@ COMMAND_MODULES = {
     "inspect": "nayer_core.inspection",
     "embed": "nayer_core.text_encoders",
     "distill": "nayer_core.distill_command",
-    "evaluate": "nayer_core.evaluation",
+    "evaluate": "nayer_core.evaluate_command",
     "export": "nayer_core.export",
 }
 

@@ -31,6 +31,7 @@ class BNRegularization:
         self.momentum = momentum
         self.average: list[Tensor] | None = None  # one (2, C) a layer: mean and variance, over rounds
         self._observed: list[Tensor] = []
+        self._last: list[Tensor] = []
 
     def __bool__(self) -> bool:
         return bool(self.layers)

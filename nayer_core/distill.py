@@ -32,7 +32,7 @@ MEASUREMENTS_AN_EPOCH = 20  # student losses reported; each waits for the device
 EVALUATIONS_A_RUN = 10  # on the client's images, where there are any
 
 
-class StopRequested(Exception):  # noqa: N818 (a request, not an error)
+class StopRequested(Exception):
     """Raised inside a run to leave it; the state of the last whole step is kept."""
 
 
@@ -137,8 +137,6 @@ class Distillation:
         position, config = self.position, self.config
         warming_up = position.epoch < config.warmup_epochs
         self._announce_phase(warming_up)
-        if position.round == 0 and self._generator_is_due():
-            self.synthesizer.redraw_generator()
         rounds = config.warmup_rounds_per_epoch if warming_up else config.rounds_per_epoch
         while position.round < rounds:
             made = self._run_round(None if warming_up else self.student)
@@ -154,6 +152,8 @@ class Distillation:
     def _run_round(self, student: nn.Module | None) -> Round:
         kind = Step.WARMUP if student is None else Step.ADVERSARIAL
         before, done_before = self.synthesizer.snapshot(), self.progress.done[kind]
+        if self.position.round == 0 and self._generator_is_due():
+            self.synthesizer.redraw_generator()
         try:
             return self.synthesizer.run_round(
                 self.position.rounds_done, student, lambda: self._after_step(kind)

@@ -1,0 +1,199 @@
+"""The command `distill`: canonical files in a folder -> a student and what is known of it."""
+
+import argparse
+import json
+import signal
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nayer_core import inspection, text_encoders
+from nayer_core.augmentation import Augmentation
+from nayer_core.checkpoint import CheckpointFolder
+from nayer_core.contract.errors import ErrorCode, TrainingError
+from nayer_core.contract.events import EXIT_STOPPED, Emit, Event, MetricsEvent, StoppedEvent, WarningEvent
+from nayer_core.contract.spec import ResolvedSpec
+from nayer_core.distill import Distillation, EvaluationSet
+from nayer_core.model_card import measure, write_model_card
+from nayer_core.networks.registry import build, count_parameters
+from nayer_core.precision import Arithmetic, choose_arithmetic
+from nayer_core.samples import write_samples
+from nayer_core.weights import file_sha256, freeze, load_weights, read_weights, save_weights
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The canonical files of a job, read and on the device."""
+
+    spec: ResolvedSpec
+    teacher: nn.Module
+    lte: Tensor
+    evaluation: EvaluationSet | None
+
+    def augmentation(self, device: torch.device) -> Augmentation:
+        """What stands between images and networks."""
+        mean = torch.tensor(self.spec.normalization.mean, device=device)
+        std = torch.tensor(self.spec.normalization.std, device=device)
+        return Augmentation(mean, std, self.spec.config.crop_padding, self.spec.config.flip)
+
+
+def run(args: argparse.Namespace, emit: Emit) -> dict[str, Any] | int:
+    """Distil as the files in `args.input` ask, or inspect and embed first where it is run by hand.
+
+    Fills `args.out` with student.safetensors, model_card.json, metrics.jsonl, samples.png and
+    the folder checkpoint/. SIGTERM saves a checkpoint and ends with exit code 3.
+    """
+    if args.input is not None:
+        return _distill(args, args.input, emit)
+    with tempfile.TemporaryDirectory() as folder:
+        by_hand = argparse.Namespace(**{**vars(args), "out": Path(folder)})
+        inspection.run(by_hand, emit)
+        if not (by_hand.out / "lte.safetensors").exists():
+            text_encoders.run(by_hand, emit)
+        return _distill(args, by_hand.out, emit)
+
+
+def _distill(args: argparse.Namespace, source: Path, emit: Emit) -> dict[str, Any] | int:
+    stop = _StopSignal()
+    device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    inputs = read_inputs(source, device, emit)
+    seed = inputs.spec.seed if args.seed is None else args.seed
+    args.out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(seed)
+    student = build(
+        inputs.spec.student_architecture,
+        num_classes=inputs.spec.num_classes,
+        input_size=inputs.spec.input_size,
+    )
+    student = student.to(device).to(memory_format=torch.channels_last)
+    arithmetic = choose_arithmetic(inputs.spec.config.precision, device)
+    with _MetricsFile(args.out / "metrics.jsonl", emit, append=args.resume is not None) as emit_and_keep:
+        try:
+            return _run(args, inputs, student, arithmetic, seed, stop, emit_and_keep)
+        except torch.OutOfMemoryError as error:
+            config = inputs.spec.config
+            raise TrainingError(
+                ErrorCode.DEVICE_OUT_OF_MEMORY,
+                f"The {device.type} device has no room for batches of {config.synthesis_batch_size} "
+                f"(synthesis) and {config.student_batch_size} (student).",
+                "Halve config.synthesis_batch_size and config.student_batch_size.",
+            ) from error
+
+
+def _run(
+    args: argparse.Namespace,
+    inputs: Inputs,
+    student: nn.Module,
+    arithmetic: Arithmetic,
+    seed: int,
+    stop: "_StopSignal",
+    emit: Emit,
+) -> dict[str, Any] | int:
+    started = time.monotonic()
+    spec, augment = inputs.spec, inputs.augmentation(arithmetic.device)
+    distillation = Distillation(
+        inputs.teacher, student, inputs.lte, spec.input_size, spec.config, augment, arithmetic, seed, emit
+    )
+    if args.resume is not None:
+        distillation.resume(CheckpointFolder(args.resume))
+    finished = distillation.run(
+        checkpoints=CheckpointFolder(args.out / "checkpoint"),
+        evaluation=inputs.evaluation,
+        should_stop=lambda: stop.requested,
+    )
+    if not finished:
+        emit(StoppedEvent(reason="SIGTERM"))
+        return EXIT_STOPPED
+    distill_seconds = time.monotonic() - started
+    metrics = measure(distillation, inputs.teacher, spec, inputs.evaluation, seed, emit)
+    student_facts = _save_student(student, spec, args.out / "student.safetensors")
+    write_samples(distillation.bank, spec.labels, args.out / "samples.png")
+    result = {
+        "student": student_facts,
+        "metrics": metrics,
+        "distill_seconds": round(distill_seconds, 3),
+        "precision": arithmetic.name,
+        "device": arithmetic.device.type,
+        "seed": seed,
+    }
+    write_model_card(args.out / "model_card.json", spec, inputs.teacher, result)
+    return result
+
+
+def _save_student(student: nn.Module, spec: ResolvedSpec, path: Path) -> dict[str, Any]:
+    """Write the student, with what is needed to use it in the file's header."""
+    metadata = {
+        "architecture": spec.student_architecture,
+        "num_classes": str(spec.num_classes),
+        "input_size": json.dumps(spec.input_size),
+        "labels": json.dumps(spec.labels),
+        "normalization": spec.normalization.model_dump_json(),
+    }
+    save_weights(student, path, metadata)
+    return {
+        "architecture": spec.student_architecture,
+        "parameters": count_parameters(student),
+        "bytes": path.stat().st_size,
+        "sha256": file_sha256(path),
+    }
+
+
+def read_inputs(folder: Path, device: torch.device, emit: Emit) -> Inputs:
+    """Read what inspect and embed wrote.
+
+    Args:
+        folder: holds spec.json, teacher.safetensors, lte.safetensors and perhaps
+            evaluation.safetensors.
+        device: where the networks shall run.
+        emit: receives warnings about the embeddings.
+    """
+    spec = ResolvedSpec.model_validate_json((folder / "spec.json").read_bytes())
+    teacher = build(spec.teacher_architecture, num_classes=spec.num_classes, input_size=spec.input_size)
+    load_weights(teacher, read_weights(folder / "teacher.safetensors"), spec.teacher_architecture)
+    teacher = freeze(teacher).to(device).to(memory_format=torch.channels_last)
+    lte, warnings = text_encoders.prepare(
+        read_weights(folder / "lte.safetensors")["lte"], whiten=spec.text_encoder.whiten
+    )
+    for code, message in warnings:
+        emit(WarningEvent(code=code, message=message))
+    evaluation = None
+    if (path := folder / "evaluation.safetensors").exists():
+        tensors = read_weights(path)
+        evaluation = EvaluationSet(tensors["images"], tensors["labels"])
+    return Inputs(spec, teacher, lte.to(device), evaluation)
+
+
+class _StopSignal:
+    """Remembers that SIGTERM came."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        signal.signal(signal.SIGTERM, self._request)
+
+    def _request(self, *_: object) -> None:
+        self.requested = True
+
+
+class _MetricsFile:
+    """Passes events on and keeps every metrics event in a file, however fast they come."""
+
+    def __init__(self, path: Path, emit: Emit, *, append: bool):
+        self._file = path.open("a" if append else "w", encoding="utf-8")
+        self._emit = emit
+
+    def __enter__(self) -> Emit:
+        return self.emit
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def emit(self, event: Event) -> None:
+        if isinstance(event, MetricsEvent):
+            row = {"epoch": event.epoch, "step": event.step, **event.values}
+            self._file.write(json.dumps(row) + "\n")
+        self._emit(event)

@@ -1,0 +1,65 @@
+"""The command `evaluate`: how often a network is right on a set of images, or like its teacher."""
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nayer_core import inspection
+from nayer_core.augmentation import Augmentation
+from nayer_core.contract.events import Emit, Phase, PhaseEvent
+from nayer_core.contract.spec import JobSpec
+from nayer_core.evaluation import predict, share_equal
+from nayer_core.precision import Arithmetic
+from nayer_core.spec_file import read_job_spec
+from nayer_core.uploads.conversion import convert_evaluation
+from nayer_core.weights import read_weights
+
+
+def run(args: argparse.Namespace, emit: Emit) -> dict[str, Any]:
+    """Measure accuracy, and with `args.teacher` agreement. Computes in float32.
+
+    Returns:
+        `accuracy`, `count` and, with a teacher, `teacher_accuracy` and `agreement`, in [0, 1].
+    """
+    emit(PhaseEvent(phase=Phase.EVALUATE))
+    spec = read_job_spec(args.spec)
+    device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        canonical = scratch / "evaluation.safetensors"
+        size = spec.teacher.input_size
+        convert_evaluation(args.images, canonical, input_size=size, num_classes=len(spec.labels))
+        evaluation = read_weights(canonical)
+        predictions = _predict(args.network, args.architecture, spec, evaluation["images"], device, scratch)
+        result = {
+            "accuracy": share_equal(predictions, evaluation["labels"]),
+            "count": len(evaluation["labels"]),
+        }
+        if args.teacher is not None:
+            by_teacher = _predict(
+                args.teacher, spec.teacher.architecture, spec, evaluation["images"], device, scratch
+            )
+            result["teacher_accuracy"] = share_equal(by_teacher, evaluation["labels"])
+            result["agreement"] = share_equal(predictions, by_teacher)
+    return result
+
+
+def _predict(
+    path: Path, architecture: str, spec: JobSpec, images: Tensor, device: torch.device, scratch: Path
+) -> Tensor:
+    """Classes named by the network in a file, which is read like an upload."""
+    network = inspection.read_teacher(
+        path,
+        architecture,
+        num_classes=len(spec.labels),
+        input_size=spec.teacher.input_size,
+        scratch=scratch,
+    ).network.to(device)
+    mean = torch.tensor(spec.teacher.normalization.mean, device=device)
+    std = torch.tensor(spec.teacher.normalization.std, device=device)
+    normalise_only = Augmentation(mean, std, crop_padding=0, flip=False)
+    return predict(network, images, normalise_only, Arithmetic(device, torch.float32))

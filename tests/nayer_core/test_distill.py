@@ -1,0 +1,215 @@
+"""Whole small runs of Algorithm 1: what they report, that they repeat, stop and resume bit by bit."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from nayer_core.augmentation import Augmentation
+from nayer_core.checkpoint import CheckpointFolder
+from nayer_core.contract.config import DistillConfig
+from nayer_core.contract.errors import ErrorCode, TrainingError
+from nayer_core.contract.events import CheckpointEvent, Event, MetricsEvent, PhaseEvent, ProgressEvent
+from nayer_core.distill import Distillation, EvaluationSet, images_made
+from nayer_core.networks.registry import build
+from nayer_core.precision import choose_arithmetic
+from nayer_core.weights import freeze
+
+CPU = torch.device("cpu")
+SIZE = (1, 12, 12)
+CONFIG = DistillConfig(
+    epochs=2,
+    warmup_epochs=1,
+    rounds_per_epoch=2,
+    warmup_rounds_per_epoch=2,
+    generator_steps=2,
+    student_steps=4,
+    synthesis_batch_size=10,
+    student_batch_size=12,
+    generator="table8",
+    generator_width=8,
+    noise_dim=16,
+    generator_reset_every=2,
+    cutmix=0.5,
+    precision="fp32",
+)
+
+
+class Run:
+    """A run on a teacher of random weights, with its events."""
+
+    def __init__(self, config: DistillConfig = CONFIG, seed: int = 0, teacher: str = "wrn_10_1"):
+        torch.manual_seed(100)
+        network = build(teacher, num_classes=4, input_size=SIZE)
+        network(torch.randn(64, *SIZE))  # gives BatchNorm statistics that are its own
+        torch.manual_seed(seed)
+        self.student = build("wrn_10_1", num_classes=4, input_size=SIZE)
+        self.events: list[Event] = []
+        lte = torch.randn(4, 20, generator=torch.Generator().manual_seed(5))
+        augment = Augmentation(torch.tensor([0.5]), torch.tensor([0.25]), crop_padding=1, flip=True)
+        arithmetic = choose_arithmetic(config.precision, CPU)
+        self.distillation = Distillation(
+            freeze(network), self.student, lte, SIZE, config, augment, arithmetic, seed, self.events.append
+        )
+
+    def of(self, kind: type) -> list:
+        return [event for event in self.events if isinstance(event, kind)]
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        return {name: value.clone() for name, value in self.student.state_dict().items()}
+
+
+def _same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+def _after(steps: int) -> Callable[[], bool]:
+    """Ask to stop once `steps` steps are done."""
+    left = [steps]
+
+    def should_stop() -> bool:
+        left[0] -= 1
+        return left[0] <= 0
+
+    return should_stop
+
+
+def test_a_run_fills_the_bank_and_reports_each_part():
+    run = Run()
+    assert run.distillation.run(
+        evaluation=EvaluationSet(torch.zeros(6, 12, 12, 1).byte(), torch.zeros(6).long())
+    )
+    assert run.distillation.bank.added == images_made(CONFIG) == 60
+    assert [event.phase for event in run.of(PhaseEvent)] == ["warmup", "distill"]
+    names = [set(event.values) for event in run.of(MetricsEvent)]
+    assert {"ce", "bn", "generator_loss"} in names
+    assert {"ce", "bn", "adv", "generator_loss"} in names
+    assert {"student_loss", "student_lr"} in names
+    assert {"student_accuracy"} in names
+
+
+def test_progress_rises_to_1_and_counts_every_step():
+    run = Run()
+    run.distillation.run()
+    fractions = [event.fraction for event in run.of(ProgressEvent)]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == pytest.approx(1)
+    assert len(fractions) == 2 * 2 + 2 * 2 * 2 + 2 * 4
+    assert run.of(ProgressEvent)[-1].eta_seconds == pytest.approx(0)
+    assert {event.epoch for event in run.of(ProgressEvent)} == {1, 2, 3}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "auto"])
+def test_the_same_seed_gives_bitwise_the_same_student(precision: str):
+    config = CONFIG.model_copy(update={"precision": precision})
+    first, again, other = Run(config), Run(config), Run(config, seed=1)
+    for run in (first, again, other):
+        run.distillation.run()
+    assert _same(first.weights(), again.weights())
+    assert not _same(first.weights(), other.weights())
+
+
+@pytest.mark.parametrize("stop_after", [1, 3, 4, 6, 9, 12, 13, 16, 19])
+def test_a_stopped_run_resumes_to_bitwise_the_same_student(stop_after: int, tmp_path: Path):
+    whole = Run()
+    whole.distillation.run()
+    stopped = Run()
+    folder = CheckpointFolder(tmp_path)
+    assert not stopped.distillation.run(checkpoints=folder, should_stop=_after(stop_after))
+    assert len(stopped.of(CheckpointEvent)) == 1
+    resumed = Run(seed=7)  # whatever it starts from, the checkpoint decides
+    resumed.distillation.resume(CheckpointFolder(tmp_path))
+    assert resumed.distillation.run()
+    assert _same(whole.weights(), resumed.weights())
+    assert torch.equal(whole.distillation.bank.images, resumed.distillation.bank.images)
+    assert resumed.of(ProgressEvent)[-1].fraction == pytest.approx(1)
+
+
+def test_checkpointing_does_not_change_the_student(tmp_path: Path):
+    plain, saved = Run(), Run()
+    plain.distillation.run()
+    saved.distillation.run(checkpoints=CheckpointFolder(tmp_path), checkpoint_seconds=0)
+    assert len(saved.of(CheckpointEvent)) >= 10
+    assert _same(plain.weights(), saved.weights())
+
+
+def test_a_broken_generation_is_stepped_over(tmp_path: Path):
+    whole, saved = Run(), Run()
+    whole.distillation.run()
+    saved.distillation.run(checkpoints=CheckpointFolder(tmp_path), checkpoint_seconds=0)
+    newest = max(tmp_path.glob("state-*.safetensors"))
+    content = bytearray(newest.read_bytes())
+    content[-1] ^= 1
+    newest.write_bytes(content)
+    resumed = Run()
+    resumed.distillation.resume(CheckpointFolder(tmp_path))
+    assert resumed.distillation.position.epoch < 3
+    resumed.distillation.run()
+    assert _same(whole.weights(), resumed.weights())
+
+
+def test_two_older_generations_and_no_superfluous_file_are_kept(tmp_path: Path):
+    saved = Run(CONFIG.model_copy(update={"bank_capacity": 20}))
+    saved.distillation.run(checkpoints=CheckpointFolder(tmp_path), checkpoint_seconds=0)
+    assert len(list(tmp_path.glob("state-*.json"))) == 3
+    assert len(list(tmp_path.glob("bank-*"))) == 2
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_without_a_whole_generation_the_resume_is_refused(tmp_path: Path):
+    saved = Run()
+    saved.distillation.run(checkpoints=CheckpointFolder(tmp_path), should_stop=_after(9))
+    for path in tmp_path.glob("bank-*"):
+        path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(TrainingError) as refused:
+        Run().distillation.resume(CheckpointFolder(tmp_path))
+    assert refused.value.code == ErrorCode.CHECKPOINT_INVALID
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path):
+    saved = Run()
+    saved.distillation.run(checkpoints=CheckpointFolder(tmp_path), should_stop=_after(9))
+    other = Run(CONFIG.model_copy(update={"temperature": 3.0}))
+    with pytest.raises(TrainingError) as refused:
+        other.distillation.resume(CheckpointFolder(tmp_path))
+    assert refused.value.code == ErrorCode.CHECKPOINT_INVALID
+
+
+def test_a_run_that_diverges_says_so():
+    run = Run(CONFIG.model_copy(update={"student_lr": 10.0, "student_steps": 60, "epochs": 4}))
+    with torch.no_grad():
+        next(run.student.parameters()).fill_(torch.nan)
+    with pytest.raises(TrainingError) as diverged:
+        run.distillation.run()
+    assert diverged.value.code == ErrorCode.DIVERGED
+    assert "student_lr" in diverged.value.hint
+
+
+def test_a_teacher_without_batch_norm_has_no_bn_term():
+    run = Run(teacher="lenet5")
+    run.distillation.run()
+    assert not any("bn" in event.values for event in run.of(MetricsEvent))
+
+
+def test_synthesis_leaves_the_students_statistics_alone():
+    run = Run()
+    before = run.weights()
+    run.distillation.synthesizer.redraw_generator()
+    run.distillation.synthesizer.run_round(0, run.student)
+    assert _same(before, run.weights())
+    assert run.student.training
+    assert all(parameter.requires_grad for parameter in run.student.parameters())
+
+
+def test_more_classes_than_images_in_a_round():
+    config = CONFIG.model_copy(update={"synthesis_batch_size": 3})
+    run = Run(config)
+    assert run.distillation.run()
+    assert run.distillation.bank.labels.unique().tolist() == [0, 1, 2, 3]
+
+
+def test_fp16_scales_its_losses():
+    run = Run(CONFIG.model_copy(update={"precision": "fp16"}))
+    assert run.distillation.run()
+    assert run.distillation.trainer.scaler.is_enabled()
