@@ -1,4 +1,4 @@
-"""The program: `python -m nayer_core inspect | embed | distill | evaluate | export`.
+"""The program: `python -m nayer_core inspect | embed | fetch-encoders | distill | evaluate | export`.
 
 Only parses and dispatches. stdout is JSON lines, one event of `contract.events` each; people's
 messages go to stderr. Exit codes: 0 done, 2 the request cannot work (its reason is the last line),
@@ -35,6 +35,7 @@ Run = Callable[[argparse.Namespace, Emit], dict[str, Any] | int]
 COMMAND_MODULES = {
     "inspect": "nayer_core.inspection",
     "embed": "nayer_core.text_encoders",
+    "fetch-encoders": "nayer_core.encoder_weights",
     "distill": "nayer_core.distill_command",
     "evaluate": "nayer_core.evaluate_command",
     "export": "nayer_core.export",
@@ -102,6 +103,8 @@ def _parser() -> argparse.ArgumentParser:
     embed = commands.add_parser("embed", help="class names -> label-text embeddings")
     embed.add_argument("--spec", type=_file, required=True)
     embed.add_argument("--out", type=Path, required=True)
+
+    commands.add_parser("fetch-encoders", help="text encoders' weights -> this machine's cache")
 
     distill = commands.add_parser("distill", help="teacher and embeddings -> student")
     source = distill.add_mutually_exclusive_group(required=True)

@@ -96,6 +96,7 @@ def macs_per_image(name: str, *, num_classes: int, input_size: InputSize) -> int
         SpecError: `unknown_architecture` or `input_size_unsupported`.
     """
     network = build_on_meta(name, num_classes=num_classes, input_size=input_size).eval()
+    network.requires_grad_(False)  # the counter would hook weights that a module is handed as input
     image = torch.empty(1, *input_size, device="meta")
     with torch.no_grad(), FlopCounterMode(display=False) as counter, _refuse_size(name, input_size):
         network(image)
