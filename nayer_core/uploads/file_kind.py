@@ -18,6 +18,7 @@ class FileKind(StrEnum):
 ZIP_MAGIC = b"PK\x03\x04"
 LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # pickle of 0x1950a86a20f9469cfc6c
 _HEAD_BYTES = 512
+_PICKLE_PROTOCOLS = (b"\x02", b"\x03", b"\x04", b"\x05")
 _TAR_MAGIC, _TAR_MAGIC_AT = b"ustar", 257
 
 _COMPRESSED = {
@@ -96,7 +97,7 @@ def _refusal(head: bytes) -> TeacherError | None:
             "The teacher file is an ONNX graph.",
             f"Upload the weights of the PyTorch network it was exported from: {SAVE_HINT}",
         )
-    if head[:1] == b"\x80" and head[1] <= 5:
+    if head[:1] == b"\x80" and head[1:2] in _PICKLE_PROTOCOLS:
         return refuse(ErrorCode.UNSUPPORTED_FORMAT, "The teacher file is a bare pickle, which may hold code.")
     for magic, name in _NO_NETWORK.items():
         if head.startswith(magic):

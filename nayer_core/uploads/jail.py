@@ -71,7 +71,6 @@ def parse_in_jail(
 
 
 def _fork() -> int:
-    gc.collect()  # the child inherits no garbage whose end does something
     with warnings.catch_warnings():
         # Python 3.12 warns of forking beside threads; the child needs none of their locks.
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -84,6 +83,7 @@ def _live_in_jail(
     """The child's whole life. Never returns into the parent's code."""
     exit_code = _NOT_CONFINED
     try:
+        gc.disable()  # garbage of the parent must not come to its end here
         faulthandler.disable()  # a crash is expected here and is told by the parent
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGXCPU):
             signal.signal(number, signal.SIG_DFL)

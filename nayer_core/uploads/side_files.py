@@ -3,6 +3,7 @@
 Both are read in the jail and leave it as safetensors.
 """
 
+import functools
 import math
 import os
 import tempfile
@@ -98,6 +99,7 @@ def read_embeddings(file: BufferedReader, num_classes: int) -> dict[str, Tensor]
     return {"lte": lte}
 
 
+@functools.cache
 def warm_up() -> None:
     """Do once, before the jail, all that loads code lazily in what the jail will do."""
     with tempfile.TemporaryFile() as file:

@@ -1,5 +1,6 @@
 """A stranger's teacher -> its tensors, dense, finite and float32. Runs in the jail."""
 
+import functools
 import io
 import os
 import warnings
@@ -55,6 +56,7 @@ def read_teacher(file: BufferedReader) -> TeacherFile:
     return TeacherFile(kind, ".".join(path) or None, _dense(state, size))
 
 
+@functools.cache
 def warm_up() -> None:
     """Do once, before the jail, all that loads code lazily in what the jail will do."""
     for new_layout in (True, False):
