@@ -1,0 +1,1 @@
+"""The `nayer` command: the service on one machine, and its client."""

@@ -1,0 +1,147 @@
+"""The `nayer` command.
+
+Exit codes: 0 done · 1 the job failed or was cancelled · 2 the request was refused, or nothing
+answered · 130 interrupted while following (the job goes on).
+"""
+
+import contextlib
+import importlib.metadata
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli import options
+from cli.client import DEFAULT_URL, Client, RemoteJob
+from cli.errors import ApiError, ServiceUnreachableError
+from cli.output import answering
+from cli.serve import serve
+from cli.submit import STUDENT, end, follow_to_end, submit, validate
+
+app = typer.Typer(
+    name="nayer",
+    help="Data-free distillation: a trained network and its class names in, a smaller network out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(serve)
+app.command()(submit)
+app.command()(validate)
+
+
+@app.command()
+def watch(
+    job: options.JobId,
+    as_json: options.AsJson = False,
+    url: options.Url = DEFAULT_URL,
+    api_key: options.ApiKey = None,
+) -> None:
+    """Follow a job to its end; exits 0 or 1 with it."""
+    with answering(as_json) as out, Client(url, api_key) as client:
+        ended = follow_to_end(client, out, job)
+        end(out, ended, ended.model_dump(mode="json"), f"{ended.id} {ended.status}")
+
+
+@app.command()
+def cancel(
+    job: options.JobId,
+    as_json: options.AsJson = False,
+    url: options.Url = DEFAULT_URL,
+    api_key: options.ApiKey = None,
+) -> None:
+    """Ask a job to stop; a finished one stays as it is."""
+    with answering(as_json) as out, Client(url, api_key) as client:
+        answer = client.cancel(job)
+        out.result(answer.model_dump(mode="json"), f"{answer.id} {answer.status}")
+
+
+@app.command()
+def download(
+    job: options.JobId,
+    name: Annotated[str, typer.Argument(help="Which artifact.")] = STUDENT,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Default: its own name here.")] = None,
+    as_json: options.AsJson = False,
+    url: options.Url = DEFAULT_URL,
+    api_key: options.ApiKey = None,
+) -> None:
+    """Fetch an artifact of a job, verified against its sha256."""
+    with answering(as_json) as out, Client(url, api_key) as client:
+        path = output or Path(Path(name).name)
+        sha256 = client.download(job, name, path)
+        out.result({"path": str(path), "sha256": sha256, "bytes": path.stat().st_size}, str(path))
+
+
+@app.command("list")
+def list_jobs(
+    status: Annotated[str | None, typer.Option(help="Only jobs of this status.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100)] = 20,
+    as_json: options.AsJson = False,
+    url: options.Url = DEFAULT_URL,
+    api_key: options.ApiKey = None,
+) -> None:
+    """List jobs, newest first."""
+    with answering(as_json) as out, Client(url, api_key) as client:
+        jobs = client.jobs(status, limit)
+        document = {"data": [job.model_dump(mode="json") for job in jobs]}
+        out.table(document, ("id", "status", "phase", "done", "created"), map(_row, jobs))
+
+
+@app.command()
+def architectures(
+    as_json: options.AsJson = False,
+    url: options.Url = DEFAULT_URL,
+    api_key: options.ApiKey = None,
+) -> None:
+    """List the networks that a teacher or a student may be."""
+    with answering(as_json) as out, Client(url, api_key) as client:
+        found = client.architectures()
+        rows = ((entry["name"], entry["family"], entry["notes"]) for entry in found)
+        out.table({"data": found}, ("name", "family", "notes"), rows)
+
+
+@app.command()
+def presets(
+    as_json: options.AsJson = False,
+    url: options.Url = DEFAULT_URL,
+    api_key: options.ApiKey = None,
+) -> None:
+    """List the named configurations."""
+    with answering(as_json) as out, Client(url, api_key) as client:
+        found = client.presets()
+        out.table(
+            {"data": found}, ("name", "what for"), ((entry["name"], entry["summary"]) for entry in found)
+        )
+
+
+@app.command()
+def version(
+    as_json: options.AsJson = False,
+    url: options.Url = DEFAULT_URL,
+    api_key: options.ApiKey = None,
+) -> None:
+    """Show the version here, and of the service where one answers."""
+    with answering(as_json) as out:
+        here, there = importlib.metadata.version("nayer"), None
+        with contextlib.suppress(ServiceUnreachableError, ApiError), Client(url, api_key) as client:
+            there = client.version()
+        service = f"service {there['version']} at {url}" if there else f"no service at {url}"
+        out.result({"version": here, "service": there}, f"nayer {here}, {service}")
+
+
+@app.command()
+def fetch_encoders() -> None:
+    """Fetch the text encoders' weights once, so that jobs need no network (starts the core)."""
+    raise typer.Exit(subprocess.call([sys.executable, "-m", "nayer_core", "fetch-encoders"]))
+
+
+def _row(job: RemoteJob) -> tuple[str, str, str, str, str]:
+    fraction = job.progress.get("fraction")
+    done = f"{fraction:.0%}" if fraction is not None else ""
+    return job.id, job.status, job.phase or "", done, f"{job.created_at:%Y-%m-%d %H:%M:%S}"
+
+
+if __name__ == "__main__":
+    app()

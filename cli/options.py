@@ -1,0 +1,47 @@
+"""The options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Url = Annotated[str, typer.Option(envvar="NAYER_URL", help="Where the service answers.")]
+ApiKey = Annotated[str | None, typer.Option(envvar="NAYER_API_KEY", help="Key, where it asks for one.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
+
+_READABLE = {"exists": True, "dir_okay": False, "readable": True}
+
+Teacher = Annotated[
+    Path, typer.Argument(**_READABLE, help="State dict (.pt, .pth, .th) or .safetensors of the teacher.")
+]
+Labels = Annotated[
+    Path | None,
+    typer.Option(**_READABLE, help="Class names in the order of the teacher's outputs: lines or JSON."),
+]
+SpecFile = Annotated[
+    Path | None, typer.Option("--spec", **_READABLE, help="Whole request as JSON; options win over it.")
+]
+Student = Annotated[str | None, typer.Option(help="Architecture of the student; see `architectures`.")]
+Architecture = Annotated[str | None, typer.Option(help="Architecture of the teacher; default: recognised.")]
+InputSize = Annotated[str | None, typer.Option(help="Channels,height,width, e.g. 3,32,32.")]
+Mean = Annotated[str | None, typer.Option(help="Mean the teacher's training subtracted, per channel.")]
+Std = Annotated[str | None, typer.Option(help="Deviation the teacher's training divided by, per channel.")]
+Accuracy = Annotated[float | None, typer.Option(help="The teacher's accuracy in [0, 1], where known.")]
+Preset = Annotated[str | None, typer.Option(help="Named configuration; see `presets`.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One field of the configuration.")
+]
+Metadata = Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="A note kept with the job.")]
+Evaluation = Annotated[
+    Path | None, typer.Option(**_READABLE, help=".npz with images and labels: to measure, never to train.")
+]
+Embeddings = Annotated[
+    Path | None, typer.Option(**_READABLE, help="safetensors with a vector a class; implies encoder 'file'.")
+]
+TextEncoder = Annotated[str | None, typer.Option(help="auto, open_clip, sbert, file, one_hot or gaussian.")]
+Prompt = Annotated[str | None, typer.Option(help="Holds {label} or {index}.")]
+Whiten = Annotated[bool, typer.Option("--whiten", help="Decorrelate the embeddings over the classes.")]
+Seed = Annotated[int | None, typer.Option(help="Default 0.")]
+MaxRuntime = Annotated[int | None, typer.Option(metavar="SECONDS", help="The job fails after so long.")]
+IdempotencyKey = Annotated[str | None, typer.Option(help="The same key and request: the same job.")]

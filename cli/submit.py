@@ -1,0 +1,178 @@
+"""`nayer submit` and `nayer validate`: from the options to a job, and on to the student."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from cli import options
+from cli.client import DEFAULT_URL, Client, RemoteJob
+from cli.display import JobDisplay, transfer
+from cli.errors import RequestError
+from cli.follow import follow
+from cli.output import EXIT_FAILED, EXIT_INTERRUPTED, Output, answering
+from cli.request import Document, merge, numbers, pairs, read_labels, read_spec, settings
+
+STUDENT = "student.safetensors"
+
+OutFile = Annotated[Path, typer.Option("-o", "--output", help="Where the student is written.")]
+Detach = Annotated[bool, typer.Option("--detach", help="Do not wait: print the job and return.")]
+
+
+def submit(
+    teacher: options.Teacher,
+    labels: options.Labels = None,
+    student: options.Student = None,
+    output: OutFile = Path(STUDENT),
+    spec: options.SpecFile = None,
+    input_size: options.InputSize = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    architecture: options.Architecture = None,
+    accuracy: options.Accuracy = None,
+    preset: options.Preset = None,
+    set_: options.Settings = None,
+    evaluation: options.Evaluation = None,
+    embeddings: options.Embeddings = None,
+    text_encoder: options.TextEncoder = None,
+    prompt: options.Prompt = None,
+    whiten: options.Whiten = False,
+    seed: options.Seed = None,
+    max_runtime: options.MaxRuntime = None,
+    metadata: options.Metadata = None,
+    idempotency_key: options.IdempotencyKey = None,
+    detach: Detach = False,
+    as_json: options.AsJson = False,
+    url: options.Url = DEFAULT_URL,
+    api_key: options.ApiKey = None,
+) -> None:
+    """Send a teacher and its class names, follow the job, and fetch the student."""
+    asked = dict(locals())
+    with answering(as_json) as out, Client(url, api_key) as client:
+        job = _send(client, out, asked, idempotency_key=idempotency_key)
+        if detach:
+            out.result(job.model_dump(mode="json"), job.id)
+            return
+        job = follow_to_end(client, out, job.id)
+        deliver(client, out, job, output)
+
+
+def validate(
+    teacher: options.Teacher,
+    labels: options.Labels = None,
+    student: options.Student = None,
+    spec: options.SpecFile = None,
+    input_size: options.InputSize = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    architecture: options.Architecture = None,
+    preset: options.Preset = None,
+    set_: options.Settings = None,
+    evaluation: options.Evaluation = None,
+    embeddings: options.Embeddings = None,
+    text_encoder: options.TextEncoder = None,
+    as_json: options.AsJson = False,
+    url: options.Url = DEFAULT_URL,
+    api_key: options.ApiKey = None,
+) -> None:
+    """Have the files and the request inspected, without distilling; prints the report."""
+    asked = dict(locals())
+    with answering(as_json) as out, Client(url, api_key) as client:
+        job = follow_to_end(client, out, _send(client, out, asked, dry_run=True).id)
+        end(out, job, job.model_dump(mode="json"), json.dumps(job.teacher, indent=2))
+
+
+def build_spec(asked: Document) -> Document:
+    """Lay the options over the specification file, where there is one.
+
+    Raises:
+        RequestError: an option or a file cannot be read.
+    """
+    size, mean, std = asked.get("input_size"), asked.get("mean"), asked.get("std")
+    encoder = asked.get("text_encoder") or ("file" if asked.get("embeddings") else None)
+    changes: Document = {
+        "labels": read_labels(asked["labels"]) if asked.get("labels") else None,
+        "teacher": {
+            "architecture": asked.get("architecture"),
+            "input_size": numbers(size, int, "--input-size") if size else None,
+            "normalization": {
+                "mean": numbers(mean, float, "--mean") if mean else None,
+                "std": numbers(std, float, "--std") if std else None,
+            },
+            "accuracy": asked.get("accuracy"),
+        },
+        "student": {"architecture": asked.get("student")},
+        "preset": asked.get("preset"),
+        "config": settings(asked.get("set_") or ()),
+        "text_encoder": {
+            "name": encoder,
+            "prompt": asked.get("prompt"),
+            "whiten": True if asked.get("whiten") else None,
+        },
+        "seed": asked.get("seed"),
+        "max_runtime_seconds": asked.get("max_runtime"),
+        "metadata": pairs(asked.get("metadata") or (), "--metadata"),
+    }
+    return merge(read_spec(asked["spec"]) if asked.get("spec") else {}, changes)
+
+
+def follow_to_end(client: Client, out: Output, job_id: str) -> RemoteJob:
+    """Follow the job in sight of a person; Ctrl-C leaves it running and says how to go on."""
+    try:
+        with JobDisplay(out.messages) as display:
+            return follow(client, job_id, display.event, display.trouble)
+    except KeyboardInterrupt:
+        out.say(f"The job goes on. Watch it: nayer watch {job_id}   Stop it: nayer cancel {job_id}")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
+def deliver(client: Client, out: Output, job: RemoteJob, path: Path) -> None:
+    """Fetch the student of a job that succeeded, and end with the job's exit code."""
+    document: Document = {"job": job.model_dump(mode="json")}
+    if job.succeeded:
+        with transfer(out.messages, "student") as on_bytes:
+            sha256 = client.download(job.id, STUDENT, path, on_bytes)
+        document |= {"path": str(path), "sha256": sha256, "bytes": path.stat().st_size}
+    end(out, job, document, str(path))
+
+
+def end(out: Output, job: RemoteJob, document: Document, text: str) -> None:
+    """Print how the job ended; exit 1 unless it succeeded."""
+    if job.succeeded:
+        out.result(document, text)
+        return
+    error = job.error or {}
+    out.problem(
+        error.get("code") or job.status,
+        error.get("message") or f"The job was {job.status}.",
+        error.get("hint"),
+    )
+    if out.as_json:
+        out.result(document, "")
+    raise typer.Exit(EXIT_FAILED)
+
+
+def _send(
+    client: Client, out: Output, asked: Document, *, idempotency_key: str | None = None, dry_run: bool = False
+) -> RemoteJob:
+    files: dict[str, Any] = {name: asked[name] for name in ("evaluation", "embeddings")}
+    document = build_spec(asked)
+    if "student" not in document or "labels" not in document:
+        raise RequestError(
+            "request_incomplete",
+            "The request lacks the " + ("student." if "labels" in document else "labels."),
+            "Give --labels FILE and --student NAME, or both in --spec FILE.",
+        )
+    with transfer(out.messages, "upload") as on_bytes:
+        job = client.submit(
+            asked["teacher"],
+            document,
+            **files,
+            idempotency_key=idempotency_key,
+            dry_run=dry_run,
+            on_bytes=on_bytes,
+        )
+    out.say(f"job [bold]{escape(job.id)}[/]")
+    return job

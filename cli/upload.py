@@ -1,0 +1,54 @@
+"""Files on their way to the service, counted as they are read."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+OnBytes = Callable[[int, int], None]  # (bytes so far, bytes in all)
+
+
+class _Counted:
+    """A file that tells how much of it was read; httpx asks `fileno` for its length."""
+
+    def __init__(self, file: BinaryIO, told: Callable[[int], None]):
+        self._file = file
+        self._told = told
+
+    def read(self, size: int = -1) -> bytes:
+        chunk = self._file.read(size)
+        self._told(len(chunk))
+        return chunk
+
+    def fileno(self) -> int:
+        return self._file.fileno()
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+
+@contextlib.contextmanager
+def open_parts(paths: Mapping[str, Path], on_bytes: OnBytes | None) -> Iterator[list[tuple[str, Any]]]:
+    """Open the files as parts of a multipart body, by the name of the part; close them after.
+
+    Args:
+        paths: part name -> file.
+        on_bytes: called with (bytes read, bytes of all files).
+    """
+    total = sum(path.stat().st_size for path in paths.values())
+    sent = 0
+
+    def told(count: int) -> None:
+        nonlocal sent
+        sent += count
+        if on_bytes:
+            on_bytes(sent, total)
+
+    with contextlib.ExitStack() as stack:
+        yield [
+            (name, (path.name, _Counted(stack.enter_context(path.open("rb")), told)))
+            for name, path in paths.items()
+        ]
