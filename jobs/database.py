@@ -12,6 +12,8 @@ from sqlalchemy.orm import Session
 
 from jobs.errors import ServiceUnavailable
 
+__all__ = ["Database", "Session"]
+
 CONNECT_SECONDS = 3
 STATEMENT_SECONDS = 30
 LOCK_SECONDS = 10

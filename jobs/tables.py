@@ -1,7 +1,7 @@
 """The tables. One job is one row; its log, series and files hang from it and go with it."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import (
     JSON,
@@ -21,6 +21,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
+from jobs.records import Artifact, EventType, Job, JobEvent, StoredFile
 from jobs.states import JobStatus
 
 # The newest version of migrations/versions that this code was written for; a test holds them equal.
@@ -110,6 +111,38 @@ class JobTable(Table):
         Index("ix_job_status_number", "status", "number"),
     )
 
+    def as_job(self) -> Job:
+        """Copy the row and its files, which must have been loaded, into a record."""
+        files = sorted(self.files, key=lambda file: file.name)
+        uploads = {file.name: file.as_stored() for file in files if file.kind == "upload"}
+        return Job(
+            id=self.id,
+            status=JobStatus(self.status),
+            phase=self.phase,
+            dry_run=self.dry_run,
+            spec=self.spec,
+            resolved=self.resolved,
+            report=self.report,
+            progress=self.progress,
+            timeline=self.timeline,
+            latest_metrics=self.latest_metrics,
+            error=self.error,
+            teacher=uploads["teacher"],
+            evaluation=uploads.get("evaluation"),
+            embeddings=uploads.get("embeddings"),
+            fence=self.fence,
+            lease_until=self.lease_until,
+            attempt=self.attempt,
+            cancel_requested=self.cancel_requested,
+            version=self.version,
+            max_runtime_seconds=self.max_runtime_seconds,
+            created_at=self.created_at,
+            started_at=self.started_at,
+            finished_at=self.finished_at,
+            metadata=self.spec["metadata"],
+            artifacts=[file.as_artifact() for file in files if file.kind == "artifact"],
+        )
+
 
 class EventTable(Table):
     """One entry of a job's ordered log."""
@@ -126,6 +159,10 @@ class EventTable(Table):
     line: Mapped[int | None] = mapped_column(BigInteger)
 
     __table_args__ = (UniqueConstraint("job_id", "fence", "line"),)
+
+    def as_event(self) -> JobEvent:
+        """Copy the row into a record."""
+        return JobEvent(self.job_id, self.seq, cast("EventType", self.type), self.data, self.created_at)
 
 
 class MetricTable(Table):
@@ -166,6 +203,17 @@ class FileTable(Table):
         CheckConstraint("kind IN ('upload', 'input', 'artifact')", name="kind"),
         Index("ix_file_key", "key", postgresql_where=text("kept")),
     )
+
+    def as_stored(self) -> StoredFile:
+        """Copy what lies in the store into a record."""
+        return StoredFile(self.key, self.sha256, self.bytes, self.filename)
+
+    def as_artifact(self) -> Artifact:
+        """Copy an artifact into a record."""
+        media_type = self.media_type or "application/octet-stream"
+        return Artifact(
+            self.name, self.key, self.sha256, self.bytes, media_type, self.job_id, self.created_at
+        )
 
 
 class EmbeddingTable(Table):

@@ -1,12 +1,18 @@
 """What a worker does with the job it holds; every write is checked against its fence."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
 
-from jobs.database import Database
+from jobs import lifecycle, repository
+from jobs.database import Database, Session
 from jobs.queue import Doorbell
+from jobs.recording import write_lines
 from jobs.records import Artifact, Claim, Control, Job, StoredFile
+from jobs.ringing import ring_after_commit
 from jobs.settings import Settings
-from jobs.states import QueueName
+from jobs.states import HELD_IN, JobStatus, QueueName
+from jobs.tables import JobTable
 from nayer_core.contract.errors import ErrorCode
 from nayer_core.contract.events import Event
 
@@ -30,30 +36,50 @@ class WorkerSide:
         job becomes `running`; in queue "inspect" it stays `validating` through `inspect` and `embed`.
 
         Args:
-            worker: a name for the log of the operator, as in "host:pid".
+            queue: whose jobs are looked at.
+            worker: a name for the operator, as in "host:pid".
         """
-        raise NotImplementedError
+        with self.database.transaction() as session:
+            row = repository.take_waiting(session, queue)
+            if row is None:
+                return None
+            now = repository.now(session)
+            row.fence += 1
+            row.version += 1
+            row.lease_until = now + timedelta(seconds=self.settings.lease_seconds)
+            row.claimed_at = now
+            row.worker = worker
+            row.started_at = row.started_at or now
+            if HELD_IN[queue] != row.status:
+                lifecycle.move(session, row, HELD_IN[queue])
+            return Claim(repository.written(session, row), row.fence, queue)
 
     def heartbeat(self, claim: Claim) -> Control:
         """Renew the lease and hear what is wanted; cheap enough for once a second."""
-        raise NotImplementedError
+        with self.database.transaction() as session:
+            return repository.renew_lease(session, claim, timedelta(seconds=self.settings.lease_seconds))
 
     def record(self, claim: Claim, lines: Sequence[tuple[int, Event]]) -> None:
         """Write what a child printed: events, metrics, progress, phase and timeline.
 
-        Of consecutive progress records only the newest of this call is kept. `finished`, `failed` and
-        `stopped` are not written: they come through `validated`, `succeed`, `fail` and `release`.
+        Of the progress records of one phase only the newest of this call is kept. `finished`, `failed`
+        and `stopped` are not written: they come through `validated`, `succeed`, `fail` and `release`.
 
         Args:
+            claim: the job's.
             lines: (number of the line, event). Numbers rise through the whole claim, over all of its
                 children (`inspect` then `embed`), and never repeat: a number that was written before
                 under this fence is skipped, which makes a repeated call harmless.
         """
-        raise NotImplementedError
+        with self.database.transaction() as session:
+            row = repository.lock_claimed(session, claim)
+            write_lines(session, row, lines, repository.now(session))
 
     def add_artifact(self, claim: Claim, artifact: Artifact) -> None:
         """Publish a stored file under its name, in place of an older one of that name."""
-        raise NotImplementedError
+        with self.database.transaction() as session:
+            row = repository.lock_claimed(session, claim)
+            lifecycle.add_artifacts(session, row, [artifact], repository.now(session))
 
     def validated(
         self,
@@ -64,21 +90,49 @@ class WorkerSide:
     ) -> Job:
         """End the inspection: the job becomes `queued` and `distill` is rung; a dry run has `succeeded`.
 
+        The uploads are let go: from here on only the canonical files are read.
+
         Args:
+            claim: the job's, of queue "inspect".
             resolved: the `ResolvedSpec` document.
             report: what was found in the files.
             inputs: the canonical files by name: teacher.safetensors, spec.json, lte.safetensors and
                 evaluation.safetensors where given.
         """
-        raise NotImplementedError
+
+        def change(session: Session, row: JobTable, now: datetime) -> None:
+            row.resolved, row.report = dict(resolved), dict(report)
+            for name, stored in inputs.items():
+                lifecycle.put_file(row, "input", name, stored, now)
+            if row.dry_run:
+                lifecycle.finish(session, row, JobStatus.SUCCEEDED, now)
+                return
+            lifecycle.close_phase(row, now)
+            lifecycle.drop_lease(row, now)
+            lifecycle.let_files_go(row, ["upload"])
+            row.rung_at = now
+            lifecycle.move(session, row, JobStatus.QUEUED)
+
+        return self._settle(claim, [JobStatus.QUEUED, JobStatus.SUCCEEDED], change)
 
     def inputs(self, claim: Claim) -> dict[str, StoredFile]:
         """Read the canonical files of the job by name, as `validated` was given them."""
-        raise NotImplementedError
+        with self.database.transaction() as session:
+            row = repository.lock_claimed(session, claim)
+            return {file.name: file.as_stored() for file in row.files if file.kind == "input"}
 
     def succeed(self, claim: Claim, artifacts: Sequence[Artifact], metrics: Mapping[str, float]) -> Job:
         """End the job as `succeeded`, with its artifacts and last metrics, in one transaction."""
-        raise NotImplementedError
+
+        def change(session: Session, row: JobTable, now: datetime) -> None:
+            lifecycle.add_artifacts(session, row, artifacts, now)
+            finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
+            row.latest_metrics = {**row.latest_metrics, **finite}
+            if row.progress:
+                row.progress = {**row.progress, "fraction": 1.0, "eta_seconds": 0.0}
+            lifecycle.finish(session, row, JobStatus.SUCCEEDED, now)
+
+        return self._settle(claim, [JobStatus.SUCCEEDED], change)
 
     def fail(
         self,
@@ -90,11 +144,21 @@ class WorkerSide:
         artifacts: Sequence[Artifact] = (),
     ) -> Job:
         """End the job as `failed`: it cannot work, and is not tried again."""
-        raise NotImplementedError
+        error = lifecycle.problem(code, message, hint, retryable=retryable)
+
+        def change(session: Session, row: JobTable, now: datetime) -> None:
+            lifecycle.add_artifacts(session, row, artifacts, now)
+            lifecycle.finish(session, row, JobStatus.FAILED, now, error)
+
+        return self._settle(claim, [JobStatus.FAILED], change)
 
     def cancelled(self, claim: Claim) -> Job:
         """End the job as `cancelled`, after its child has been stopped."""
-        raise NotImplementedError
+
+        def change(session: Session, row: JobTable, now: datetime) -> None:
+            lifecycle.finish(session, row, JobStatus.CANCELLED, now)
+
+        return self._settle(claim, [JobStatus.CANCELLED], change)
 
     def release(self, claim: Claim, counts_attempt: bool, reason: str) -> Job:
         """Give the job back: `running` becomes `queued`, `validating` stays, and its queue is rung.
@@ -102,15 +166,25 @@ class WorkerSide:
         A job whose end was asked for is `cancelled` instead.
 
         Args:
+            claim: the job's.
             counts_attempt: False for a drain, which costs nothing; True for a crash, an out-of-memory
                 kill or a hang: `attempt` rises, and past `max_attempts` the job is `failed(worker_lost)`.
             reason: how it came to this, as in "the process was killed by signal 9"; told to the client.
         """
-        raise NotImplementedError
+
+        def change(session: Session, row: JobTable, now: datetime) -> None:
+            attempts = self.settings.max_attempts
+            lifecycle.hand_back(
+                session, row, now, reason, counts_attempt=counts_attempt, max_attempts=attempts
+            )
+
+        waiting = JobStatus.QUEUED if claim.queue == "distill" else JobStatus.VALIDATING
+        return self._settle(claim, [waiting, JobStatus.CANCELLED, JobStatus.FAILED], change)
 
     def find_embedding(self, key: str) -> StoredFile | None:
         """Look up label-text embeddings by their cache key (sha256 over weights, prompt and labels)."""
-        raise NotImplementedError
+        with self.database.transaction() as session:
+            return repository.find_embedding(session, key)
 
     def save_embedding(self, key: str, stored: StoredFile) -> StoredFile:
         """Keep label-text embeddings for the next job with these labels; the first one saved stays.
@@ -118,4 +192,23 @@ class WorkerSide:
         Returns:
             The file that is kept, which may be another worker's with the same content.
         """
-        raise NotImplementedError
+        with self.database.transaction() as session:
+            repository.save_embedding(session, key, stored)
+            return repository.find_embedding(session, key) or stored
+
+    def _settle(
+        self,
+        claim: Claim,
+        outcomes: Iterable[JobStatus],
+        change: Callable[[Session, JobTable, datetime], None],
+    ) -> Job:
+        """End a claim with a change; once it was ended so, a repeated call changes nothing more."""
+        with self.database.transaction() as session:
+            settled = repository.find_settled(session, claim, outcomes)
+            if settled is not None:
+                return settled.as_job()
+            row = repository.lock_claimed(session, claim)
+            change(session, row, repository.now(session))
+            job = repository.written(session, row)
+        ring_after_commit(self.database, self.doorbell, job)
+        return job

@@ -1,0 +1,123 @@
+"""What happens to a job's row when it takes a step. Every function works on a row that is locked."""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from jobs import journal
+from jobs.database import Session
+from jobs.records import Artifact, StoredFile
+from jobs.states import JobStatus
+from jobs.tables import FileTable, JobTable
+from nayer_core.contract.errors import ErrorCode
+
+
+def problem(code: ErrorCode | str, message: str, hint: str, *, retryable: bool) -> dict[str, Any]:
+    """Make the `error` of a failed job."""
+    return {"code": str(code), "message": message, "hint": hint, "retryable": retryable}
+
+
+def move(session: Session, job: JobTable, status: JobStatus, **more: object) -> None:
+    """Take a step and tell it in the log; the database refuses a step that is not in TRANSITIONS."""
+    job.status = status
+    journal.append(session, job, "status", {"status": status, "attempt": job.attempt, **more})
+
+
+def begin_phase(session: Session, job: JobTable, phase: str, now: datetime, line: int) -> None:
+    """Begin a part of the work, which ends the one before."""
+    close_phase(job, now)
+    job.phase = phase
+    job.timeline = [*job.timeline, {"phase": phase, "started_at": now.isoformat(), "ended_at": None}]
+    journal.append(session, job, "phase", {"phase": phase}, line)
+
+
+def close_phase(job: JobTable, now: datetime) -> None:
+    """End the open part of the work, if one is open."""
+    job.timeline = [{**part, "ended_at": part["ended_at"] or now.isoformat()} for part in job.timeline]
+
+
+def put_file(
+    job: JobTable, kind: str, name: str, stored: StoredFile, now: datetime, media_type: str | None = None
+) -> None:
+    """Name a stored file, in place of an older one of that name."""
+    job.files = [file for file in job.files if (file.kind, file.name) != (kind, name)]
+    job.files.append(
+        FileTable(
+            job_id=job.id,
+            kind=kind,
+            name=name,
+            key=stored.key,
+            sha256=stored.sha256,
+            bytes=stored.bytes,
+            filename=stored.filename,
+            media_type=media_type,
+            kept=True,
+            created_at=now,
+        )
+    )
+
+
+def add_artifacts(session: Session, job: JobTable, artifacts: Iterable[Artifact], now: datetime) -> None:
+    """Publish stored files for download."""
+    for artifact in artifacts:
+        stored = StoredFile(artifact.key, artifact.sha256, artifact.bytes)
+        put_file(job, "artifact", artifact.name, stored, now, artifact.media_type)
+        told = {"name": artifact.name, "bytes": artifact.bytes, "sha256": artifact.sha256}
+        journal.append(session, job, "artifact", {**told, "media_type": artifact.media_type})
+
+
+def let_files_go(job: JobTable, kinds: Iterable[str]) -> None:
+    """Stop keeping files of these kinds in the store; their names, lengths and hashes stay."""
+    for file in job.files:
+        if file.kind in kinds:
+            file.kept = False
+
+
+def drop_lease(job: JobTable, now: datetime) -> None:
+    """End the claim and count its time; a lease that ran out long ago counts to its end only."""
+    if job.claimed_at is not None and job.lease_until is not None:
+        job.ran_seconds += max(0.0, (min(now, job.lease_until) - job.claimed_at).total_seconds())
+    job.lease_until = job.claimed_at = job.worker = None
+
+
+def finish(
+    session: Session,
+    job: JobTable,
+    status: JobStatus,
+    now: datetime,
+    error: Mapping[str, Any] | None = None,
+    **more: object,
+) -> None:
+    """End the job; only its artifacts are kept in the store."""
+    close_phase(job, now)
+    drop_lease(job, now)
+    let_files_go(job, ("upload", "input"))
+    job.finished_at = now
+    if error is not None:
+        job.error = dict(error)
+        journal.append(session, job, "error", error)
+    move(session, job, status, **more)
+
+
+def hand_back(
+    session: Session, job: JobTable, now: datetime, reason: str, *, counts_attempt: bool, max_attempts: int
+) -> None:
+    """Let another worker have the job, or end it where that is no use.
+
+    Args:
+        reason: how it came to this, as in "the process was killed by signal 9".
+    """
+    if job.cancel_requested:
+        finish(session, job, JobStatus.CANCELLED, now, reason=reason)
+    elif counts_attempt and job.attempt >= max_attempts:
+        lost = f"{max_attempts} attempts at this job were lost; at the last one {reason}."
+        hint = "Ask for less memory (smaller batches, a smaller student), or try again later."
+        error = problem(ErrorCode.WORKER_LOST, lost, hint, retryable=True)
+        finish(session, job, JobStatus.FAILED, now, error)
+    else:
+        close_phase(job, now)
+        drop_lease(job, now)
+        job.attempt += counts_attempt
+        job.rung_at = now
+        waiting = JobStatus.QUEUED if job.status == JobStatus.RUNNING else JobStatus(job.status)
+        move(session, job, waiting, reason=reason)

@@ -1,0 +1,60 @@
+"""Jobs to test with: valid requests and files that need no bodies."""
+
+import hashlib
+import uuid
+from typing import Any
+
+from jobs.records import Artifact, Claim, Job, NewJob, StoredFile
+from jobs.service import JobService
+from nayer_core.contract.spec import JobSpec
+
+SPEC: dict[str, Any] = {
+    "labels": ["airplane", "automobile"],
+    "teacher": {
+        "input_size": [3, 32, 32],
+        "normalization": {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]},
+    },
+    "student": {"architecture": "wrn_16_1"},
+}
+
+
+def a_spec(**changes: Any) -> JobSpec:
+    return JobSpec.model_validate({**SPEC, **changes})
+
+
+def a_file(key: str | None = None, filename: str | None = None) -> StoredFile:
+    key = key or f"uploads/{uuid.uuid4().hex}"
+    return StoredFile(key, hashlib.sha256(key.encode()).hexdigest(), 1234, filename)
+
+
+def an_artifact(name: str = "student.safetensors") -> Artifact:
+    return Artifact.of(name, a_file(f"artifacts/{uuid.uuid4().hex}"))
+
+
+def a_request(**changes: Any) -> NewJob:
+    return NewJob(**{"spec": a_spec(), "teacher": a_file(filename="teacher.pt"), **changes})
+
+
+def submitted(service: JobService, **changes: Any) -> Job:
+    return service.submit(a_request(**changes))[0]
+
+
+def inspected(service: JobService, **changes: Any) -> Job:
+    """A job that waits for a distiller."""
+    job = submitted(service, **changes)
+    claim = claimed(service, "inspect", job)
+    inputs = {name: a_file(f"inputs/{job.id}/{name}") for name in ("teacher.safetensors", "spec.json")}
+    return service.validated(claim, {"preset": "quick"}, {"architecture": "resnet20"}, inputs)
+
+
+def running(service: JobService, **changes: Any) -> Claim:
+    """A job that a distiller holds."""
+    return claimed(service, "distill", inspected(service, **changes))
+
+
+def claimed(service: JobService, queue: Any, job: Job) -> Claim:
+    """Claim exactly this job, which must be next in its queue."""
+    claim = service.claim(queue, "tests")
+    assert claim is not None
+    assert claim.job.id == job.id
+    return claim
