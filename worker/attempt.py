@@ -19,6 +19,7 @@ from nayer_core.contract.events import (
     Event,
     FailedEvent,
     FinishedEvent,
+    WarningEvent,
 )
 from worker.child import Child, Limits
 from worker.lease import Drain, Lease, StopReason
@@ -73,6 +74,7 @@ class Attempt:
         self._lease = lease
         self._recorder = Recorder(place.service, claim, lease)
         self._last: Event | None = None
+        self.warnings: list[dict[str, str]] = []  # {"code", "message"} of all its children
 
     def run(
         self,
@@ -118,6 +120,11 @@ class Attempt:
             raise Crashed(complaint, by_force=True)
         return self._result(code, asked)
 
+    def tell(self, events: Sequence[Event]) -> None:
+        """Put events of the worker's own into the job's log."""
+        self._recorder.add(events)
+        self._recorder.flush()  # or with the next child's, when the database is away
+
     def fetch(self, stored: StoredFile, path: Path) -> Path:
         """Bring a stored file into the scratch folder; its hash is checked."""
         self._persist(lambda: self._storage.get_to_file(stored, path))
@@ -139,6 +146,8 @@ class Attempt:
         events = child.take_events(self._recorder.room)
         if events:
             self._last = events[-1]
+        told = [event for event in events if isinstance(event, WarningEvent)]
+        self.warnings += [{"code": event.code, "message": event.message} for event in told]
         self._recorder.add(events)
         self._recorder.flush()
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from jobs.errors import FileCorrupt, FileMissing
 from jobs.settings import Settings
+from nayer_core.contract.events import Phase, PhaseEvent, WarningEvent
 from worker.attempt import Attempt
 from worker.child import Limits
 from worker.environment import embed_environment
@@ -20,7 +21,6 @@ logger = logging.getLogger(__name__)
 
 LTE = "lte.safetensors"
 _RESULT = "result.json"
-_DRAWN = "gaussian"  # the one encoder that draws its embeddings from the seed
 
 
 def embed(attempt: Attempt, resolved: Mapping[str, Any], out: Path) -> dict[str, Any]:
@@ -32,21 +32,24 @@ def embed(attempt: Attempt, resolved: Mapping[str, Any], out: Path) -> dict[str,
         out: folder of the canonical files.
 
     Returns:
-        What is known of the embeddings; `text_encoder` names the encoder that made them.
+        What is known of the embeddings: `text_encoder` names the encoder that made them, `warnings`
+        holds {"code", "message"} of what was doubtful about it.
 
     Raises:
         Outcome: they could not be made.
     """
     if (out / LTE).exists():
-        return {"text_encoder": "file", "fallback_from": None}
+        return {"text_encoder": "file", "fallback_from": None, "warnings": []}
     key = cache_key(resolved, attempt.settings)
     known = _from_cache(attempt, key, out)
     if known is not None:
+        attempt.tell([PhaseEvent(phase=Phase.EMBED), *(WarningEvent(**told) for told in known["warnings"])])
         return known
     folder = attempt.folder / "embed"
     folder.mkdir()
     spec = folder / "spec.json"
     spec.write_text(json.dumps(resolved))
+    already_told = len(attempt.warnings)
     result = attempt.run(
         ["embed", "--spec", str(spec), "--out", str(folder)],
         folder=folder,
@@ -55,6 +58,7 @@ def embed(attempt: Attempt, resolved: Mapping[str, Any], out: Path) -> dict[str,
         watchdog=Watchdog(seconds=attempt.settings.embed_seconds),
     )
     (folder / LTE).replace(out / LTE)
+    result["warnings"] = attempt.warnings[already_told:]
     # A fallback because the hub did not answer is true today only; any other result stays true.
     if not (attempt.settings.allow_hub and result.get("fallback_from")):
         _into_cache(attempt, key, out, result)
@@ -67,7 +71,7 @@ def cache_key(resolved: Mapping[str, Any], settings: Settings) -> str:
     Weights are named by where the operator's settings take them from, and the release of the core.
     """
     weights = None
-    if settings.clip_weights is not None:
+    if settings.clip_weights is not None and settings.clip_weights.exists():
         found = settings.clip_weights.stat()
         weights = [found.st_size, found.st_mtime_ns]
     encoder = resolved["text_encoder"]
@@ -75,7 +79,6 @@ def cache_key(resolved: Mapping[str, Any], settings: Settings) -> str:
         "encoder": encoder["name"],
         "prompt": encoder["prompt"],
         "labels": resolved["labels"],
-        "seed": resolved["seed"] if encoder["name"] == _DRAWN else None,
         "clip_weights": weights,
         "hub": settings.allow_hub,
         "core": importlib.metadata.version("nayer"),

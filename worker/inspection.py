@@ -39,6 +39,7 @@ def validate(attempt: Attempt) -> Job:
     inputs: dict[str, StoredFile] = {}
     if not attempt.claim.job.dry_run:
         embedded = embed(attempt, resolved, out)
+        report["warnings"] = [*report["warnings"], *embedded.pop("warnings")]
         report["text_encoder"] = embedded
         resolved["text_encoder"]["name"] = embedded["text_encoder"]
         (out / "spec.json").write_text(json.dumps(resolved))

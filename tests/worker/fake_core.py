@@ -69,7 +69,7 @@ def misbehave(behaviour: str, command: str) -> None:
     if behaviour == "garbage":
         say("Downloading: 100%\n{\n\0\0\n" + "x" * 3_000_000)
     if behaviour == "flood":
-        for number in range(1, 20_001):
+        for number in range(1, 3_001):
             step(number)
     if behaviour == "few_steps":
         for number in range(1, 31):
@@ -100,7 +100,8 @@ def inspect(options: dict[str, str]) -> None:
 
 def embed(options: dict[str, str]) -> None:
     emit("phase", phase="embed")
-    (Path(options["out"]) / "lte.safetensors").write_bytes(b"embeddings")
+    emit("warning", code="text_encoder_fallback", message="MiniLM it is.")
+    (Path(options["out"]) / "lte.safetensors").write_bytes(os.urandom(8))
     finish("embed", {"text_encoder": "sbert", "weights": "none", "dim": 4, "fallback_from": None})
 
 

@@ -28,6 +28,10 @@ def working_off(supervisor: Supervisor, queue: str = "distill") -> Iterator[thre
     assert not thread.is_alive()
 
 
+def stored_under(storage: Storage, folder: str) -> list[bytes]:
+    return [b"".join(storage.open_range(entry.key)) for entry in storage.list(folder)]
+
+
 def children() -> list[psutil.Process]:
     return [child for child in psutil.Process().children() if "fake_core.py" in str(child.cmdline())]
 
@@ -83,19 +87,25 @@ def test_a_dry_run_ends_after_inspection(service: JobService, supervisor: Superv
     assert job.report["architecture"] == "resnet20"
 
 
-def test_labels_are_embedded_once(service: JobService, supervisor: Supervisor, submit: Submit) -> None:
-    first, second = submit(inspect="no_embeddings"), submit(inspect="no_embeddings")
+def test_labels_are_embedded_once_and_every_job_says_how(
+    service: JobService, storage: Storage, supervisor: Supervisor, submit: Submit
+) -> None:
+    jobs = [submit(inspect="no_embeddings"), submit(inspect="no_embeddings")]
     supervisor.work_off("inspect")
-    phases = {
-        job_id: [event.data["phase"] for event in service.events(job_id) if event.type == "phase"]
-        for job_id in (first, second)
-    }
-    assert phases == {first: ["inspect", "embed"], second: ["inspect"]}
-    for job_id in (first, second):
+    for job_id in jobs:
         job = service.get(job_id)
         assert job.status is JobStatus.QUEUED
         assert job.resolved is not None
+        assert job.report is not None
         assert job.resolved["text_encoder"]["name"] == "sbert"
+        assert job.report["warnings"] == [{"code": "text_encoder_fallback", "message": "MiniLM it is."}]
+        log = [(event.type, event.data) for event in service.events(job_id)]
+        assert ("phase", {"phase": "embed"}) in log
+        assert ("warning", job.report["warnings"][0]) in log
+    # Each run of the fake `embed` writes other bytes.
+    embeddings = [body for body in stored_under(storage, "inputs") if len(body) == 8]
+    assert len(embeddings) == 2
+    assert len(set(embeddings)) == 1
 
 
 @pytest.mark.parametrize("behaviour", ["killed", "hang"])
@@ -225,13 +235,14 @@ def test_no_event_is_lost_while_the_database_is_away(
 
 
 def test_a_store_that_changes_bytes_cannot_make_a_student(
-    service: JobService, supervisor: Supervisor, submit: Submit, settings: Settings
+    service: JobService, submit: Submit, settings: Settings
 ) -> None:
+    supervisor = Supervisor(settings.model_copy(update={"max_attempts": 1}), FAKE_CORE)
     job_id = submit()
     supervisor.work_off("inspect")
     folder = Path(settings.storage_url.removeprefix("file://")) / "inputs"
     for path in folder.iterdir():
         path.write_bytes(path.read_bytes()[:-1] + b"!")
     supervisor.work_off("distill")
-    job = service.get(job_id)
-    assert (job.status, job.attempt) == (JobStatus.FAILED, 3)
+    assert service.get(job_id).status is JobStatus.FAILED
+    supervisor.close()

@@ -1,0 +1,84 @@
+"""`python -m worker.upkeep`: the loop around `jobs.upkeep`. Any number may run at once."""
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable
+
+from jobs import upkeep
+from jobs.errors import ServiceUnavailable
+from jobs.service import JobService
+from jobs.settings import Settings
+from jobs.storage import Storage
+from worker import logs
+
+logger = logging.getLogger(__name__)
+
+
+class Upkeep:
+    """Rings again, reaps, ends what is overdue, and sweeps; an outage of anything only delays it.
+
+    Args:
+        settings: the pace of everything.
+    """
+
+    def __init__(self, settings: Settings):
+        self._settings = settings
+        self._service = JobService.open(settings)
+        self._storage = Storage.open(settings.storage_url)
+        self._reap_from = 0.0
+        self._sweep_from = time.monotonic() + settings.sweep_seconds
+
+    def run(self, stop: threading.Event) -> None:
+        """Do one round after the other until `stop` is set."""
+        while not stop.is_set():
+            self.round()
+            stop.wait(self._settings.upkeep_seconds)
+        self._service.close()
+
+    def round(self) -> None:
+        """Do once what is due."""
+        if time.monotonic() >= self._reap_from and not self._attempt("reap", self._reap):
+            # While the database was away no lease could be renewed: live holders get time to do so.
+            self._reap_from = time.monotonic() + self._settings.lease_seconds
+        self._attempt("expire", lambda: upkeep.expire(self._service))
+        self._attempt("ring again", lambda: upkeep.ring_again(self._service))
+        if time.monotonic() >= self._sweep_from:
+            self._sweep_from = time.monotonic() + self._settings.sweep_seconds
+            self._attempt("sweep", self._sweep)
+
+    def _attempt(self, what: str, action: Callable[[], object]) -> bool:
+        try:
+            action()
+        except ServiceUnavailable as error:
+            logger.warning("could not %s: %s", what, error.message)
+            return False
+        except Exception:  # the loop must outlive a mistake in one of its duties
+            logger.exception("could not %s", what)
+        return True
+
+    def _reap(self) -> None:
+        if lost := upkeep.reap(self._service):
+            logger.warning("%d jobs were taken from workers that fell silent", lost)
+
+    def _sweep(self) -> None:
+        report = upkeep.sweep(self._service, self._storage)
+        logger.info("swept %d files and %d halves of files", len(report.removed), report.abandoned)
+        if report.missing:
+            logger.error(
+                "%d files that jobs name are not in the store: %s", len(report.missing), report.missing
+            )
+
+
+def main() -> None:
+    """Run until SIGTERM or SIGINT."""
+    logs.configure()
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    Upkeep(Settings()).run(stop)
+
+
+if __name__ == "__main__":
+    main()
