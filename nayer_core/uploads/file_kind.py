@@ -62,6 +62,8 @@ def identify(file: BinaryIO, size: int) -> FileKind:
     head = file.read(_HEAD_BYTES)
     if not head:
         raise refuse(ErrorCode.TRUNCATED_FILE, "The teacher file is empty.", "Upload it again.")
+    if head[4:9] == b"\0\0\0\0{":  # a length below 4 GB may begin like anything else
+        return FileKind.SAFETENSORS
     if head.startswith(ZIP_MAGIC):
         return FileKind.TORCH_ZIP
     if head.startswith(LEGACY_MAGIC):

@@ -9,7 +9,7 @@ from safetensors.torch import save as save_safetensors
 from nayer_core.contract.errors import TeacherError
 from nayer_core.uploads import conversion
 from nayer_core.uploads.file_kind import FileKind
-from tests.support.hostile_files import CANARY, CASES, good, saved
+from tests.support.hostile_files import CANARY, CASES, good, safetensors_file, saved
 
 
 @pytest.fixture(autouse=True)
@@ -109,6 +109,14 @@ def test_a_state_dict_keeps_its_numbers_whatever_it_came_in(contents, kind, wrap
         assert torch.equal(tensor, STATE[name].to(tensor.dtype))
 
 
+@pytest.mark.parametrize("length", [0x0280, 0x4D5A, 0x8B1F, 0x2123, 0x3C])
+def test_a_length_that_looks_like_another_format_is_a_length(length, tmp_path):
+    header = b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'.ljust(length)
+    tensors, kind, _ = convert(safetensors_file(header, bytes(4)), tmp_path)
+    assert kind is FileKind.SAFETENSORS
+    assert tensors["a"].tolist() == [0.0]
+
+
 def test_tied_weights_and_views_are_told_apart(tmp_path):
     whole = torch.randn(6, 4)
     tensors, _, _ = convert(saved({"a": whole, "b": whole, "c": whole[2:4, 1:3]}), tmp_path)
@@ -126,7 +134,7 @@ def test_a_changed_byte_is_refused_or_harmless(kind, tmp_path):
         FileKind.SAFETENSORS: save_safetensors({"a": torch.ones(3, 3), "b": torch.ones(2)}),
     }[kind]
     chance = random.Random(f"{kind}")
-    for _ in range(25):
+    for _ in range(40):
         contents = bytearray(sound)
         for _ in range(chance.choice((1, 1, 1, 4))):
             contents[chance.randrange(len(contents))] ^= 1 << chance.randrange(8)
