@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jobs import journal, lifecycle, repository
+from jobs import journal, lifecycle, repository, statistics
 from jobs.database import Database
 from jobs.errors import (
     ArtifactNotFound,
@@ -15,7 +15,7 @@ from jobs.errors import (
     ServiceUnavailable,
 )
 from jobs.queue import Doorbell
-from jobs.records import Artifact, Job, JobEvent, MetricPoint, NewJob, Page, StoredFile
+from jobs.records import Artifact, Job, JobEvent, JobStatistics, MetricPoint, NewJob, Page, StoredFile
 from jobs.ringing import ring_after_commit
 from jobs.settings import Settings
 from jobs.states import JobStatus
@@ -182,6 +182,11 @@ class ClientSide:
         """Tell how many jobs are taken before this one is, itself included; None once it is not waiting."""
         with self.database.transaction() as session:
             return repository.queue_position(session, repository.read_job(session, job_id))
+
+    def statistics(self) -> JobStatistics:
+        """Count the jobs and measure how long they wait; what operators watch."""
+        with self.database.transaction() as session:
+            return statistics.read(session)
 
     def check(self) -> dict[str, float | None]:
         """Measure the parts: {"database", "migrations", "broker"} -> seconds, None where one is not well.

@@ -1,6 +1,6 @@
 """What the rooms hand each other about jobs: frozen values, free of the database."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
@@ -186,6 +186,22 @@ class Control:
     lost: bool
     cancel_requested: bool
     remaining_seconds: float | None
+
+
+@dataclass(frozen=True)
+class JobStatistics:
+    """How many jobs there are and how long they wait, at one moment.
+
+    Args:
+        counts: jobs in each status; zeros included.
+        oldest_waiting_seconds: the age, since it was created, of the oldest job that waits in each queue;
+            zero where none does.
+        expired_leases: jobs whose worker fell silent and that were not taken from it yet.
+    """
+
+    counts: Mapping[JobStatus, int]
+    oldest_waiting_seconds: Mapping[QueueName, float]
+    expired_leases: int
 
 
 @dataclass(frozen=True)

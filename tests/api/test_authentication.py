@@ -53,7 +53,9 @@ def test_with_the_key_everything_works(locked: httpx.Client) -> None:
     headers = {b"Authorization": b"Bearer " + KEY.encode()}
     assert locked.get("/jobs", headers=headers).status_code == 200
     content = body(spec_part(), teacher_part())
-    response = locked.post("/jobs", content=content, headers=headers | {b"Content-Type": CONTENT_TYPE.encode()})
+    response = locked.post(
+        "/jobs", content=content, headers=headers | {b"Content-Type": CONTENT_TYPE.encode()}
+    )
     assert response.status_code == 202
 
 
