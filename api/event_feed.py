@@ -6,14 +6,13 @@ the poller asks for what lies after that number, so nothing is missed or sent tw
 
 import asyncio
 import contextlib
-import json
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from fastapi.concurrency import run_in_threadpool
-from fastapi.encoders import jsonable_encoder
 
+from api.views import event_body
 from jobs.errors import JobsError
 from jobs.records import JobEvent
 from jobs.service import JobService
@@ -127,13 +126,8 @@ class EventFeed:
 
 def encode(event: JobEvent) -> bytes:
     """One event in the format of the HTML standard, 9.2.6."""
-    data = json.dumps(jsonable_encoder(body(event)), separators=(",", ":"))
+    data = event_body(event).model_dump_json()
     return f"id: {event.seq}\nevent: {event.type}\ndata: {data}\n\n".encode()
-
-
-def body(event: JobEvent) -> dict[str, object]:
-    """What a client sees of an event, as a page and in a stream alike."""
-    return {"seq": event.seq, "type": event.type, "data": event.data, "created_at": event.created_at}
 
 
 def ends_job(event: JobEvent) -> bool:

@@ -3,8 +3,17 @@
 from dataclasses import dataclass
 from typing import Any
 
-from api.schemas import ArtifactBody, JobBody, JobError, LatestMetrics, Progress, TimelineEntry, UploadedFile
-from jobs.records import Artifact, Job, StoredFile
+from api.schemas import (
+    ArtifactBody,
+    EventBody,
+    JobBody,
+    JobError,
+    LatestMetrics,
+    Progress,
+    TimelineEntry,
+    UploadedFile,
+)
+from jobs.records import Artifact, Job, JobEvent, StoredFile
 from jobs.states import JobStatus
 
 # Seconds until asking again can be worth it: inspection is short, epochs are not.
@@ -88,6 +97,11 @@ def artifact_body(artifact: Artifact, job_path: str) -> ArtifactBody:
         created_at=artifact.created_at,
         href=f"{job_path}/artifacts/{artifact.name}",
     )
+
+
+def event_body(event: JobEvent) -> EventBody:
+    """What a client sees of an event, as a page and in a stream alike."""
+    return EventBody(seq=event.seq, type=event.type, data=event.data, created_at=event.created_at)
 
 
 def _uploaded(file: StoredFile) -> dict[str, Any]:

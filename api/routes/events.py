@@ -8,9 +8,9 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
 from api.dependencies import JobId, Parts, PartsOf
-from api.event_feed import body
 from api.problems import documented
-from api.schemas import EventBody, EventPage, MetricPointBody, MetricsBody
+from api.schemas import EventPage, MetricPointBody, MetricsBody
+from api.views import event_body
 
 router = APIRouter(tags=["events"])
 
@@ -80,11 +80,10 @@ def get_metrics(
 
 
 def _page(parts: Parts, job_id: str, after: int, limit: int) -> EventPage:
-    parts.service.get(job_id)
     events = parts.service.events(job_id, after=after, limit=limit + 1)
     shown = events[:limit]
     return EventPage(
-        data=[EventBody.model_validate(body(event)) for event in shown],
+        data=[event_body(event) for event in shown],
         has_more=len(events) > limit,
         next=shown[-1].seq if shown else after,
     )

@@ -88,7 +88,7 @@ def test_open_streams_end_when_the_process_is_told_to_stop(
         stopping = threading.Timer(0.1, server.send_signal, [signal.SIGTERM])
         stopping.start()
         assert list(lines)[-1:] in ([], [""])  # ended in order, not broken off
-    assert server.wait(timeout=20) == 0
+    assert server.wait(timeout=20) in (0, -signal.SIGTERM)  # uvicorn raises it again at the end
 
 
 def peak_bytes(process: psutil.Process) -> int:
