@@ -56,7 +56,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.parts = parts
     _install_routes(app)
     errors.install(app)
-    openapi.install(app)
+    openapi.install(app, locked=settings.api_key is not None)
     max_upload_bytes = sum(part_limits(settings).values()) + OVERHEAD_BYTES
     app.add_middleware(BodyLimit, upload_paths=UPLOAD_PATHS, max_upload_bytes=max_upload_bytes)
     app.add_middleware(Measured, measurements=parts.measurements.http)

@@ -64,18 +64,23 @@ MULTIPART_BODY: dict[str, Any] = {
 }
 
 
-def install(app: FastAPI) -> None:
-    """Give `app` an `/openapi.json` that also tells what is documented by hand."""
+def install(app: FastAPI, *, locked: bool) -> None:
+    """Give `app` an `/openapi.json` that also tells what is documented by hand.
+
+    Args:
+        app: has all of its routes.
+        locked: whether the service has a key; without one no operation asks for it.
+    """
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _document(app)
+            app.openapi_schema = _document(app, locked)
         return app.openapi_schema
 
     app.openapi = document  # type: ignore[method-assign] # FastAPI's documented way
 
 
-def _document(app: FastAPI) -> dict[str, Any]:
+def _document(app: FastAPI, locked: bool) -> dict[str, Any]:
     document = get_openapi(
         title=app.title,
         version=app.version,
@@ -96,6 +101,8 @@ def _document(app: FastAPI) -> dict[str, Any]:
         schemas.pop(name, None)
     for operations in document["paths"].values():
         for operation in operations.values():
+            if not locked:
+                operation.pop("security", None)
             if "application/json" in operation["responses"].get("422", {}).get("content", {}):
                 del operation["responses"]["422"]
     return document

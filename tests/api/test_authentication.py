@@ -64,6 +64,15 @@ def test_probes_and_the_description_need_no_key(path: str, locked: httpx.Client)
     assert locked.get(path).status_code == 200
 
 
+def test_the_description_asks_for_the_key_where_there_is_one(
+    locked: httpx.Client, client: httpx.Client
+) -> None:
+    with_key, without = (asking.get("/openapi.json").json()["paths"] for asking in (locked, client))
+    assert with_key["/jobs"]["get"]["security"] == [{"HTTPBearer": []}]
+    assert "security" not in with_key["/healthz"]["get"]
+    assert "security" not in without["/jobs"]["get"]
+
+
 def test_a_key_must_be_long_and_is_never_shown(settings: Settings) -> None:
     with_key = settings.model_copy(update={"api_key": SecretStr(KEY)})
     assert KEY not in repr(with_key)
