@@ -5,6 +5,8 @@ Revises: nothing
 Create Date: 2026-11-22
 """
 
+from datetime import datetime
+
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
@@ -49,6 +51,7 @@ CREATE TRIGGER job_step BEFORE UPDATE ON job FOR EACH ROW EXECUTE FUNCTION check
 def upgrade() -> None:
     """Make the tables and the trigger."""
     _create_job()
+    _index_job()
     _create_event()
     _create_file()
     _create_metric()
@@ -92,9 +95,7 @@ def _create_job() -> None:
         sa.Column("request_hash", sa.Text(), nullable=True),
         sa.Column("version", sa.BigInteger(), server_default=sa.text("1"), nullable=False),
         sa.Column("last_seq", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
-        sa.Column(
-            "created_at", postgresql.TIMESTAMP(timezone=True), server_default=sa.text("now()"), nullable=False
-        ),
+        _created_at(),
         sa.Column("started_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
         sa.Column("finished_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
         sa.CheckConstraint(
@@ -109,6 +110,9 @@ def _create_job() -> None:
         sa.UniqueConstraint("idempotency_key", name="uq_job_idempotency_key"),
         sa.UniqueConstraint("number", name="uq_job_number"),
     )
+
+
+def _index_job() -> None:
     op.create_index(
         "ix_job_lease_until", "job", ["lease_until"], postgresql_where=sa.text("lease_until IS NOT NULL")
     )
@@ -123,6 +127,11 @@ def _create_job() -> None:
     )
 
 
+def _created_at() -> sa.Column[datetime]:
+    moment = postgresql.TIMESTAMP(timezone=True)
+    return sa.Column("created_at", moment, server_default=sa.text("now()"), nullable=False)
+
+
 def _create_event() -> None:
     op.create_table(
         "event",
@@ -130,9 +139,7 @@ def _create_event() -> None:
         sa.Column("seq", sa.BigInteger(), nullable=False),
         sa.Column("type", sa.Text(), nullable=False),
         sa.Column("data", sa.JSON(), nullable=False),
-        sa.Column(
-            "created_at", postgresql.TIMESTAMP(timezone=True), server_default=sa.text("now()"), nullable=False
-        ),
+        _created_at(),
         sa.Column("fence", sa.BigInteger(), nullable=True),
         sa.Column("line", sa.BigInteger(), nullable=True),
         sa.ForeignKeyConstraint(["job_id"], ["job.id"], name="fk_event_job_id", ondelete="CASCADE"),
@@ -153,9 +160,7 @@ def _create_file() -> None:
         sa.Column("filename", sa.Text(), nullable=True),
         sa.Column("media_type", sa.Text(), nullable=True),
         sa.Column("kept", sa.Boolean(), server_default=sa.text("true"), nullable=False),
-        sa.Column(
-            "created_at", postgresql.TIMESTAMP(timezone=True), server_default=sa.text("now()"), nullable=False
-        ),
+        _created_at(),
         sa.CheckConstraint("kind IN ('upload', 'input', 'artifact')", name=op.f("ck_file_kind")),
         sa.ForeignKeyConstraint(["job_id"], ["job.id"], name="fk_file_job_id", ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("job_id", "kind", "name", name="pk_file"),
@@ -172,9 +177,7 @@ def _create_metric() -> None:
         sa.Column("epoch", sa.Integer(), nullable=False),
         sa.Column("value", sa.Double(), nullable=False),
         sa.Column("fence", sa.BigInteger(), nullable=False),
-        sa.Column(
-            "created_at", postgresql.TIMESTAMP(timezone=True), server_default=sa.text("now()"), nullable=False
-        ),
+        _created_at(),
         sa.ForeignKeyConstraint(["job_id"], ["job.id"], name="fk_metric_job_id", ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("job_id", "name", "step", name="pk_metric"),
     )
@@ -187,9 +190,7 @@ def _create_embedding() -> None:
         sa.Column("key", sa.Text(), nullable=False),
         sa.Column("sha256", sa.Text(), nullable=False),
         sa.Column("bytes", sa.BigInteger(), nullable=False),
-        sa.Column(
-            "created_at", postgresql.TIMESTAMP(timezone=True), server_default=sa.text("now()"), nullable=False
-        ),
+        _created_at(),
         sa.PrimaryKeyConstraint("cache_key", name="pk_embedding"),
     )
     op.create_index("ix_embedding_key", "embedding", ["key"])

@@ -1,0 +1,104 @@
+"""The shape of the house, as tests: who may import whom, where torch lives, how large a piece may be."""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+ROOMS = ("api", "cli", "jobs", "migrations", "nayer_core", "worker")
+FUNCTION_LINES, FILE_LINES = 50, 300
+
+# A suppression says its reason behind it, after its codes.
+SUPPRESSION = re.compile(
+    r"#\s*(?:noqa(?::\s*[A-Z]+\d+(?:,\s*[A-Z]+\d+)*)?|type:\s*ignore(?:\[[\w,\s-]+\])?)(?P<reason>.*)"
+)
+
+
+def sources(*rooms: str) -> Iterator[Path]:
+    for room in rooms:
+        yield from sorted((ROOT / room).rglob("*.py"))
+
+
+def at(path: Path, line: int) -> str:
+    return f"{path.relative_to(ROOT)}:{line}"
+
+
+def test_rooms_import_only_what_they_may() -> None:
+    done = subprocess.run(
+        [Path(sys.executable).parent / "lint-imports", "--no-cache"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("module", ["api.main", "worker.tasks", "worker.upkeep", "cli.main", "jobs.upkeep"])
+def test_torch_stays_in_the_core(module: str) -> None:
+    heavy = "torch torchvision open_clip timm transformers sentence_transformers"
+    program = f"import sys, {module}; print(*(set('{heavy}'.split()) & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [], f"importing {module} imports {done.stdout}"
+
+
+def test_a_file_fits_a_sitting() -> None:
+    lengths = {path: len(path.read_text().splitlines()) for path in sources(*ROOMS)}
+    long = [f"{at(path, 1)} has {length} lines" for path, length in lengths.items() if length > FILE_LINES]
+    assert not long, f"more than {FILE_LINES} lines; divide by thought, not by length:\n" + "\n".join(long)
+
+
+def test_a_function_fits_a_screen() -> None:
+    long = [
+        f"{at(path, node.lineno)} {node.name} has {length} lines"
+        for path in sources(*ROOMS)
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (length := (node.end_lineno or 0) - node.lineno + 1) > FUNCTION_LINES
+    ]
+    assert not long, f"more than {FUNCTION_LINES} lines; a function is one thought:\n" + "\n".join(long)
+
+
+def mute_suppressions(path: Path) -> Iterator[str]:
+    """Lines with a suppression whose reason stands neither behind it nor in a comment just above."""
+    before = ""
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        found = SUPPRESSION.search(line)
+        if found and len(found["reason"].strip(" -#:")) < 8 and not before.lstrip().startswith("#"):
+            yield at(path, number)
+        before = line
+
+
+def test_a_suppression_says_its_reason() -> None:
+    mute = [place for path in sources(*ROOMS, "examples", "benchmarks") for place in mute_suppressions(path)]
+    assert not mute, "a noqa or type: ignore without its reason:\n" + "\n".join(mute)
+
+
+def test_nothing_is_left_for_later() -> None:
+    later = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b|raise NotImplementedError")
+    left = [
+        at(path, number)
+        for path in sources(*ROOMS, "examples", "benchmarks")
+        for number, line in enumerate(path.read_text().splitlines(), start=1)
+        if later.search(line)
+    ]
+    assert not left, "\n".join(left)
+
+
+def test_no_file_has_a_name_that_says_nothing() -> None:
+    nothing = {"utils", "util", "helpers", "helper", "common", "manager", "base", "misc"}
+    named = [at(path, 1) for path in sources(*ROOMS) if path.stem in nothing or path.stem == path.parent.name]
+    assert not named, "name it after what it does:\n" + "\n".join(named)
+
+
+def test_no_work_is_done_with_the_global_generator_or_a_fixed_device() -> None:
+    fixed = re.compile(r"\.cuda\(\)|np\.random\.\w+\(|(?<![\w.])random\.\w+\(")
+    found = [
+        at(path, number)
+        for path in sources("nayer_core")
+        for number, line in enumerate(path.read_text().splitlines(), start=1)
+        if fixed.search(line)
+    ]
+    assert not found, "seed, device and generator are arguments:\n" + "\n".join(found)
