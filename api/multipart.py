@@ -5,6 +5,7 @@ Here the parser of python-multipart is fed chunk by chunk and pulled from by the
 that what is in memory is one chunk of the network and one of the store.
 """
 
+import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from api.problems import Problem, shorten
 
 MAX_BOUNDARY_CHARS = 70  # RFC 2046, 5.1.1
 MAX_FILENAME_CHARS = 200
+STALL_SECONDS = 120.0
 PLAIN_ENCODINGS = (b"", b"7bit", b"8bit", b"binary")
 
 
@@ -73,10 +75,13 @@ class MultipartBody:
     Args:
         stream: the body's chunks, of any size.
         boundary: what separates the parts.
+        stall_seconds: silence after which the client is taken for gone; a network that was cut
+            without a word would else hold its half of an upload for ever.
     """
 
-    def __init__(self, stream: AsyncIterator[bytes], boundary: bytes):
+    def __init__(self, stream: AsyncIterator[bytes], boundary: bytes, stall_seconds: float = STALL_SECONDS):
         self._stream = stream
+        self._stall_seconds = stall_seconds
         self._tokens: deque[_Head | bytes | _Mark] = deque()
         self._headers: dict[bytes, bytes] = {}
         self._field, self._value = b"", b""
@@ -98,7 +103,8 @@ class MultipartBody:
         """Each part, once the one before it was read to its end.
 
         Raises:
-            Problem: `malformed_body`, or `truncated_body` where the last boundary never came.
+            Problem: `malformed_body`, `upload_stalled`, or `truncated_body` where the last boundary
+                never came.
         """
         while (token := await self._next()) is not _Mark.BODY_ENDS:
             if not isinstance(token, _Head):
@@ -113,9 +119,13 @@ class MultipartBody:
     async def _next(self) -> _Head | bytes | _Mark:
         while not self._tokens:
             try:
-                chunk = await anext(self._stream, None)
+                async with asyncio.timeout(self._stall_seconds):
+                    chunk = await anext(self._stream, None)
             except ClientDisconnect:
                 chunk = None
+            except TimeoutError as error:
+                detail = f"No byte of the body came for {self._stall_seconds:g} seconds."
+                raise Problem("upload_stalled", detail) from error
             if chunk is None:
                 raise Problem("truncated_body", "The body ended inside a part or before the last boundary.")
             self._feed(chunk)

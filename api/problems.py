@@ -59,6 +59,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "method_not_allowed": Kind(
             405, "This path does not take this method", "The Allow header names the methods it takes."
         ),
+        "upload_stalled": Kind(408, "The body stopped coming", "Send the request again; nothing was kept."),
         "job_not_terminal": Kind(409, "The job has not ended", "Cancel it first, or wait until is_terminal."),
         "artifact_not_ready": Kind(
             409, "The artifact is not there yet", "Wait until is_terminal, then ask again."

@@ -14,16 +14,20 @@ from nayer_core.contract.spec import JobSpec
 
 router = APIRouter(tags=["catalog"])
 
-SMALL = "made for images of 32 x 32 pixels"
-LARGE = "from 32 x 32 pixels up"
-OWN_FAMILIES = {
-    **dict.fromkeys(catalog.CIFAR_RESNETS, ("cifar_resnet", SMALL)),
-    **dict.fromkeys(
-        catalog.WIDE_RESNETS, ("wide_resnet", f"{SMALL}; any wrn_{{6n+4}}_{{width}} can be built")
+# names, family, notes
+OWN_FAMILIES = (
+    (
+        catalog.WIDE_RESNETS,
+        "wide_resnet",
+        "small images (32 x 32 pixels); any wrn_{depth}_{width} with depth = 6n + 4 can be built",
     ),
-    **dict.fromkeys(catalog.RESNETS, ("resnet", LARGE)),
-    **dict.fromkeys(catalog.VGGS, ("vgg", LARGE)),
-}
+    (catalog.CIFAR_RESNETS, "cifar_resnet", "small images (32 x 32 pixels); He et al. 2016, section 4.2"),
+    (catalog.RESNETS, "resnet", "small images: a 3 x 3 stem without pooling"),
+    (catalog.VGGS, "vgg", "small images: batch normalisation and one linear layer"),
+    (("mobilenet_v2",), "mobilenet", "small images: the first two stages do not stride"),
+    (("lenet5",), "lenet", "digits; no batch normalisation, so no statistics to match"),
+    (("alexnet",), "alexnet", "small images; no batch normalisation, so no statistics to match"),
+)
 
 
 @router.get(
@@ -59,8 +63,7 @@ def get_schema() -> SchemaBody:
 
 @functools.cache
 def _architectures() -> tuple[ArchitectureBody, ...]:
-    own = dict.fromkeys((*catalog.WIDE_RESNETS, *catalog.OWN_ARCHITECTURES))
-    listed = [(name, *OWN_FAMILIES.get(name, (name.rstrip("0123456789"), LARGE))) for name in own]
+    listed = [(name, family, notes) for names, family, notes in OWN_FAMILIES for name in names]
     for name in catalog.library_architectures():
         library, _, network = name.partition("/")
         listed.append((name, library, f"{network} as {library} builds it"))

@@ -21,10 +21,10 @@ from jobs.states import JobStatus
 router = APIRouter(tags=["jobs"])
 
 SUBMISSION_PROBLEMS = documented(
-    "malformed_body", "truncated_body", "invalid_json", "invalid_idempotency_key", "payload_too_large",
-    "unsupported_media_type", "missing_part", "unknown_part", "duplicate_part", "empty_file", "invalid_spec",
-    "unknown_architecture", "unknown_preset", "unknown_text_encoder", "unknown_config_field",
-    "idempotency_key_reused",
+    "malformed_body", "truncated_body", "invalid_json", "invalid_idempotency_key", "upload_stalled",
+    "payload_too_large", "unsupported_media_type", "missing_part", "unknown_part", "duplicate_part",
+    "empty_file", "invalid_spec", "unknown_architecture", "unknown_preset", "unknown_text_encoder",
+    "unknown_config_field", "idempotency_key_reused",
 )  # fmt: skip
 ACCEPTED_HEADERS = {
     "Location": {"description": "Where the job is.", "schema": {"type": "string"}},

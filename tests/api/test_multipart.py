@@ -55,6 +55,21 @@ def test_every_cut_before_the_last_boundary_is_noticed(disconnect: bool) -> None
         assert caught.value.code == "truncated_body", length
 
 
+def test_a_client_that_falls_silent_is_given_up() -> None:
+    async def silent() -> AsyncIterator[bytes]:
+        yield teacher_part()
+        await asyncio.sleep(3600)
+
+    async def read_on() -> None:
+        async for found in MultipartBody(silent(), BOUNDARY.encode(), stall_seconds=0.05).parts():
+            async for _ in found.chunks:
+                pass
+
+    with pytest.raises(Problem) as caught:
+        asyncio.run(read_on())
+    assert caught.value.code == "upload_stalled"
+
+
 @pytest.mark.parametrize(
     "content",
     [
