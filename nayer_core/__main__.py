@@ -15,7 +15,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn, TextIO, get_args
 
 from nayer_core.contract.errors import ErrorCode, NayerError, SpecError
 from nayer_core.contract.events import (
@@ -27,6 +27,7 @@ from nayer_core.contract.events import (
     FailedEvent,
     FinishedEvent,
 )
+from nayer_core.contract.spec import ExportFormat
 from nayer_core.event_stream import EventStream
 from nayer_core.progress_bar import ProgressBar
 
@@ -57,7 +58,7 @@ def main(argv: Sequence[str], stdout: TextIO) -> int:
             progress_bar.show(event)
 
         try:
-            args = _parser().parse_args(argv)
+            args = _parse(argv)
             run: Run = importlib.import_module(COMMAND_MODULES[args.command]).run
             outcome = run(args, emit)
             if isinstance(outcome, dict):
@@ -87,6 +88,14 @@ class _Parser(argparse.ArgumentParser):
             f"The command line cannot be used: {message}.",
             f"Read `{self.prog} --help`.",
         )
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.command == "distill" and (args.teacher is None) != (args.spec is None):
+        parser.error("--teacher and --spec go together, instead of --in")
+    return args
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -128,8 +137,9 @@ def _parser() -> argparse.ArgumentParser:
 
     export = commands.add_parser("export", help="student -> a file other programs run")
     export.add_argument("--network", type=_file, required=True)
-    export.add_argument("--architecture", help="default: as the file says")
-    export.add_argument("--format", choices=("safetensors", "pt2"), required=True)
+    export.add_argument("--architecture", help="default: as the file says, or recognised")
+    export.add_argument("--spec", type=_file, help="for a file that does not say what it holds")
+    export.add_argument("--format", choices=get_args(ExportFormat), required=True)
     export.add_argument("--out", type=Path, required=True)
     return parser
 

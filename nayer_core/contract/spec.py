@@ -1,6 +1,6 @@
 """What a client may ask: the one document of `POST /jobs` and of the program."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import (
     BaseModel,
@@ -15,7 +15,7 @@ from pydantic_core import InitErrorDetails
 
 from nayer_core.contract import catalog
 from nayer_core.contract.config import DistillConfig
-from nayer_core.contract.presets import PRESET_NAMES, resolve_config
+from nayer_core.contract.presets import PRESET_NAMES, PRESETS, resolve_config
 
 Label = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 Channel = Annotated[float, Field(allow_inf_nan=False)]
@@ -94,7 +94,9 @@ class TextEncoderSpec(_Document):
     prompt: Annotated[str, StringConstraints(max_length=500)] = Field(
         "a photo of a {label}", description="Must hold {label} or {index} (Table 6)."
     )
-    whiten: bool = Field(False, description="Decorrelate the embeddings over the classes.")
+    whiten: bool | None = Field(
+        None, description="Decorrelate the embeddings over the classes; left open, the preset decides."
+    )
 
     @field_validator("name")
     @classmethod
@@ -176,6 +178,13 @@ def _under(field: str, error: ValidationError) -> list[InitErrorDetails]:
         for item in error.errors(include_url=False)
     ]
 
+    def resolved_text_encoder(self) -> TextEncoderSpec:
+        """Give the text encoder with `whiten` decided by the preset where the client left it open."""
+        if self.text_encoder.whiten is not None:
+            return self.text_encoder
+        preset, _ = self.resolved_config()
+        return self.text_encoder.model_copy(update={"whiten": PRESETS[preset].whiten})
+
 
 class ResolvedSpec(_Document):
     """A spec after inspection: nothing is `auto` any more but, until `embed`, the text encoder."""
@@ -197,4 +206,4 @@ class ResolvedSpec(_Document):
         return len(self.labels)
 
 
-ExportFormat = Literal["safetensors"]
+ExportFormat = Literal["safetensors", "onnx", "pt2"]

@@ -72,10 +72,8 @@ def confine(limits: Limits) -> list[str]:
     """
     libc = ctypes.CDLL(None, use_errno=True)
     missing = [] if _leave_network(libc) else ["a network namespace"]
-    if os.geteuid() == 0:
-        os.setgroups([])
-        os.setresgid(NOBODY, NOBODY, NOBODY)
-        os.setresuid(NOBODY, NOBODY, NOBODY)
+    if not _become_nobody():
+        missing.append("another user to become")
     _limit(limits)
     for option, value in ((_PR_SET_DUMPABLE, 0), (_PR_SET_PDEATHSIG, _SIGKILL), (_PR_SET_NO_NEW_PRIVS, 1)):
         _checked(libc.prctl(option, value, 0, 0, 0))
@@ -88,6 +86,19 @@ def confine(limits: Limits) -> list[str]:
 def _leave_network(libc: ctypes.CDLL) -> bool:
     alone = _CLONE_NEWNET | _CLONE_NEWIPC
     return bool(libc.unshare(alone) == 0 or libc.unshare(alone | _CLONE_NEWUSER) == 0)
+
+
+def _become_nobody() -> bool:
+    """Give up root; false where root may not, as in a container without capabilities."""
+    if os.geteuid() != 0:
+        return True
+    try:
+        os.setgroups([])
+        os.setresgid(NOBODY, NOBODY, NOBODY)
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+    except PermissionError:
+        return False
+    return True
 
 
 def _limit(limits: Limits) -> None:

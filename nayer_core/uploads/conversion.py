@@ -21,7 +21,7 @@ from nayer_core.uploads.safetensors_layout import BadLayoutError, read_tensors, 
 MEMORY_BYTES = 1 << 30  # beside three times the file: itself, as float32, one tensor on its way
 CPU_SECONDS, CPU_SECONDS_PER_GIB = 8, 20  # a sound file takes under 1, and 5 a GiB
 _WALL_SECONDS_PER_CPU_SECOND = 3  # on a machine that has other things to do
-_MAX_TOLD_CHARS = 1000
+_MAX_TOLD_CHARS, _MAX_WRAPPER_CHARS = 1000, 100
 
 # Reads an upload; gives the tensors to keep and what else is to be known.
 Read = Callable[[BufferedReader], tuple[Mapping[str, Tensor], dict[str, str | None]]]
@@ -56,7 +56,7 @@ def convert_teacher(upload: Path, output: Path) -> tuple[dict[str, Tensor], File
     wrapped_in = told.get("wrapped_in")
     if told.get("kind") not in list(FileKind) or not isinstance(wrapped_in, str | None):
         raise killed("broke the reader")
-    return tensors, FileKind(told["kind"]), wrapped_in
+    return tensors, FileKind(told["kind"]), wrapped_in and ascii(wrapped_in[:_MAX_WRAPPER_CHARS])[1:-1]
 
 
 def convert_evaluation(

@@ -159,7 +159,7 @@ def _dense(state: Mapping[str, Tensor], file_bytes: int) -> dict[str, Tensor]:
     total = 0
     tensors: dict[str, Tensor] = {}
     for name, tensor in state.items():
-        if not 1 <= len(name) <= safetensors_layout.MAX_NAME_CHARS:
+        if not 1 <= len(name) <= safetensors_layout.MAX_NAME_CHARS or not name.isprintable():
             raise refuse(
                 ErrorCode.NOT_A_CHECKPOINT, f"{printable(name)} is no name of a tensor in a state dict."
             )

@@ -14,6 +14,7 @@ from typing import BinaryIO
 MAX_MEMBERS = 20_100  # the most tensors of a teacher, and what torch adds
 _MAX_NAME_BYTES = 1024
 _END_OF_ARCHIVE = struct.Struct("<4s4H2LH")
+_COUNT_IS_ELSEWHERE = 0xFFFF  # in the zip64 record
 _LOCAL_HEADER = struct.Struct("<4s5H3L2H")
 _MAX_GAP_BYTES = 24  # a data descriptor, zip64, between two members
 _UTF8, _DATA_DESCRIPTOR = 0x800, 0x008
@@ -60,7 +61,8 @@ def open_sound(file: BinaryIO, size: int, rules: ArchiveRules) -> zipfile.ZipFil
     end = file.read(_END_OF_ARCHIVE.size)
     if len(end) < _END_OF_ARCHIVE.size or not end.startswith(b"PK\x05\x06"):
         raise CutShortError("has no end: the file is incomplete, or something was added to it")
-    if _END_OF_ARCHIVE.unpack(end)[4] not in range(1, MAX_MEMBERS + 1):
+    count = _END_OF_ARCHIVE.unpack(end)[4]
+    if count != _COUNT_IS_ELSEWHERE and not 1 <= count <= MAX_MEMBERS:
         raise BadArchiveError(f"must have 1 to {MAX_MEMBERS} members")
     try:
         archive = zipfile.ZipFile(file)

@@ -125,14 +125,16 @@ def test_no_child_is_left_behind(jailed):
     assert psutil.Process().children() == before
 
 
-def test_the_jail_holds_without_landlock_and_namespaces_and_says_so(jailed, monkeypatch, capfd):
+def test_the_jail_holds_by_seccomp_and_limits_alone_and_says_so(jailed, monkeypatch, capfd):
     monkeypatch.setattr(confinement, "_close_file_system", lambda _: False)
     monkeypatch.setattr(confinement, "_leave_network", lambda _: False)
+    monkeypatch.setattr(confinement, "_become_nobody", lambda: False)
     told = jailed(lambda *_: {"open": outcome(Path("/etc/passwd").read_bytes)})
     assert told == {"open": "PermissionError"}
     stderr = capfd.readouterr().err
     assert "does not offer Landlock" in stderr
     assert "does not offer a network namespace" in stderr
+    assert "does not offer another user" in stderr
 
 
 def test_without_seccomp_nothing_is_parsed(jailed, monkeypatch, capfd, tmp_path):

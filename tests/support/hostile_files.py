@@ -229,6 +229,12 @@ def whole_legacy_module() -> bytes:
     return saved(nn.Sequential(nn.Linear(4, 4)), _use_new_zipfile_serialization=False)
 
 
+def legacy_storage_bomb() -> bytes:
+    pid = ("storage", torch.FloatStorage, "0", "cpu", 8_000_000_000, None)
+    bomb = Call(torch._utils._rebuild_tensor_v2, PersistentId(pid), 0, (4,), (1,), False, OrderedDict())
+    return legacy(pickled({"a": bomb}), pickle.dumps(["0"], protocol=2), struct.pack("<q", 8_000_000_000))
+
+
 def billion_laughs() -> bytes:
     laugh: dict[str, Any] = {"a": 1}
     for _ in range(12):
@@ -378,11 +384,13 @@ CASES: dict[str, tuple[Callable[[], bytes], Code]] = {
         lambda: saved({"a": torch.ones(99)}, _use_new_zipfile_serialization=False)[:90],
         Code.DAMAGED_FILE,
     ),
+    "legacy storage bomb": (legacy_storage_bomb, Code.DAMAGED_FILE),
     # what is in it
     "list": (lambda: saved([torch.ones(2)]), Code.NOT_A_CHECKPOINT),
     "bare tensor": (lambda: saved(torch.ones(2)), Code.NOT_A_CHECKPOINT),
     "empty dict": (lambda: saved({}), Code.NOT_A_CHECKPOINT),
     "names that are numbers": (lambda: saved({1: torch.ones(2), "a": torch.ones(2)}), Code.NOT_A_CHECKPOINT),
+    "a name that hides": (lambda: saved({"a\u202eb": torch.ones(2)}), Code.NOT_A_CHECKPOINT),
     "a name of 10,000": (lambda: saved({"a" * 10_000: torch.ones(2)}), Code.NOT_A_CHECKPOINT),
     # tensors
     "storage over-declared": (

@@ -1,0 +1,163 @@
+"""The command `export`: a network in a file that other programs run.
+
+safetensors  the weights under the network's own names, whatever layout they came in
+onnx, pt2    the whole network with its normalisation inside: images in [0, 1] -> logits
+"""
+
+import argparse
+import json
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from nayer_core import inspection
+from nayer_core.contract.errors import ErrorCode, SpecError
+from nayer_core.contract.events import Emit
+from nayer_core.contract.spec import ExportFormat, Normalization
+from nayer_core.spec_file import read_job_spec
+from nayer_core.weights import file_sha256, save_weights
+
+_EXAMPLE_IMAGES = 2  # one would be taken for a constant; the exported batch may have any size
+
+
+class Description(BaseModel):
+    """What must be known of a network to use it; the header of a student file holds it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    architecture: str
+    labels: tuple[str, ...]
+    input_size: tuple[int, int, int]
+    normalization: Normalization
+
+
+class _WithNormalization(nn.Module):
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, normalization: Normalization):
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", torch.tensor(normalization.mean).reshape(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(normalization.std).reshape(1, -1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.network((images - self.mean) / self.std)
+        return logits
+
+
+def run(args: argparse.Namespace, emit: Emit) -> dict[str, Any]:  # noqa: ARG001 - as every command
+    """Write the network in `args.network` as `args.format` to `args.out`.
+
+    What the network is stands in the header of a student file; for any other, `args.spec` and
+    `args.architecture` (default: recognised) tell.
+
+    Returns:
+        `architecture`, `format`, `bytes` and `sha256`.
+
+    Raises:
+        NayerError: the file cannot be read, or nothing tells what it is.
+    """
+    description = _describe(args.network, args.spec, args.architecture)
+    with tempfile.TemporaryDirectory() as scratch:
+        teacher = inspection.read_teacher(
+            args.network,
+            description.architecture,
+            num_classes=len(description.labels),
+            input_size=description.input_size,
+            scratch=Path(scratch),
+        )
+    description = description.model_copy(update={"architecture": teacher.recognition.architecture})
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    _WRITERS[args.format](teacher.network, description, args.out)
+    return {
+        "architecture": description.architecture,
+        "format": args.format,
+        "bytes": args.out.stat().st_size,
+        "sha256": file_sha256(args.out),
+    }
+
+
+def _describe(network: Path, spec: Path | None, architecture: str | None) -> Description:
+    if spec is None:
+        told = _read_header(network)
+        return told if architecture is None else told.model_copy(update={"architecture": architecture})
+    job = read_job_spec(spec)
+    return Description(
+        architecture=architecture or "auto",
+        labels=job.labels,
+        input_size=job.teacher.input_size,
+        normalization=job.teacher.normalization,
+    )
+
+
+def _read_header(path: Path) -> Description:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata: dict[str, str] = file.metadata() or {}
+        parts = ("labels", "input_size", "normalization")
+        return Description.model_validate(
+            {"architecture": metadata["architecture"], **{part: json.loads(metadata[part]) for part in parts}}
+        )
+    except (SafetensorError, KeyError, ValueError, ValidationError) as error:
+        raise SpecError(
+            ErrorCode.INVALID_COMMAND,
+            f"{path.name} does not say which network it holds, as a student file does.",
+            "Give --spec with the document its job was made with, and --architecture.",
+        ) from error
+
+
+def _write_safetensors(network: nn.Module, description: Description, out: Path) -> None:
+    metadata = {
+        "architecture": description.architecture,
+        "num_classes": str(len(description.labels)),
+        "input_size": json.dumps(description.input_size),
+        "labels": json.dumps(description.labels),
+        "normalization": description.normalization.model_dump_json(),
+    }
+    save_weights(network, out, metadata)
+
+
+def _write_pt2(network: nn.Module, description: Description, out: Path) -> None:
+    # The exporter wants the suffix it knows; a client may want another.
+    with tempfile.TemporaryDirectory(dir=out.parent) as folder:
+        written = Path(folder) / "network.pt2"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch to torch
+            torch.export.save(_trace(network, description), written)
+        written.replace(out)
+
+
+def _write_onnx(network: nn.Module, description: Description, out: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch to torch
+        program = torch.onnx.export(
+            _trace(network, description),
+            input_names=["images"],
+            output_names=["logits"],
+            dynamo=True,
+            verbose=False,
+        )
+        if program is None:
+            raise RuntimeError("torch.onnx.export returned no program")
+        program.save(out)
+
+
+def _trace(network: nn.Module, description: Description) -> torch.export.ExportedProgram:
+    whole = _WithNormalization(network, description.normalization).eval()
+    images = torch.rand(_EXAMPLE_IMAGES, *description.input_size)
+    return torch.export.export(whole, (images,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
+
+
+_WRITERS: dict[ExportFormat, Callable[[nn.Module, Description, Path], None]] = {
+    "safetensors": _write_safetensors,
+    "onnx": _write_onnx,
+    "pt2": _write_pt2,
+}
