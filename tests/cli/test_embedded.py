@@ -117,7 +117,8 @@ def test_stopping_is_quick_while_clients_are_there(tmp_path: Path) -> None:
 def test_it_does_not_outlive_a_killed_parent(kind: type[EmbeddedServer], tmp_path: Path) -> None:
     program = (
         "import sys, time; from pathlib import Path; import cli.embedded as e;"
-        f"s = e.{kind.__name__}(Path(sys.argv[1]), durable=False); s.start(); print(s.pid, flush=True); time.sleep(60)"
+        f"s = e.{kind.__name__}(Path(sys.argv[1]), durable=False); s.start();"
+        "print(s.pid, flush=True); time.sleep(60)"
     )
     command = [sys.executable, "-c", program, str(tmp_path / kind.name)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
