@@ -1,6 +1,6 @@
 """What a client may ask: the one document of `POST /jobs` and of the program."""
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
