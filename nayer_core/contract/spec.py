@@ -168,6 +168,13 @@ class JobSpec(_Document):
         """Name the preset and give the whole configuration it means for this spec."""
         return resolve_config(self.preset, self.config, self.teacher.input_size)
 
+    def resolved_text_encoder(self) -> TextEncoderSpec:
+        """Give the text encoder with `whiten` decided by the preset where the client left it open."""
+        if self.text_encoder.whiten is not None:
+            return self.text_encoder
+        preset, _ = self.resolved_config()
+        return self.text_encoder.model_copy(update={"whiten": PRESETS[preset].whiten})
+
 
 def _under(field: str, error: ValidationError) -> list[InitErrorDetails]:
     # pydantic merges the nested errors as they are: without this they would point beside `config`.
@@ -177,13 +184,6 @@ def _under(field: str, error: ValidationError) -> list[InitErrorDetails]:
         )
         for item in error.errors(include_url=False)
     ]
-
-    def resolved_text_encoder(self) -> TextEncoderSpec:
-        """Give the text encoder with `whiten` decided by the preset where the client left it open."""
-        if self.text_encoder.whiten is not None:
-            return self.text_encoder
-        preset, _ = self.resolved_config()
-        return self.text_encoder.model_copy(update={"whiten": PRESETS[preset].whiten})
 
 
 class ResolvedSpec(_Document):
