@@ -76,7 +76,7 @@ class Child:
             start_new_session=True,
         )
         assert self._process.stdout is not None  # noqa: S101  both are pipes, asked for above
-        assert self._process.stderr is not None  # noqa: S101
+        assert self._process.stderr is not None  # noqa: S101  as above, both are pipes
         self.pid = self._process.pid
         self.events_seen = 0
         self._events: collections.deque[Event] = collections.deque()

@@ -2,6 +2,8 @@
 
 import logging
 import math
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from jobs.records import Artifact, Job
 from worker.attempt import Attempt
@@ -44,9 +46,13 @@ def distill(attempt: Attempt) -> Job:
         for name in (STUDENT, *COMPANIONS)
         if (out / name).is_file()
     ]
-    metrics = {
-        name: float(value)
-        for name, value in result.get("metrics", {}).items()
-        if isinstance(value, int | float) and math.isfinite(value)
-    }
+    metrics = dict(_numbers(result.get("metrics", {})))
     return attempt.conclude(lambda: attempt.service.succeed(attempt.claim, artifacts, metrics))
+
+
+def _numbers(measured: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, float]]:
+    """What was measured, without the words: `value` under the metric's name, bounds under their own."""
+    for name, parts in measured.items():
+        for part, value in parts.items():
+            if isinstance(value, int | float) and math.isfinite(value):
+                yield (name if part == "value" else f"{name}_{part}"), float(value)

@@ -1,12 +1,13 @@
 """`python -m worker.upkeep`: the loop around `jobs.upkeep`. Any number may run at once."""
 
+import contextlib
 import logging
 import signal
 import threading
 import time
 from collections.abc import Callable
 
-from jobs import upkeep
+from jobs import upkeep as duties
 from jobs.errors import ServiceUnavailable
 from jobs.service import JobService
 from jobs.settings import Settings
@@ -35,18 +36,21 @@ class Upkeep:
         while not stop.is_set():
             self.round()
             stop.wait(self._settings.upkeep_seconds)
-        self._service.close()
 
     def round(self) -> None:
         """Do once what is due."""
         if time.monotonic() >= self._reap_from and not self._attempt("reap", self._reap):
             # While the database was away no lease could be renewed: live holders get time to do so.
             self._reap_from = time.monotonic() + self._settings.lease_seconds
-        self._attempt("expire", lambda: upkeep.expire(self._service))
-        self._attempt("ring again", lambda: upkeep.ring_again(self._service))
+        self._attempt("expire", lambda: duties.expire(self._service))
+        self._attempt("ring again", lambda: duties.ring_again(self._service))
         if time.monotonic() >= self._sweep_from:
             self._sweep_from = time.monotonic() + self._settings.sweep_seconds
             self._attempt("sweep", self._sweep)
+
+    def close(self) -> None:
+        """Give back connections."""
+        self._service.close()
 
     def _attempt(self, what: str, action: Callable[[], object]) -> bool:
         try:
@@ -59,11 +63,11 @@ class Upkeep:
         return True
 
     def _reap(self) -> None:
-        if lost := upkeep.reap(self._service):
+        if lost := duties.reap(self._service):
             logger.warning("%d jobs were taken from workers that fell silent", lost)
 
     def _sweep(self) -> None:
-        report = upkeep.sweep(self._service, self._storage)
+        report = duties.sweep(self._service, self._storage)
         logger.info("swept %d files and %d halves of files", len(report.removed), report.abandoned)
         if report.missing:
             logger.error(
@@ -77,7 +81,8 @@ def main() -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    Upkeep(Settings()).run(stop)
+    with contextlib.closing(Upkeep(Settings())) as upkeep:
+        upkeep.run(stop)
 
 
 if __name__ == "__main__":

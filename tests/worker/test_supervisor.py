@@ -50,6 +50,12 @@ def test_a_job_passes_both_queues_and_leaves_its_files(
     assert b"".join(storage.open_range(artifacts["student.safetensors"].key)) == b"a student"
     assert job.report is not None
     assert job.report["text_encoder"]["text_encoder"] == "file"
+    assert job.latest_metrics == {
+        "kl": 1.0,
+        "student_accuracy": 0.5,
+        "student_accuracy_bounds_lower": 0.4,
+        "student_accuracy_bounds_upper": 0.6,
+    }
     phases = [event.data["phase"] for event in service.events(job_id) if event.type == "phase"]
     assert phases == ["inspect", "distill"]
     assert settings.scratch_dir is not None

@@ -1,6 +1,6 @@
-import signal
+import contextlib
 import threading
-from pathlib import Path
+from collections.abc import Iterator
 
 import psycopg
 import pytest
@@ -10,7 +10,6 @@ from jobs.service import JobService
 from jobs.settings import Settings
 from jobs.states import JobStatus
 from tests.worker.conftest import StartProcess, Submit, wait_for
-from worker.supervisor import Supervisor
 from worker.upkeep import Upkeep
 
 
@@ -21,40 +20,26 @@ def expire_leases(settings: Settings) -> None:
         )
 
 
-def test_a_job_whose_bell_was_lost_is_rung_for_again(
+@pytest.fixture
+def upkeep(settings: Settings) -> Iterator[Upkeep]:
+    with contextlib.closing(Upkeep(settings)) as upkeep:
+        yield upkeep
+
+
+def test_a_lost_ring_is_made_up_for_and_sigterm_ends_it_in_order(
     service: JobService, submit: Submit, start_process: StartProcess, valkey: EmbeddedValkey
 ) -> None:
     submit()
     valkey.flush()
-    start_process("worker.upkeep")
-    wait_for(lambda: service.doorbell.pending("inspect"))
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_in_order(
-    start_process: StartProcess,
-    tmp_path: Path,
-    submit: Submit,
-    service: JobService,
-    valkey: EmbeddedValkey,
-    number: int,
-) -> None:
-    submit()
-    valkey.flush()
     process = start_process("worker.upkeep")
-    wait_for(lambda: service.doorbell.pending("inspect"))  # it is at work
-    process.send_signal(number)
+    wait_for(lambda: service.doorbell.pending("inspect"))
+    process.terminate()
     assert process.wait(timeout=10) == 0
 
 
 def test_it_outlives_an_outage_of_the_database(
-    service: JobService,
-    settings: Settings,
-    submit: Submit,
-    supervisor: Supervisor,
-    postgres: EmbeddedPostgres,
+    service: JobService, upkeep: Upkeep, submit: Submit, postgres: EmbeddedPostgres
 ) -> None:
-    upkeep = Upkeep(settings)
     stop = threading.Event()
     thread = threading.Thread(target=upkeep.run, args=(stop,))
     thread.start()
@@ -70,9 +55,8 @@ def test_it_outlives_an_outage_of_the_database(
 
 
 def test_after_an_outage_holders_may_renew_before_anything_is_reaped(
-    service: JobService, settings: Settings, submit: Submit, postgres: EmbeddedPostgres
+    service: JobService, settings: Settings, upkeep: Upkeep, submit: Submit, postgres: EmbeddedPostgres
 ) -> None:
-    upkeep = Upkeep(settings)
     job_id = submit()
     claim = service.claim("inspect", "a worker that lives")
     assert claim is not None
