@@ -6,6 +6,7 @@ import pytest
 
 from jobs.service import JobService
 from jobs.storage import Storage
+from nayer_core.contract.presets import PRESETS
 from tests.api.bodies import EVALUATION, spec, spec_part, teacher_part
 from tests.api.conftest import PlayedWorker, assert_problem
 
@@ -22,7 +23,7 @@ def test_a_new_job_is_accepted_and_can_be_found(post: Post, client: httpx.Client
     assert job["status"] == "validating"
     assert not job["is_terminal"]
     assert job["spec"]["metadata"] == {"team": "vision"}
-    assert job["spec"]["config"]["epochs"] == 6  # the preset is expanded
+    assert job["spec"]["config"] == PRESETS["quick"].config.model_dump(mode="json")
     assert job["teacher"]["filename"] == "teacher.pt"
     found = client.get(response.headers["location"])
     assert found.json()["id"] == job["id"]
