@@ -94,8 +94,8 @@ class Distillation:
         self.rng = torch.Generator(arithmetic.device).manual_seed(seed)
         self.synthesizer = Synthesizer(teacher, lte, input_size, config, augment, arithmetic, self.rng)
         self.trainer = StudentTrainer(student, teacher, config, augment, arithmetic, self.rng)
-        capacity = min(config.bank_capacity, images_made(config))
-        self.bank = MemoryBank(max(capacity, config.synthesis_batch_size), input_size, arithmetic.device)
+        capacity = min(max(config.bank_capacity, images_a_round(config)), images_made(config))
+        self.bank = MemoryBank(capacity, input_size, arithmetic.device)
         self.position = Position()
         self.progress = Progress(config)
 
@@ -284,4 +284,10 @@ def images_made(config: DistillConfig) -> int:
     """How many images a whole run adds to the bank."""
     warmup_rounds = config.warmup_epochs * config.warmup_rounds_per_epoch
     rounds = warmup_rounds + config.epochs * config.rounds_per_epoch
-    return rounds * config.synthesis_batch_size
+    return rounds * images_a_round(config)
+
+
+def images_a_round(config: DistillConfig) -> int:
+    """How many images a round adds to the bank."""
+    kept_steps = min(max(1, config.images_of_last_steps), config.generator_steps)
+    return config.synthesis_batch_size * kept_steps

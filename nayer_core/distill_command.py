@@ -157,7 +157,7 @@ def read_inputs(folder: Path, device: torch.device, emit: Emit) -> Inputs:
     load_weights(teacher, read_weights(folder / "teacher.safetensors"), spec.teacher_architecture)
     teacher = freeze(teacher).to(device).to(memory_format=torch.channels_last)
     lte, warnings = text_encoders.prepare(
-        read_weights(folder / "lte.safetensors")["lte"], whiten=spec.text_encoder.whiten
+        read_weights(folder / "lte.safetensors")["lte"], whiten=bool(spec.text_encoder.whiten)
     )
     for code, message in warnings:
         emit(WarningEvent(code=code, message=message))

@@ -158,7 +158,7 @@ def _resolve(spec: JobSpec, teacher_architecture: str) -> ResolvedSpec:
         student_architecture=spec.student.architecture,
         preset=preset,
         config=config,
-        text_encoder=spec.text_encoder,
+        text_encoder=spec.resolved_text_encoder(),
         seed=spec.seed,
     )
 

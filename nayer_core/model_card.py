@@ -12,6 +12,7 @@ from nayer_core.contract.spec import ResolvedSpec
 from nayer_core.distill import Distillation, EvaluationSet
 from nayer_core.evaluation import accuracy_bounds, predict, share_equal
 from nayer_core.networks.registry import count_parameters
+from nayer_core.precision import Arithmetic
 from nayer_core.synthesis import Synthesizer
 
 HELD_OUT_ROUNDS = 2
@@ -60,9 +61,9 @@ def _on_evaluation_set(
     distillation: Distillation, teacher: nn.Module, evaluation: EvaluationSet
 ) -> dict[str, dict[str, Any]]:
     measured_on = ON_EVALUATION_SET.format(count=len(evaluation.labels))
-    augment, arithmetic = distillation.augment, distillation.arithmetic
-    by_teacher = predict(teacher, evaluation.images, augment, arithmetic)
-    by_student = predict(distillation.student, evaluation.images, augment, arithmetic)
+    augment, exact = distillation.augment, _exact(distillation)
+    by_teacher = predict(teacher, evaluation.images, augment, exact)
+    by_student = predict(distillation.student, evaluation.images, augment, exact)
     values = {
         "teacher_accuracy": share_equal(by_teacher, evaluation.labels),
         "student_accuracy": share_equal(by_student, evaluation.labels),
@@ -89,9 +90,14 @@ def _on_held_out_synthetic(
     synthesizer.redraw_generator()
     rounds = [synthesizer.run_round(index, None).images for index in range(HELD_OUT_ROUNDS)]
     images = torch.cat(rounds)
-    by_teacher = predict(teacher, images, distillation.augment, distillation.arithmetic)
-    by_student = predict(distillation.student, images, distillation.augment, distillation.arithmetic)
+    by_teacher = predict(teacher, images, distillation.augment, _exact(distillation))
+    by_student = predict(distillation.student, images, distillation.augment, _exact(distillation))
     return share_equal(by_student, by_teacher), len(images)
+
+
+def _exact(distillation: Distillation) -> Arithmetic:
+    """What is reported is measured in float32, whatever the run was made in."""
+    return Arithmetic(distillation.arithmetic.device, torch.float32)
 
 
 def write_model_card(path: Path, spec: ResolvedSpec, teacher: nn.Module, result: dict[str, Any]) -> None:

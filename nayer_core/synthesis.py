@@ -1,5 +1,6 @@
 """One synthesis round: lines 5 to 11 of Algorithm 1."""
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,9 +25,9 @@ class Round:
     """What a round made.
 
     Args:
-        images: (B, H, W, C) uint8, un-augmented, from the step with the lowest loss.
-        labels: (B,) the classes they were made for.
-        terms: the loss terms of that step, unweighted, as scalars on the device.
+        images: (N, H, W, C) uint8, un-augmented.
+        labels: (N,) the classes they were made for.
+        terms: the loss terms of the step with the lowest loss, unweighted, as scalars on the device.
     """
 
     images: Tensor
@@ -96,20 +97,20 @@ class Synthesizer:
         parameters = [*self.generator.parameters(), *self.noisy_layer.parameters()]
         optimizer = torch.optim.Adam(parameters, lr=config.generator_lr, betas=ADAM_BETAS, fused=True)
         scaler = self.arithmetic.scaler()
-        best = _Best(labels)
+        harvest = _Harvest(labels, config.images_of_last_steps)
         with self.bn_regularization.watching(), _frozen(student):
             for _ in range(config.generator_steps):
                 with self.arithmetic.autocast():
                     images = self.generator(self.noisy_layer(embeddings))
                     loss, terms = self._loss(images.float(), labels, student)
-                best.offer(images, loss, terms)
+                harvest.offer(images, loss, terms)
                 optimizer.zero_grad(set_to_none=True)
                 scaler.scale(loss).backward()
                 scaler.step(optimizer)
                 scaler.update()
                 after_step()
         self.bn_regularization.end_round()
-        return best.round()
+        return harvest.round()
 
     def snapshot(self) -> dict[str, Tensor]:
         """Copy all that the next round depends on; the Linear layers are redrawn in any case."""
@@ -148,29 +149,39 @@ class Synthesizer:
         return loss, terms
 
 
-class _Best:
-    """The images of the step with the lowest loss, chosen without waiting for the device."""
+class _Harvest:
+    """The images of a round that go to the bank, chosen without waiting for the device.
 
-    def __init__(self, labels: Tensor):
+    Args:
+        labels: (B,) the classes all images of the round are made for.
+        last_steps: how many last steps' images to take; 0 takes the step with the lowest loss.
+    """
+
+    def __init__(self, labels: Tensor, last_steps: int):
         self.labels = labels
-        self.loss = torch.full((), torch.inf, device=labels.device)
-        self.images: Tensor | None = None
+        self.best_images: Tensor | None = None
+        self.best_loss = torch.full((), torch.inf, device=labels.device)
         self.terms: dict[str, Tensor] = {}
+        self.latest: deque[Tensor] = deque(maxlen=last_steps)
 
     def offer(self, images: Tensor, loss: Tensor, terms: dict[str, Tensor]) -> None:
         images, loss = images.detach(), loss.detach()
         terms = {name: term.detach() for name, term in terms.items()}
-        if self.images is None:
-            self.images, self.loss, self.terms = images, loss.nan_to_num(nan=torch.inf), terms
+        self.latest.append(images)
+        if self.best_images is None:
+            self.best_images, self.best_loss, self.terms = images, loss.nan_to_num(nan=torch.inf), terms
             return
-        better = loss < self.loss  # never true for NaN
-        self.images = torch.where(better, images, self.images)
+        better = loss < self.best_loss  # never true for NaN
+        self.best_images = torch.where(better, images, self.best_images)
         self.terms = {name: torch.where(better, terms[name], self.terms[name]) for name in terms}
-        self.loss = torch.where(better, loss, self.loss)
+        self.best_loss = torch.where(better, loss, self.best_loss)
 
     def round(self) -> Round:
-        assert self.images is not None  # noqa: S101 - a round has at least one step
-        return Round(to_bytes(self.images.float()), self.labels, {**self.terms, "generator_loss": self.loss})
+        assert self.best_images is not None  # noqa: S101 - a round has at least one step
+        chosen = list(self.latest) or [self.best_images]
+        images = torch.cat([to_bytes(images.float()) for images in chosen])
+        terms = {**self.terms, "generator_loss": self.best_loss}
+        return Round(images, self.labels.repeat(len(chosen)), terms)
 
 
 def _part(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:

@@ -54,6 +54,10 @@ class DistillConfig(BaseModel):
     generator_reset_every: Annotated[int, Field(ge=0)] = Field(
         10, description="Epochs a generator lives before it is drawn anew; 0 is for ever (authors)."
     )
+    images_of_last_steps: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="Keep the images of a round's last n steps; 0 keeps the step of lowest loss (authors).",
+    )
     ce_weight: Weight = Field(0.5, description="alpha_cls of Eq. 5 (Table 10).")
     bn_weight: Weight = Field(10.0, description="alpha_bn of Eq. 5 (Table 10).")
     adv_weight: Weight = Field(1.33, description="alpha_adv of Eq. 5 (Table 10).")

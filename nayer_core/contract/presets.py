@@ -10,17 +10,31 @@ from nayer_core.contract.config import DistillConfig
 
 
 class Preset(BaseModel):
-    """A named set of configuration values and what it is for."""
+    """A named set of configuration values and what it is for.
+
+    `whiten` is what `text_encoder.whiten` means where the client leaves it open.
+    """
 
     summary: str
     config: DistillConfig
+    whiten: bool = False
 
 
-# Short runs: fewer rounds, a cheaper generator, a sharper loss and a cosine that moves at each step.
+# Runs of minutes to an hour. Against the paper's: small synthesis batches, so that the generator
+# gets more steps for the same work; short epochs, so that it meets the student it has to provoke
+# often; a sharper loss, CutMix and a cosine that moves at each step. Measured one by one in
+# benchmarks/results/short_runs.md.
 _EVERYDAY = DistillConfig(
+    rounds_per_epoch=1,
+    warmup_rounds_per_epoch=3,
+    generator_steps=20,
+    student_steps=38,
+    synthesis_batch_size=100,
+    images_of_last_steps=3,
     generator="table8",
-    temperature=4.0,
+    student_batch_size=256,
     student_lr_schedule="step",
+    temperature=4.0,
     cutmix=0.5,
 )
 
@@ -28,32 +42,13 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
         "quick": Preset(
             summary="Minutes on a laptop: is this teacher worth a longer run?",
-            config=_EVERYDAY.model_copy(
-                update={
-                    "epochs": 6,
-                    "warmup_epochs": 2,
-                    "rounds_per_epoch": 1,
-                    "warmup_rounds_per_epoch": 3,
-                    "generator_steps": 10,
-                    "student_steps": 75,
-                    "synthesis_batch_size": 200,
-                    "student_batch_size": 256,
-                }
-            ),
+            config=_EVERYDAY.model_copy(update={"epochs": 12, "warmup_epochs": 1}),
+            whiten=True,
         ),
         "balanced": Preset(
             summary="A good student in a sensible time; the default.",
-            config=_EVERYDAY.model_copy(
-                update={
-                    "epochs": 60,
-                    "warmup_epochs": 5,
-                    "warmup_rounds_per_epoch": 4,
-                    "generator_steps": 20,
-                    "student_steps": 200,
-                    "synthesis_batch_size": 200,
-                    "student_batch_size": 256,
-                }
-            ),
+            config=_EVERYDAY.model_copy(update={"epochs": 200, "warmup_epochs": 2}),
+            whiten=True,
         ),
         "paper-cifar10": Preset(
             summary="Table 10, CIFAR-10, E = 300.",
@@ -118,6 +113,6 @@ def resolve_config(
     name = "balanced" if preset == "auto" else preset
     values = PRESETS[name].config.model_dump()
     if name in ("quick", "balanced") and max(input_size[1:]) > LARGE_IMAGE_SIDE:
-        values |= {"generator": "table9", "synthesis_batch_size": 50, "student_batch_size": 128}
+        values |= {"generator": "table9", "synthesis_batch_size": 50, "student_batch_size": 64}
         values |= {"bank_capacity": 50_000, "student_lr": 0.1}
     return name, DistillConfig.model_validate({**values, **overrides})

@@ -71,7 +71,8 @@ class TeacherSpec(_Document):
     def _channels_agree(self) -> Self:
         if len(self.normalization.mean) != self.input_size[0]:
             raise ValueError(
-                f"normalization has {len(self.normalization.mean)} channels and input_size {self.input_size[0]}"
+                f"normalization has {len(self.normalization.mean)} channels, "
+                f"input_size has {self.input_size[0]}"
             )
         return self
 

@@ -209,6 +209,14 @@ def test_more_classes_than_images_in_a_round():
     assert run.distillation.bank.labels.unique().tolist() == [0, 1, 2, 3]
 
 
+@pytest.mark.parametrize(("last_steps", "kept"), [(0, 1), (1, 1), (2, 2), (5, 2)])
+def test_images_of_the_last_steps_are_kept(last_steps: int, kept: int):
+    run = Run(CONFIG.model_copy(update={"images_of_last_steps": last_steps}))
+    assert run.distillation.run()
+    assert run.distillation.bank.added == images_made(run.distillation.config) == 60 * kept
+    assert len(run.distillation.bank) == 60 * kept
+
+
 def test_fp16_scales_its_losses():
     run = Run(CONFIG.model_copy(update={"precision": "fp16"}))
     assert run.distillation.run()
