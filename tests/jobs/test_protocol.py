@@ -30,7 +30,7 @@ from nayer_core.contract.events import WarningEvent
 from tests.support.jobs import an_artifact, submitted
 
 # A walk takes about half a second; NAYER_TEST_WALKS=1000 for a long look.
-EXAMPLES = int(os.environ.get("NAYER_TEST_WALKS", "12"))
+EXAMPLES = int(os.environ.get("NAYER_TEST_WALKS", "8"))
 
 
 @dataclass
@@ -55,7 +55,7 @@ class Protocol(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         with psycopg.connect(self.url, autocommit=True) as connection:
-            connection.execute("TRUNCATE job CASCADE")
+            connection.execute("DELETE FROM job")
         self.models: dict[str, Model] = {}
         self.claims: list[Claim] = []
         self.line = 0
