@@ -217,3 +217,23 @@ def test_a_file_that_another_job_needs_stays(service: JobService, storage: Stora
 def test_a_row_whose_file_is_gone_is_reported(service: JobService, storage: Storage) -> None:
     submitted(service, teacher=a_file("uploads/lost"))
     assert upkeep.sweep(service, storage).missing == ["uploads/lost"]
+
+
+def test_operators_see_what_waits_and_what_is_lost(service: JobService, database_url: str) -> None:
+    nothing = service.statistics()
+    assert set(nothing.counts) == set(JobStatus)
+    assert (sum(nothing.counts.values()), nothing.expired_leases) == (0, 0)
+
+    running(service)
+    inspected(service)
+    submitted(service)
+    let_leases_run_out(database_url)
+    change(database_url, "UPDATE job SET created_at = now() - interval '1 hour' WHERE status = 'queued'")
+    seen = service.statistics()
+    assert {status: count for status, count in seen.counts.items() if count} == {
+        JobStatus.VALIDATING: 1,
+        JobStatus.QUEUED: 1,
+        JobStatus.RUNNING: 1,
+    }
+    assert seen.oldest_waiting_seconds["distill"] >= 3600 > seen.oldest_waiting_seconds["inspect"]
+    assert seen.expired_leases == 1
