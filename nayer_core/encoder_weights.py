@@ -112,7 +112,7 @@ def _answers(address: str) -> bool:
     def ask() -> None:
         request = urllib.request.Request(address, method="HEAD")  # noqa: S310 - the hub's own https address
         try:
-            urllib.request.urlopen(request, timeout=_HUB_SECONDS).close()  # noqa: S310
+            urllib.request.urlopen(request, timeout=_HUB_SECONDS).close()  # noqa: S310 - as above: https
         except urllib.error.HTTPError:
             pass  # a refusal is an answer; the download will say more
         except OSError:

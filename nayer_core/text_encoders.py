@@ -12,10 +12,12 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from pydantic import BaseModel, ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -25,6 +27,7 @@ from nayer_core.contract.spec import TextEncoderSpec
 from nayer_core.encoder_weights import EncoderUnavailable, find_clip, find_minilm
 
 LTE_FILE = "lte.safetensors"
+CLIP_ARCHITECTURE = "ViT-B-32"
 GAUSSIAN_DIM = 512  # as CLIP ViT-B/32
 _MOST_ONE_HOT = 10_000  # classes; their square in floats is 400 MB
 _BATCH = 256  # texts encoded at once
@@ -201,15 +204,15 @@ def _open_clip(texts: list[str]) -> tuple[Tensor, str]:
     try:
         # OpenAI's weights were trained with QuickGELU, which a plain file does not say.
         network = open_clip.create_model(
-            "ViT-B-32", pretrained=str(weights.path), force_quick_gelu=True, require_pretrained=True
+            CLIP_ARCHITECTURE, pretrained=str(weights.path), force_quick_gelu=True, require_pretrained=True
         ).eval()
-    except (RuntimeError, OSError, ValueError, KeyError) as error:
+    except (RuntimeError, OSError, ValueError, KeyError, UnpicklingError, SafetensorError) as error:
         raise EncoderUnavailable(
             f"{weights.path} does not hold the weights of CLIP ViT-B/32.",
             "Have the operator mend NAYER_CLIP_WEIGHTS, or choose text_encoder 'sbert'.",
             retryable=False,
         ) from error
-    tokenizer = open_clip.get_tokenizer("ViT-B-32")
+    tokenizer = open_clip.get_tokenizer(CLIP_ARCHITECTURE)
     with torch.no_grad():
         rows = [network.encode_text(tokenizer(texts[i : i + _BATCH])) for i in range(0, len(texts), _BATCH)]
     return torch.cat(rows).float(), weights.identity

@@ -33,7 +33,7 @@ from nayer_core.networks.registry import InputSize
 
 _FILE = "fingerprints.json.gz"
 _CLASSES = 1000
-_LARGEST_COMPARED = 120_000_000  # parameters; above it equality stays unknown, hence ambiguous
+_LARGEST_COMPARED = 40_000_000  # parameters; above it equality stays unknown, hence ambiguous
 _COMPARED_SIZES: tuple[InputSize, ...] = ((3, 96, 96), (3, 224, 224))  # the first that all can take
 _ODD_SIDE = 83  # pixels; shows paddings that agree on even sides only
 _TOLERANCE = 1e-6  # of the largest logit: rounding passes, another epsilon in a normalisation does not
@@ -144,13 +144,14 @@ def equal_networks(group: list[str], parameters: Mapping[str, int]) -> list[list
     Returns:
         Lists of at least two names each.
     """
-    size = next((size for size in _COMPARED_SIZES if all(_fits(name, size) for name in group)), None)
-    if size is None or len(group) < 2:
+    compared = [name for name in group if parameters[name] <= _LARGEST_COMPARED]
+    if len(compared) < 2:
+        return []
+    sizes = (size for size in _COMPARED_SIZES if all(_fits(name, size) for name in compared))
+    if (size := next(sizes, None)) is None:
         return []
     alike: dict[tuple[tuple[int, ...], ...], list[list[str]]] = {}
-    for name in group:
-        if parameters[name] > _LARGEST_COMPARED:
-            continue
+    for name in compared:
         shapes = registry.state_shapes(name, num_classes=10, input_size=size)
         classes = alike.setdefault(tuple(shapes[key] for key in sorted(shapes)), [])
         for same in classes:

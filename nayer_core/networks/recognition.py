@@ -170,12 +170,20 @@ def _wide_resnet(shapes: Shapes) -> tuple[str, ...]:
 def _choose(matches: list[Recognition], tensors: int) -> Recognition:
     """Take the only match, or any of several that compute the same."""
     names = sorted((match.architecture for match in matches), key=_preference)
-    equal = fingerprints.load_index().equal.get(names[0], frozenset((names[0],)))
-    if not equal.issuperset(names):
+    classes: list[list[str]] = []
+    for name in names:
+        same = fingerprints.load_index().equal.get(name, frozenset())
+        known = next((members for members in classes if members[0] in same), None)
+        if known is None:
+            classes.append([name])
+        else:
+            known.append(name)
+    if len(classes) > 1:
+        listed = ", ".join(" = ".join(members) for members in classes)
         raise TeacherError(
             ErrorCode.ARCHITECTURE_AMBIGUOUS,
-            f"The teacher's {tensors} tensors fit {len(names)} networks that differ in what they compute:"
-            f" {', '.join(names)}.",
+            f"The teacher's {tensors} tensors fit {len(names)} networks that are not known to compute the"
+            f" same: {listed}.",
             "Name the one that was trained in teacher.architecture.",
         )
     return Recognition(names[0], matches[0].renamed, tuple(names))
@@ -231,9 +239,8 @@ def _nearest(shapes: Shapes, num_classes: int, input_size: InputSize) -> Differe
             expected = registry.state_shapes(name, num_classes=num_classes, input_size=input_size)
         except SpecError:
             continue
-        difference = compare(name, shapes, expected)
-        if len(difference) < len(shapes) + len(expected):  # at least one name in common
-            differences.append(difference)
+        if not shapes.keys().isdisjoint(expected):
+            differences.append(compare(name, shapes, expected))
     return min(differences, key=len, default=None)
 
 

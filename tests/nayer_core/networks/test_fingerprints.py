@@ -1,0 +1,51 @@
+"""The index of the libraries' networks: that it is whole, and how networks are found to be equal."""
+
+import gzip
+import importlib.resources
+import json
+
+import pytest
+
+from nayer_core.networks import fingerprints, registry
+
+
+def test_the_index_holds_together():
+    packed = importlib.resources.files("nayer_core.contract").joinpath("fingerprints.json.gz").read_bytes()
+    assert packed[4:8] == bytes(4)  # no time of making: the same index is the same bytes
+    document = json.loads(gzip.decompress(packed))
+    networks = len(document["networks"])
+    positions = [position for _, _, *group in document["names"].values() for position in group]
+    assert sorted(positions) == list(range(networks))
+    assert set(document["versions"]) == {"torchvision", "timm"}
+    index = fingerprints.load_index()
+    assert max(len(group) for group in index.by_names.values()) < 100
+    for name, same in index.equal.items():
+        assert name in same
+        assert len(same) > 1
+
+
+@pytest.mark.parametrize("name", ["torchvision/resnet34", "timm/resnet34", "timm/vit_tiny_patch16_224"])
+def test_the_index_knows_the_installed_networks(name: str):
+    shapes = registry.state_shapes(name, num_classes=3, input_size=(1, 64, 64))
+    index = fingerprints.load_index()
+    assert name in index.by_names[fingerprints.names_digest(shapes)]
+    assert (len(shapes), name) in index.by_roots[fingerprints.roots_digest(shapes)]
+
+
+def test_counters_and_order_do_not_change_a_digest():
+    names = ["conv1.weight", "bn1.weight", "bn1.num_batches_tracked"]
+    assert fingerprints.names_digest(names) == fingerprints.names_digest(names[1::-1])
+    assert fingerprints.names_digest(names) != fingerprints.names_digest(names[:1])
+
+
+def test_networks_that_compute_the_same_are_told_from_those_that_do_not():
+    group = ["torchvision/resnet18", "timm/resnet18", "timm/resnetblur18", "timm/resnet50"]
+    made = fingerprints.make_index(group)
+    order = list(made["networks"])
+    equal = [{order[position] for position in same} for same in made["equal"]]
+    assert equal == [{"torchvision/resnet18", "timm/resnet18"}]
+    assert made["networks"]["torchvision/resnet18"] == 11_689_512
+
+
+def test_another_epsilon_or_padding_is_another_network():
+    assert not fingerprints.compute_the_same("timm/efficientnet_b0", "timm/tf_efficientnet_b0", (3, 64, 64))
