@@ -9,6 +9,7 @@ import contextlib
 import faulthandler
 import gc
 import json
+import logging
 import os
 import select
 import signal
@@ -21,10 +22,13 @@ from typing import Any, NoReturn
 
 from nayer_core.uploads.confinement import Limits, confine
 
+_log = logging.getLogger(__name__)
+
 # (the upload, the file to write) -> a small JSON object
 Parse = Callable[[BufferedReader, BufferedWriter], dict[str, Any]]
 
 MAX_ANSWER_BYTES = 4 << 20
+_MAX_NAME_BYTES = 60  # of an exception
 _DONE, _OUT_OF_MEMORY, _RAISED, _NOT_CONFINED = 0, 11, 12, 13  # exit codes of the child
 
 
@@ -90,6 +94,7 @@ def _live_in_jail(
         _close_all_but(2, source.fileno(), sink.fileno(), answers)
         for layer in confine(limits):
             _say(f"this machine does not offer {layer}; the other layers of the jail hold")
+        os.close(2)  # the last way to speak to anybody but the parent
         exit_code = _RAISED
         answer = json.dumps(parse(source, sink)).encode()
         sink.flush()
@@ -98,7 +103,8 @@ def _live_in_jail(
     except MemoryError:
         exit_code = _OUT_OF_MEMORY
     except BaseException as error:  # whatever it is, it must not climb into the parent's stack
-        _say(f"{type(error).__name__} in the jail")
+        _say(f"{type(error).__name__} while the jail was built")
+        os.write(answers, type(error).__name__.encode())
     finally:
         os._exit(exit_code)
 
@@ -111,7 +117,7 @@ def _say(message: str) -> None:
 def _close_all_but(*kept: int) -> None:
     for entry in list(Path("/proc/self/fd").iterdir()):
         descriptor = int(entry.name)
-        if descriptor > 2 and descriptor not in kept:
+        if descriptor not in kept:
             with contextlib.suppress(OSError):  # the descriptor of the listing itself
                 os.close(descriptor)
 
@@ -139,6 +145,8 @@ def _judge(answer: bytes, exit_code: int, limits: Limits) -> dict[str, Any]:
         raise ParseKilledError(f"needed more than {limits.memory_bytes >> 20} MiB of memory to read")
     if exit_code < 0:
         raise ParseKilledError(f"crashed the reader ({signal.Signals(-exit_code).name})")
+    if exit_code == _RAISED:
+        _log.warning("the parse raised %s", ascii(answer[:_MAX_NAME_BYTES].decode(errors="replace")))
     with contextlib.suppress(ValueError, RecursionError):
         told = json.loads(answer) if exit_code == _DONE else None
         if isinstance(told, dict):

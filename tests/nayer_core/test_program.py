@@ -58,7 +58,7 @@ def test_inspect_ends_with_its_result(spec, tmp_path):
     assert events[-1].result == json.loads((tmp_path / "out" / "report.json").read_text())
 
 
-@pytest.mark.parametrize("case", ["deep tuple as a key", "os.system"])
+@pytest.mark.parametrize("case", ["deep tuple as a key"])
 def test_a_hostile_teacher_ends_the_program_with_a_reason(case, spec, tmp_path):
     build_file, expected = CASES[case]
     (tmp_path / "t.pt").write_bytes(build_file())
