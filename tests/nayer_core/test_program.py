@@ -15,7 +15,8 @@ from nayer_core import __main__ as program
 from nayer_core.contract.errors import ErrorCode, TeacherError
 from nayer_core.contract.events import FailedEvent, FinishedEvent, StoppedEvent, parse_event
 from nayer_core.networks.registry import build
-from tests.support.hostile_files import CANARY, CASES
+from tests.support.hostile_cases import CASES
+from tests.support.hostile_files import CANARY
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data"

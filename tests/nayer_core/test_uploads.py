@@ -9,7 +9,8 @@ from safetensors.torch import save as save_safetensors
 from nayer_core.contract.errors import TeacherError
 from nayer_core.uploads import conversion
 from nayer_core.uploads.file_kind import FileKind
-from tests.support.hostile_files import CANARY, CASES, good, safetensors_file, saved
+from tests.support.hostile_cases import CASES
+from tests.support.hostile_files import CANARY, good, safetensors_file, saved
 
 
 @pytest.fixture(autouse=True)
