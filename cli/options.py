@@ -41,7 +41,12 @@ Embeddings = Annotated[
 ]
 TextEncoder = Annotated[str | None, typer.Option(help="auto, open_clip, sbert, file, one_hot or gaussian.")]
 Prompt = Annotated[str | None, typer.Option(help="Holds {label} or {index}.")]
-Whiten = Annotated[bool, typer.Option("--whiten", help="Decorrelate the embeddings over the classes.")]
+Whiten = Annotated[
+    bool | None,
+    typer.Option(
+        "--whiten/--no-whiten", help="Decorrelate the embeddings over the classes; or as the preset."
+    ),
+]
 Seed = Annotated[int | None, typer.Option(help="Default 0.")]
 MaxRuntime = Annotated[int | None, typer.Option(metavar="SECONDS", help="The job fails after so long.")]
 IdempotencyKey = Annotated[str | None, typer.Option(help="The same key and request: the same job.")]

@@ -40,7 +40,7 @@ class Service(Protocol):
 class Program:
     """One child process with its own log and its own process group.
 
-    On Linux it dies with this process, however this process dies.
+    On Linux it is killed when this process ends without stopping it.
 
     Args:
         name: what a person calls it.
@@ -86,7 +86,9 @@ class Program:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=die_with_parent(signal.SIGTERM),  # safe: this process has one thread
+                # SIGKILL: a worker asked politely would wait for a broker that died too. Its lease
+                # brings the job back. A function before the program is safe with one thread.
+                preexec_fn=die_with_parent(signal.SIGKILL),
                 pass_fds=self._pass_fds,
             )
 

@@ -38,7 +38,7 @@ def submit(
     embeddings: options.Embeddings = None,
     text_encoder: options.TextEncoder = None,
     prompt: options.Prompt = None,
-    whiten: options.Whiten = False,
+    whiten: options.Whiten = None,
     seed: options.Seed = None,
     max_runtime: options.MaxRuntime = None,
     metadata: options.Metadata = None,
@@ -109,7 +109,7 @@ def build_spec(asked: Document) -> Document:
         "text_encoder": {
             "name": encoder,
             "prompt": asked.get("prompt"),
-            "whiten": True if asked.get("whiten") else None,
+            "whiten": asked.get("whiten"),
         },
         "seed": asked.get("seed"),
         "max_runtime_seconds": asked.get("max_runtime"),

@@ -45,7 +45,22 @@ from examples.mnist_teacher import (
 from nayer_core.networks.registry import build, count_parameters
 
 STUDENT = "wrn_10_1"
-CONFIG: dict[str, Any] = {"flip": False}
+# A minute on two cores. Digits are small and must not be mirrored; the rest was measured
+# (benchmarks/results/mnist_demo.md).
+CONFIG: dict[str, Any] = {
+    "flip": False,
+    "crop_padding": 2,
+    "epochs": 8,
+    "warmup_epochs": 2,
+    "generator_steps": 15,
+    "student_steps": 75,
+    "synthesis_batch_size": 200,
+    "student_batch_size": 128,
+    "generator_width": 32,
+    "noise_dim": 256,
+    "generator_lr": 0.01,
+    "student_lr": 0.1,
+}
 OUTPUT = Path("demo_output")
 # A demo brings its own service, whatever the environment says of another.
 FOREIGN = ("NAYER_DATABASE_URL", "NAYER_REDIS_URL", "NAYER_STORAGE_URL", "NAYER_API_KEY", "NAYER_DATA_DIR")

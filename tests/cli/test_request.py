@@ -1,0 +1,74 @@
+"""From options to the document of POST /jobs."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cli.errors import RequestError
+from cli.request import merge, read_labels, settings
+from cli.submit import build_spec
+from nayer_core.contract.spec import JobSpec
+
+
+def test_labels_are_lines_or_a_json_list(tmp_path: Path) -> None:
+    lines, listed = tmp_path / "a.txt", tmp_path / "b.json"
+    lines.write_text("\ufeffcat\r\n\r\n dog \nmünchen\n", encoding="utf-8")
+    listed.write_text('["cat", "dog", "münchen"]', encoding="utf-8")
+    assert read_labels(lines) == read_labels(listed) == ["cat", "dog", "münchen"]
+
+
+def test_settings_are_json_where_they_can_be() -> None:
+    assert settings(["epochs=3", "flip=false", "generator=table8", "student_lr=1e-2"]) == {
+        "epochs": 3,
+        "flip": False,
+        "generator": "table8",
+        "student_lr": 0.01,
+    }
+
+
+def test_merge_lays_only_what_is_there_over_a_document() -> None:
+    document = {"seed": 1, "teacher": {"accuracy": 0.9, "input_size": [3, 32, 32]}}
+    changes = {"seed": None, "teacher": {"accuracy": None, "architecture": "resnet20"}, "config": {}}
+    assert merge(document, changes) == {
+        "seed": 1,
+        "teacher": {"accuracy": 0.9, "input_size": [3, 32, 32], "architecture": "resnet20"},
+    }
+
+
+def test_options_make_a_document_that_the_contract_accepts(tmp_path: Path) -> None:
+    labels = tmp_path / "labels.txt"
+    labels.write_text("cat\ndog\n")
+    document = build_spec(
+        {
+            "labels": labels,
+            "student": "wrn_16_1",
+            "input_size": "3,32,32",
+            "mean": "0.5,0.5,0.5",
+            "std": "0.25,0.25,0.25",
+            "set_": ["epochs=3"],
+            "seed": 7,
+            "max_runtime": 60,
+            "metadata": ["team=vision"],
+            "embeddings": Path("vectors.safetensors"),
+        }
+    )
+    spec = JobSpec.model_validate_json(json.dumps(document))
+    assert spec.labels == ("cat", "dog")
+    assert spec.text_encoder.name == "file"
+    assert (spec.seed, spec.max_runtime_seconds, spec.metadata) == (7, 60, {"team": "vision"})
+    assert spec.resolved_config()[1].epochs == 3
+
+
+def test_options_win_over_the_specification_file(tmp_path: Path) -> None:
+    path = tmp_path / "spec.json"
+    path.write_text('{"labels": ["a", "b"], "student": {"architecture": "wrn_40_1"}, "seed": 3}')
+    document = build_spec({"spec": path, "student": "wrn_16_1"})
+    assert document == {"labels": ["a", "b"], "student": {"architecture": "wrn_16_1"}, "seed": 3}
+
+
+def test_a_specification_that_is_no_object_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "spec.json"
+    path.write_text("[1]")
+    with pytest.raises(RequestError, match="spec_unreadable"):
+        build_spec({"spec": path})

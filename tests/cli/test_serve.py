@@ -1,0 +1,82 @@
+"""The whole service on one machine: what dies comes back, data stay, nothing is left behind."""
+
+import json
+import signal
+import subprocess
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from typer.testing import CliRunner
+
+from cli.client import Client
+from cli.main import app
+from tests.support.serving import Serving, serve_command, serve_environment, start_serving, wait_until
+
+SPEC = {
+    "labels": ["cat", "dog", "bird"],
+    "teacher": {"input_size": [1, 8, 8], "normalization": {"mean": [0.5], "std": [0.5]}},
+    "student": {"architecture": "wrn_10_1"},
+    "text_encoder": {"name": "one_hot"},
+}
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz", timeout=5).is_success
+    except httpx.TransportError:
+        return False
+
+
+def test_a_second_service_on_the_same_data_is_refused(serving: Serving) -> None:
+    second = subprocess.run(
+        serve_command(serving.data_dir), env=serve_environment(), capture_output=True, text=True, check=False
+    )
+    assert second.returncode == 2
+    error = json.loads(second.stdout)["error"]
+    assert error["code"] == "already_running"
+    assert serving.url in error["message"]
+    assert answers(serving.url)
+
+
+@pytest.mark.parametrize("name", ["api", "postgres", "valkey", "distill", "inspect", "upkeep"])
+def test_a_killed_part_is_started_again(serving: Serving, name: str) -> None:
+    killed = serving.children()[name].pid
+    psutil.Process(killed).kill()
+
+    def is_back() -> bool:
+        child = serving.children().get(name)
+        return child is not None and child.pid != killed
+
+    wait_until(is_back, 60, f"{name} is started again")
+    wait_until(lambda: answers(serving.url), 60, "the service is ready again")
+    with Client(serving.url) as client:
+        assert client.jobs() == []
+
+
+def test_jobs_outlive_a_restart_and_nothing_outlives_the_service(tmp_path: Path, teacher: Path) -> None:
+    first = start_serving(tmp_path / "data")
+    assert json.loads((first.data_dir / "service.json").read_text())["url"] == first.url
+    with Client(first.url) as client:
+        job = client.submit(teacher, SPEC, dry_run=True)
+    processes = first.everything()
+    assert first.stop() == 0
+    assert not psutil.wait_procs(processes, timeout=5)[1]
+    assert not (first.data_dir / "service.json").exists()
+
+    second = start_serving(tmp_path / "data")
+    with Client(second.url) as client:
+        assert [found.id for found in client.jobs()] == [job.id]
+    processes = second.everything()
+    second.stop(signal.SIGKILL)  # and so too where it had no time to stop anything
+    assert not psutil.wait_procs(processes, timeout=30)[1]
+
+
+def test_wrong_settings_are_named_before_anything_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NAYER_DRAIN_SECONDS", "soon")
+    result = CliRunner().invoke(app, ["serve", "--port", "0", "--data-dir", str(tmp_path / "data")])
+    assert result.exit_code == 2
+    assert "NAYER_DRAIN_SECONDS" in result.stderr

@@ -1,0 +1,164 @@
+"""From the command line to a student, over a real service."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.numpy import load_file
+from typer.testing import CliRunner, Result
+
+from cli.main import app
+from tests.support.serving import Serving, wait_until
+
+TINY = [
+    "warmup_epochs=1",
+    "warmup_rounds_per_epoch=1",
+    "rounds_per_epoch=1",
+    "generator_steps=1",
+    "flip=false",
+]
+TINY += [
+    "synthesis_batch_size=4",
+    "student_batch_size=4",
+    "student_steps=1",
+    "generator_width=4",
+    "noise_dim=8",
+]
+
+
+def invoke(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def request(
+    teacher: Path, labels: Path, url: str, *, epochs: int = 1, student: str = "wrn_10_1"
+) -> list[str]:
+    """What `submit` and `validate` are given for a job of seconds."""
+    arguments = [str(teacher), "--labels", str(labels), "--student", student, "--url", url]
+    arguments += ["--input-size", "1,8,8", "--mean", "0.5", "--std", "0.5", "--text-encoder", "one_hot"]
+    arguments += ["--preset", "quick"]
+    for setting in (*TINY, f"epochs={epochs}"):
+        arguments += ["--set", setting]
+    return arguments
+
+
+def status_of(serving: Serving, job_id: str) -> str:
+    listed = json.loads(invoke("list", "--json", "--url", serving.url).stdout)["data"]
+    return next(str(job["status"]) for job in listed if job["id"] == job_id)
+
+
+@pytest.fixture(scope="module")
+def done(serving: Serving, teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What `submit --json` printed of a job that succeeded."""
+    folder = tmp_path_factory.mktemp("done")
+    (folder / "labels.json").write_text('["cat", "dog", "bird"]')
+    arguments = request(teacher, folder / "labels.json", serving.url)
+    result = invoke("submit", *arguments, "-o", folder / "out" / "student.safetensors", "--json")
+    assert result.exit_code == 0, result.stderr
+    document: dict[str, Any] = json.loads(result.stdout)
+    return document
+
+
+def test_the_student_is_fetched_and_is_what_the_service_announced(done: dict[str, Any]) -> None:
+    path = Path(done["path"])
+    assert done["job"]["status"] == "succeeded"
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == done["sha256"]
+    assert load_file(path)["fc.weight"].shape == (3, 64)
+    assert [left.name for left in path.parent.iterdir()] == [path.name]  # no half of a download
+
+
+def test_a_finished_job_can_be_watched_and_fetched_again(
+    done: dict[str, Any], serving: Serving, tmp_path: Path
+) -> None:
+    job_id = done["job"]["id"]
+    watched = invoke("watch", job_id, "--json", "--url", serving.url)
+    assert (watched.exit_code, json.loads(watched.stdout)["status"]) == (0, "succeeded")
+    assert "distill" in watched.stderr
+    card = tmp_path / "card.json"
+    assert invoke("download", job_id, "model_card.json", "-o", card, "--url", serving.url).exit_code == 0
+    assert json.loads(card.read_text())
+    missing = invoke("download", job_id, "nothing.bin", "--url", serving.url)
+    assert missing.exit_code == 2
+    assert "student.safetensors" in missing.stderr  # says what there is
+
+
+def test_a_job_that_fails_exits_1_with_its_code_and_hint(
+    serving: Serving, teacher: Path, tmp_path: Path
+) -> None:
+    two = tmp_path / "two.txt"
+    two.write_text("cat\ndog\n")
+    student = tmp_path / "student.safetensors"
+    result = invoke("submit", *request(teacher, two, serving.url), "-o", student, "--json")
+    assert result.exit_code == 1
+    error = json.loads(result.stdout)["job"]["error"]
+    assert error["code"] == "class_count_mismatch"
+    assert error["code"] in result.stderr
+    assert error["hint"].split()[0] in result.stderr
+    assert not student.exists()
+
+
+def test_validate_prints_the_report_and_distils_nothing(
+    serving: Serving, teacher: Path, labels: Path
+) -> None:
+    result = invoke("validate", *request(teacher, labels, serving.url))
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["architecture"] == "wrn_10_1"
+
+
+def test_a_detached_job_runs_until_it_is_cancelled(serving: Serving, teacher: Path, labels: Path) -> None:
+    sent = invoke("submit", *request(teacher, labels, serving.url, epochs=50_000), "--detach", "--json")
+    assert sent.exit_code == 0, sent.stderr
+    job_id = json.loads(sent.stdout)["id"]
+    wait_until(lambda: status_of(serving, job_id) == "running", 120, "the job runs")
+    command = [sys.executable, "-m", "cli.main", "watch", job_id, "--url", serving.url]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=dict(os.environ)) as watching:
+        assert watching.stderr is not None
+        wait_until(lambda: "running" in watching.stderr.readline(), 60, "the watcher sees it")  # type: ignore[union-attr]
+        watching.send_signal(signal.SIGINT)
+        said = watching.stderr.read()
+    assert watching.returncode == 130
+    assert f"nayer cancel {job_id}" in said
+    assert status_of(serving, job_id) == "running"
+    assert invoke("cancel", job_id, "--url", serving.url).exit_code == 0
+    watched = invoke("watch", job_id, "--json", "--url", serving.url)
+    assert (watched.exit_code, json.loads(watched.stdout)["status"]) == (1, "cancelled")
+
+
+def test_the_same_idempotency_key_is_the_same_job(serving: Serving, teacher: Path, labels: Path) -> None:
+    arguments = [*request(teacher, labels, serving.url), "--idempotency-key", "mine", "--detach"]
+    first, second = invoke("submit", *arguments), invoke("submit", *arguments)
+    assert first.stdout == second.stdout
+    assert first.exit_code == second.exit_code == 0
+
+
+def test_an_unknown_student_is_refused_with_the_nearest_name(
+    serving: Serving, teacher: Path, labels: Path
+) -> None:
+    result = invoke("submit", *request(teacher, labels, serving.url, student="wrn_16_l"), "--json")
+    assert result.exit_code == 2
+    assert "wrn_16_1" in json.loads(result.stdout)["error"]["message"]
+    assert "wrn_16_1" in result.stderr
+
+
+def test_an_unknown_job_is_said_to_be_unknown(serving: Serving) -> None:
+    for command in ("watch", "cancel", "download"):
+        result = invoke(command, "no-such-job", "--url", serving.url)
+        assert result.exit_code == 2
+        assert "job_not_found" in result.stderr
+
+
+def test_the_catalog_and_the_version_are_shown(serving: Serving) -> None:
+    names = [
+        entry["name"]
+        for entry in json.loads(invoke("architectures", "--json", "--url", serving.url).stdout)["data"]
+    ]
+    assert "wrn_16_1" in names
+    assert "paper-cifar10" in invoke("presets", "--url", serving.url).stdout
+    version = json.loads(invoke("version", "--json", "--url", serving.url).stdout)
+    assert version["service"]["version"] == version["version"]
