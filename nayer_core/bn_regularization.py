@@ -93,5 +93,5 @@ def channel_statistics(features: Tensor) -> Tensor:
 
 def _remembered(layer: _BatchNorm) -> Tensor:
     assert layer.running_mean is not None  # noqa: S101 - such layers alone are kept by __init__
-    assert layer.running_var is not None  # noqa: S101
+    assert layer.running_var is not None  # noqa: S101 - as above, both or neither
     return torch.stack([layer.running_mean, layer.running_var])

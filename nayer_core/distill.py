@@ -86,6 +86,7 @@ class Distillation:
         seed: int,
         emit: Emit,
     ):
+        self.lte = lte
         self.config = config
         self.augment = augment
         self.arithmetic = arithmetic

@@ -80,7 +80,7 @@ def _on_held_out_synthetic(
     rng = torch.Generator(device).manual_seed(seed + 1)
     synthesizer = Synthesizer(
         teacher,
-        distillation.synthesizer.lte,
+        distillation.lte,
         spec.input_size,
         spec.config,
         distillation.augment,

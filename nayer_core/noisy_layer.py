@@ -13,22 +13,26 @@ from torch import Tensor, nn
 
 
 class NoisyLayer(nn.Module):
-    """ceil(B / K) Linear layers behind one shared BatchNorm.
+    """ceil(B / sweep) Linear layers behind one shared BatchNorm.
 
     Args:
         embedding_dim: size of a label-text embedding (CLIP ViT-B/32: 512).
         noise_dim: r, the size of the output.
-        num_classes: K.
         batch_size: B, images a round makes.
+        sweep: consecutive images that share a Linear: all classes once ("K-to-1").
     """
 
-    def __init__(self, embedding_dim: int, noise_dim: int, num_classes: int, batch_size: int):
+    def __init__(self, embedding_dim: int, noise_dim: int, batch_size: int, sweep: int):
         super().__init__()
-        self.sweep = min(num_classes, batch_size)
+        self.sweep = min(sweep, batch_size)
         self.num_sweeps = math.ceil(batch_size / self.sweep)
         self.batch_norm = nn.BatchNorm1d(embedding_dim)
         self.weight = nn.Parameter(torch.empty(self.num_sweeps, embedding_dim, noise_dim))
         self.bias = nn.Parameter(torch.empty(self.num_sweeps, 1, noise_dim))
+
+    def reset(self, rng: torch.Generator) -> None:  # noqa: ARG002 - for layers that draw more
+        """Begin a new life together with the generator: the BatchNorm forgets what it learned."""
+        self.batch_norm.reset_parameters()
 
     @torch.no_grad()
     def redraw(self, rng: torch.Generator) -> None:
@@ -36,11 +40,19 @@ class NoisyLayer(nn.Module):
         self.weight.normal_(generator=rng)
         self.bias.zero_()
 
+    def lasting_state(self) -> dict[str, Tensor]:
+        """What outlives a round, by name."""
+        return self.batch_norm.state_dict()
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Go back to a `lasting_state`."""
+        self.batch_norm.load_state_dict(state)
+
     def forward(self, embeddings: Tensor) -> Tensor:
         """Turn the embeddings of a batch into the generator's input.
 
         Args:
-            embeddings: (B, embedding_dim); the i-th run of K rows passes the i-th Linear.
+            embeddings: (B, embedding_dim); the i-th run of `sweep` rows passes the i-th Linear.
 
         Returns:
             (B, noise_dim).

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from nayer_core.augmentation import Augmentation
 from nayer_core.bn_regularization import BNRegularization
+from nayer_core.conditioning import build_noisy_layer, generator_codes, noisy_layer_output
 from nayer_core.contract.config import DistillConfig
 from nayer_core.generator import build_generator
 from nayer_core.losses import adversarial_loss, label_cross_entropy
 from nayer_core.memory_bank import to_bytes
-from nayer_core.noisy_layer import NoisyLayer, sweep_labels
+from nayer_core.noisy_layer import sweep_labels
 from nayer_core.precision import Arithmetic
 
 ADAM_BETAS = (0.5, 0.999)  # authors
@@ -59,23 +60,21 @@ class Synthesizer:
         rng: torch.Generator,
     ):
         self.teacher = teacher
-        self.lte = lte
         self.config = config
         self.augment = augment
         self.arithmetic = arithmetic
         self.rng = rng
-        num_classes, embedding_dim = lte.shape
-        self.noisy_layer = NoisyLayer(
-            embedding_dim, config.noise_dim, num_classes, config.synthesis_batch_size
-        ).to(lte.device)
-        generator = build_generator(config.generator, config.noise_dim, config.generator_width, input_size)
+        self.codes = generator_codes(lte, config)
+        self.noisy_layer = build_noisy_layer(self.codes.shape, config).to(lte.device)
+        noise_dim = noisy_layer_output(self.codes.shape, config)
+        generator = build_generator(config.generator, noise_dim, config.generator_width, input_size)
         self.generator = generator.to(lte.device).to(memory_format=torch.channels_last)
         self.bn_regularization = BNRegularization(teacher, config.bn_momentum)
 
     def redraw_generator(self) -> None:
         """Start a new generator and a new BatchNorm before it; the statistics' average lives on."""
         self.generator.redraw(self.rng)
-        self.noisy_layer.batch_norm.reset_parameters()
+        self.noisy_layer.reset(self.rng)
 
     def run_round(
         self,
@@ -92,8 +91,8 @@ class Synthesizer:
         """
         config = self.config
         self.noisy_layer.redraw(self.rng)
-        labels = sweep_labels(self.lte.shape[0], config.synthesis_batch_size, round_index, self.rng)
-        embeddings = self.lte[labels]
+        labels = sweep_labels(self.codes.shape[0], config.synthesis_batch_size, round_index, self.rng)
+        embeddings = self.codes[labels]
         parameters = [*self.generator.parameters(), *self.noisy_layer.parameters()]
         optimizer = torch.optim.Adam(parameters, lr=config.generator_lr, betas=ADAM_BETAS, fused=True)
         scaler = self.arithmetic.scaler()
@@ -115,17 +114,17 @@ class Synthesizer:
     def snapshot(self) -> dict[str, Tensor]:
         """Copy all that the next round depends on; the Linear layers are redrawn in any case."""
         state = {f"generator.{name}": value.clone() for name, value in self.generator.state_dict().items()}
-        for name, value in self.noisy_layer.batch_norm.state_dict().items():
-            state[f"batch_norm.{name}"] = value.clone()
+        for name, value in self.noisy_layer.lasting_state().items():
+            state[f"noisy_layer.{name}"] = value.clone()
         for index, statistics in enumerate(self.bn_regularization.average or []):
             state[f"average.{index}"] = statistics.clone()
         return state | {"rng": self.rng.get_state()}
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Go back to a snapshot."""
-        device = self.lte.device
+        device = self.codes.device
         self.generator.load_state_dict(_part(state, "generator"))
-        self.noisy_layer.batch_norm.load_state_dict(_part(state, "batch_norm"))
+        self.noisy_layer.restore(_part(state, "noisy_layer"))
         average = _part(state, "average")
         self.bn_regularization.average = [
             average[str(index)].to(device) for index in range(len(average))

@@ -13,6 +13,9 @@ Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
 
 GeneratorName = Literal["published", "table8", "table9"]
+GeneratorInput = Literal["lte", "one_hot", "noise", "concat", "sum"]
+NoisyLayerKind = Literal["k_to_1", "one_to_one", "none"]
+NoisyLayerArchitecture = Literal["A1", "A2", "A3", "A4", "A5", "A6", "A7", "A8"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Schedule = Literal["epoch", "step"]
 
@@ -49,6 +52,20 @@ class DistillConfig(BaseModel):
     )
     noise_dim: Annotated[int, Field(ge=2, le=65_536)] = Field(
         1000, description="r: size of the noisy layer's output (section 3.3)."
+    )
+    generator_input: GeneratorInput = Field(
+        "lte", description="What the noisy layer is given: ablations of Tables 4, 15 and 17."
+    )
+    input_noise: Literal["normal", "uniform"] = Field(
+        "normal", description="Distribution of the noise in `noise`, `concat` and `sum` (Table 17)."
+    )
+    input_noise_scale: Weight = Field(1.0, description="beta of the sum lte + beta * noise (Table 4).")
+    noisy_layer: NoisyLayerKind = Field(
+        "k_to_1", description="Images that share a Linear: all classes once, one, or no layer (Table 4)."
+    )
+    noisy_layer_redraw: bool = Field(True, description="Whether every round draws it anew (Table 4, woRI).")
+    noisy_layer_architecture: NoisyLayerArchitecture = Field(
+        "A3", description="BatchNorm and Linear; A1 is without BatchNorm (Table 12)."
     )
     generator_lr: Rate = Field(4e-3, description="Adam, betas 0.5 and 0.999, new each round (A.2).")
     generator_reset_every: Annotated[int, Field(ge=0)] = Field(

@@ -217,6 +217,27 @@ def test_images_of_the_last_steps_are_kept(last_steps: int, kept: int):
     assert len(run.distillation.bank) == 60 * kept
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"generator_input": "one_hot"},
+        {"generator_input": "noise", "noisy_layer": "none"},
+        {"generator_input": "concat", "noisy_layer": "none"},
+        {"noisy_layer": "one_to_one"},
+        {"noisy_layer_redraw": False},
+        {"noisy_layer_architecture": "A8"},
+    ],
+)
+def test_ablations_stop_and_resume_bit_by_bit_too(values: dict[str, object], tmp_path: Path):
+    config = CONFIG.model_copy(update=values)
+    whole, stopped, resumed = Run(config), Run(config), Run(config)
+    whole.distillation.run()
+    stopped.distillation.run(checkpoints=CheckpointFolder(tmp_path), should_stop=_after(7))
+    resumed.distillation.resume(CheckpointFolder(tmp_path))
+    resumed.distillation.run()
+    assert _same(whole.weights(), resumed.weights())
+
+
 def test_fp16_scales_its_losses():
     run = Run(CONFIG.model_copy(update={"precision": "fp16"}))
     assert run.distillation.run()
