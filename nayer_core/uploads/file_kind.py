@@ -4,7 +4,7 @@ from enum import StrEnum
 from typing import BinaryIO
 
 from nayer_core.contract.errors import ErrorCode, TeacherError
-from nayer_core.uploads.refusals import SAVE_HINT, refuse
+from nayer_core.uploads.refusals import SAVE_HINT, SAVE_STATE_DICT, refuse
 
 
 class FileKind(StrEnum):
@@ -97,7 +97,7 @@ def _refusal(head: bytes) -> TeacherError | None:
         return refuse(  # protobuf: field 1 is ir_version, then producer, domain or graph
             ErrorCode.UNSUPPORTED_FORMAT,
             "The teacher file is an ONNX graph.",
-            f"Upload the weights of the PyTorch network it was exported from: {SAVE_HINT}",
+            f"Upload the weights of the PyTorch network it was exported from: {SAVE_STATE_DICT}",
         )
     if head[:1] == b"\x80" and head[1:2] in _PICKLE_PROTOCOLS:
         return refuse(ErrorCode.UNSUPPORTED_FORMAT, "The teacher file is a bare pickle, which may hold code.")

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import BinaryIO
 
 from nayer_core.contract.errors import ErrorCode, TeacherError
-from nayer_core.uploads.refusals import printable, refuse
+from nayer_core.uploads.refusals import SAVE_HINT, printable, refuse
 
 MAX_OPCODES = 2_000_000  # a state dict of 20,000 tensors has 700,000
 
@@ -59,7 +59,11 @@ def require_tensors_only(file: BinaryIO) -> None:
             if opcode.name in _IMPORTS:
                 imports.add(str(argument).replace(" ", "."))
             elif opcode.name in _IMPORTS_FROM_STACK:
-                imports.add("a name made while loading")
+                raise refuse(
+                    ErrorCode.UNSAFE_CHECKPOINT,
+                    "The teacher file is pickled with a protocol above 3, which makes names while it loads.",
+                    f"{SAVE_HINT} - without pickle_protocol.",
+                )
     except TeacherError:
         raise
     except Exception as error:

@@ -45,7 +45,8 @@ def read_evaluation(file: BinaryIO, input_size: tuple[int, int, int], num_classe
     size = os.fstat(file.fileno()).st_size
     rules = zip_archive.ArchiveRules(deflated=True, max_bytes=MAX_EVALUATION_BYTES)
     try:
-        archive = zip_archive.open_sound(file, size, rules)
+        archive = zip_archive.open_archive(file, size)
+        zip_archive.check_structure(archive, file, rules)
         missing = [name for name in _MEMBERS if name not in archive.namelist()]
         if missing:
             raise bad_evaluation(f"has no array named {missing[0].removesuffix('.npy')}")

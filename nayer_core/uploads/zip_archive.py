@@ -46,16 +46,15 @@ class ArchiveRules:
     max_bytes: int
 
 
-def open_sound(file: BinaryIO, size: int, rules: ArchiveRules) -> zipfile.ZipFile:
-    """Open an archive after checking all of its structure; contents are left to `check_sums`.
+def open_archive(file: BinaryIO, size: int) -> zipfile.ZipFile:
+    """Open an archive by its directory alone: nothing but its names may be used yet.
 
     Args:
         file: open for reading.
         size: of the file, in bytes.
-        rules: what it may do.
 
     Raises:
-        BadArchiveError: it is cut short, has strange members, or bytes with two meanings.
+        BadArchiveError: it is cut short, or its directory cannot be read.
     """
     file.seek(max(0, size - _END_OF_ARCHIVE.size))
     end = file.read(_END_OF_ARCHIVE.size)
@@ -65,9 +64,17 @@ def open_sound(file: BinaryIO, size: int, rules: ArchiveRules) -> zipfile.ZipFil
     if count != _COUNT_IS_ELSEWHERE and not 1 <= count <= MAX_MEMBERS:
         raise BadArchiveError(f"must have 1 to {MAX_MEMBERS} members")
     try:
-        archive = zipfile.ZipFile(file)
+        return zipfile.ZipFile(file)
     except (zipfile.BadZipFile, ValueError, struct.error, NotImplementedError, OSError) as error:
         raise BadArchiveError("has a directory that cannot be read") from error
+
+
+def check_structure(archive: zipfile.ZipFile, file: BinaryIO, rules: ArchiveRules) -> None:
+    """Check that every byte of `file` has one meaning; contents are left to `check_sums`.
+
+    Raises:
+        BadArchiveError: it has strange members, or bytes with two meanings or none.
+    """
     members = archive.infolist()
     if len(members) > MAX_MEMBERS or len({member.filename for member in members}) != len(members):
         raise BadArchiveError(f"has two members of one name, or more than {MAX_MEMBERS}")
@@ -76,7 +83,6 @@ def open_sound(file: BinaryIO, size: int, rules: ArchiveRules) -> zipfile.ZipFil
     if sum(member.file_size for member in members) > rules.max_bytes:
         raise BadArchiveError(f"unpacks to more than {rules.max_bytes} bytes")
     _check_layout(file, members, archive.start_dir)
-    return archive
 
 
 def check_sums(archive: zipfile.ZipFile) -> None:

@@ -84,6 +84,10 @@ CASES: dict[str, tuple[Callable[[], bytes], Code]] = {
         lambda: archive([("a/b.safetensors", save_safetensors({"a": torch.ones(1)}))]),
         Code.NOT_A_CHECKPOINT,
     ),
+    "two roots": (
+        lambda: archive([("evil/data.pkl", pickled(EVIL)), *members(pickled({"a": tensor()}))]),
+        Code.NOT_A_CHECKPOINT,
+    ),
     "zip without members": (lambda: end_of_archive(0, 0, 0), Code.NOT_A_CHECKPOINT),
     "zip magic only": (lambda: b"PK\x03\x04", Code.TRUNCATED_FILE),
     "half a zip": (lambda: good()[: len(good()) // 2], Code.TRUNCATED_FILE),

@@ -201,7 +201,7 @@ def torchscript() -> bytes:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as made:
         made.writestr("net/data.pkl", b"\x80\x02c__torch__\nNet\n)\x81.")
-        made.writestr("net/code/__torch__.py", b"class Net(Module): pass")
+        made.writestr("net/code/__torch__.py", b"class Net(Module): pass", zipfile.ZIP_DEFLATED)
         made.writestr("net/constants.pkl", b"\x80\x02).")
         made.writestr("net/version", b"3\n")
     return out.getvalue()
