@@ -33,7 +33,11 @@ from nayer_core.networks.registry import InputSize
 
 _FILE = "fingerprints.json.gz"
 _CLASSES = 1000
-_LARGEST_COMPARED = 40_000_000  # parameters; above it equality stays unknown, hence ambiguous
+
+# Parameters above which equality stays unknown, hence ambiguous: comparing takes real weights.
+_LARGEST_COMPARED = 40_000_000
+_LARGEST_TWIN = 100_000_000  # where both libraries have the network
+
 _COMPARED_SIZES: tuple[InputSize, ...] = ((3, 96, 96), (3, 224, 224))  # the first that all can take
 _ODD_SIDE = 83  # pixels; shows paddings that agree on even sides only
 _TOLERANCE = 1e-6  # of the largest logit: rounding passes, another epsilon in a normalisation does not
@@ -121,7 +125,7 @@ def make_index(names: Iterable[str]) -> dict[str, object]:
         "versions": {name: str(library.__version__) for name, library in libraries.items()},
         "networks": parameters,
         "names": {key: [*keys[key], *(position[name] for name in group)] for key, group in groups.items()},
-        "equal": [[position[name] for name in same] for same in equal],
+        "equal": sorted([position[name] for name in same] for same in equal),
     }
 
 
@@ -144,7 +148,9 @@ def equal_networks(group: list[str], parameters: Mapping[str, int]) -> list[list
     Returns:
         Lists of at least two names each.
     """
-    compared = [name for name in group if parameters[name] <= _LARGEST_COMPARED]
+    twins = len({name.partition("/")[0] for name in group}) > 1
+    largest = _LARGEST_TWIN if twins else _LARGEST_COMPARED
+    compared = [name for name in group if parameters[name] <= largest]
     if len(compared) < 2:
         return []
     sizes = (size for size in _COMPARED_SIZES if all(_fits(name, size) for name in compared))

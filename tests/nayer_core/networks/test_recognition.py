@@ -39,7 +39,7 @@ def test_every_own_network_is_recognised(name: str, size: tuple[int, int, int]):
     ("name", "size"),
     [
         ("torchvision/resnet34", (1, 28, 28)),
-        ("torchvision/resnext50_32x4d", (3, 64, 64)),
+        ("torchvision/wide_resnet50_2", (3, 64, 64)),
         ("torchvision/vit_b_16", (3, 64, 64)),
         ("torchvision/regnet_y_400mf", (3, 32, 32)),
         ("torchvision/inception_v3", (3, 96, 96)),
