@@ -1,4 +1,4 @@
-"""What the API does with jobs: submit, look, cancel, delete."""
+"""What the API does with jobs: submit, look, pause, cancel, delete."""
 
 import time
 import uuid
@@ -11,6 +11,8 @@ from jobs.errors import (
     ArtifactNotFound,
     ArtifactNotReady,
     IdempotencyConflict,
+    JobNotPausable,
+    JobNotPaused,
     JobNotTerminal,
     ServiceUnavailable,
 )
@@ -97,6 +99,51 @@ class ClientSide:
                     told = {"status": row.status, "attempt": row.attempt, "cancel_requested": True}
                     journal.append(session, row, "status", told)
             return repository.written(session, row)
+
+    def pause(self, job_id: str) -> Job:
+        """Ask a job to rest, with its state kept in a checkpoint; idempotent.
+
+        A queued job is `paused` when this returns; of a running one its worker is told at its next
+        heartbeat, and upkeep pauses it if that worker is gone.
+
+        Raises:
+            JobNotPausable: it is being validated or cancelled, or it has ended.
+        """
+        with self.database.transaction() as session:
+            row = repository.lock_job(session, job_id)
+            if row.status == JobStatus.QUEUED:
+                lifecycle.rest(session, row)
+            elif row.status == JobStatus.RUNNING and not row.cancel_requested:
+                if not row.pause_requested:
+                    row.pause_requested = True
+                    told = {"status": row.status, "attempt": row.attempt, "pause_requested": True}
+                    journal.append(session, row, "status", told)
+            elif row.status != JobStatus.PAUSED:
+                state = "being cancelled" if row.cancel_requested else row.status
+                hint = "Only a job that is queued or running can be paused."
+                raise JobNotPausable(f"Job {job_id} is {state}.", hint)
+            return repository.written(session, row)
+
+    def resume(self, job_id: str) -> Job:
+        """Let a paused job wait for a worker again; idempotent. A pause still under way is taken back.
+
+        Raises:
+            JobNotPaused: it is being validated, or it has ended.
+        """
+        with self.database.transaction() as session:
+            row = repository.lock_job(session, job_id)
+            if row.status == JobStatus.PAUSED:
+                row.rung_at = repository.now(session)
+                lifecycle.move(session, row, JobStatus.QUEUED)
+            elif row.pause_requested:
+                row.pause_requested = False
+                told = {"status": row.status, "attempt": row.attempt, "pause_requested": False}
+                journal.append(session, row, "status", told)
+            elif row.status not in (JobStatus.QUEUED, JobStatus.RUNNING):
+                raise JobNotPaused(f"Job {job_id} is {row.status}.", "Only a paused job can be resumed.")
+            job = repository.written(session, row)
+        ring_after_commit(self.database, self.doorbell, job)
+        return job
 
     def delete(self, job_id: str) -> list[str]:
         """Remove a finished job: its row, events, metrics and artifacts.

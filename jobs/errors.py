@@ -3,6 +3,8 @@
 JobsError
   JobNotFound          there is no such job
   JobNotTerminal       the job must have come to its end first
+  JobNotPausable       only a job that waits for distillation, or runs, can be paused
+  JobNotPaused         only a paused job can be resumed
   IdempotencyConflict  the key was used for another request
   ArtifactNotFound     no artifact has this name
   ArtifactNotReady     the artifact may still come
@@ -42,6 +44,18 @@ class JobNotTerminal(JobsError):
     """The job must have come to its end before this can be done to it."""
 
     code = "job_not_terminal"
+
+
+class JobNotPausable(JobsError):
+    """Only a job that waits for distillation, or runs, can be paused."""
+
+    code = "job_not_pausable"
+
+
+class JobNotPaused(JobsError):
+    """Only a paused job can be resumed."""
+
+    code = "job_not_paused"
 
 
 class IdempotencyConflict(JobsError):

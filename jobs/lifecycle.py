@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from jobs import journal
+from jobs import checkpoints, journal
 from jobs.database import Session
 from jobs.records import Artifact, StoredFile
 from jobs.states import JobStatus
@@ -92,6 +92,8 @@ def finish(
     close_phase(job, now)
     drop_lease(job, now)
     let_files_go(job, ("upload", "input"))
+    checkpoints.let_go(session, job.id)
+    job.pause_requested = False
     job.finished_at = now
     if error is not None:
         job.error = dict(error)
@@ -102,7 +104,7 @@ def finish(
 def hand_back(
     session: Session, job: JobTable, now: datetime, reason: str, *, counts_attempt: bool, max_attempts: int
 ) -> None:
-    """Let another worker have the job, or end it where that is no use.
+    """Let another worker have the job, or end it where that is no use, or let it rest where that is wanted.
 
     Args:
         reason: how it came to this, as in "the process was killed by signal 9".
@@ -118,6 +120,15 @@ def hand_back(
         close_phase(job, now)
         drop_lease(job, now)
         job.attempt += counts_attempt
+        if job.pause_requested:
+            rest(session, job, reason=reason)
+            return
         job.rung_at = now
         waiting = JobStatus.QUEUED if job.status == JobStatus.RUNNING else JobStatus(job.status)
         move(session, job, waiting, reason=reason)
+
+
+def rest(session: Session, job: JobTable, **more: object) -> None:
+    """Pause a job that no worker holds; its inputs and checkpoints are kept."""
+    job.pause_requested = False
+    move(session, job, JobStatus.PAUSED, **more)

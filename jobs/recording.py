@@ -8,7 +8,6 @@ from jobs import journal, lifecycle
 from jobs.database import Session
 from jobs.tables import JobTable
 from nayer_core.contract.events import (
-    CheckpointEvent,
     Event,
     MetricsEvent,
     PhaseEvent,
@@ -56,8 +55,7 @@ def _write(session: Session, job: JobTable, number: int, event: Event, now: date
             journal.append(session, job, "metrics", told, number)
         case WarningEvent():
             journal.append(session, job, "warning", {"code": event.code, "message": event.message}, number)
-        case CheckpointEvent():
-            journal.append(session, job, "checkpoint", {"epoch": event.epoch, "step": event.step}, number)
         case _:
-            # The last line of a command is told by what the supervisor does about it.
+            # A checkpoint is told when it is safe in the store; the last line of a command by what the
+            # supervisor does about it.
             return

@@ -116,6 +116,7 @@ class Job:
     lease_until: datetime | None
     attempt: int
     cancel_requested: bool
+    pause_requested: bool
     version: int
     max_runtime_seconds: int | None
     created_at: datetime
@@ -135,12 +136,14 @@ class JobEvent:
     """One entry of a job's ordered log; `seq` counts from 1 without gaps.
 
     `data` by `type`:
-        status      {"status", "attempt"} and, where they say more, "cancel_requested", "reason"
+        status      {"status", "attempt"} and, where they say more, "cancel_requested",
+                    "pause_requested", "reason"
         phase       {"phase"}
         progress    {"phase", "epoch", "epochs", "fraction", "eta_seconds"}
         metrics     {"epoch", "step", "values"}
         warning     {"code", "message"}
-        checkpoint  {"epoch", "step"}
+        checkpoint  {"epoch", "step"} of a state that is safe in the store; with "resumed": true where
+                    a worker goes on from one
         artifact    {"name", "bytes", "sha256", "media_type"}
         error       {"code", "message", "hint", "retryable"}
     """
@@ -150,6 +153,22 @@ class JobEvent:
     type: EventType
     data: dict[str, Any]
     created_at: datetime
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A state of a run that lies in the store, whole.
+
+    Args:
+        fence: of the claim under which it was saved.
+        step: generator and student updates together; `epoch` counts from 1, warm-up included.
+        files: by the name the core program gave them.
+    """
+
+    fence: int
+    epoch: int
+    step: int
+    files: Mapping[str, StoredFile]
 
 
 @dataclass(frozen=True)
@@ -179,12 +198,14 @@ class Control:
     Args:
         lost: the claim is no longer held; kill the child and write nothing more.
         cancel_requested: the client wants the job to end.
+        pause_requested: the client wants the job to rest, with its state kept.
         remaining_seconds: what is left of `max_runtime_seconds`, not above zero when it is used up;
             None without a limit.
     """
 
     lost: bool
     cancel_requested: bool
+    pause_requested: bool
     remaining_seconds: float | None
 
 

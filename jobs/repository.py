@@ -25,7 +25,7 @@ from sqlalchemy.orm import Session, selectinload
 from jobs.errors import JobNotFound, LeaseLost
 from jobs.records import Claim, Control, Job, StoredFile
 from jobs.states import ACTIVE, HELD_IN, WAITING_IN, JobStatus, QueueName
-from jobs.tables import EmbeddingTable, FileTable, JobTable
+from jobs.tables import CheckpointFileTable, EmbeddingTable, FileTable, JobTable
 
 T = TypeVar("T")
 
@@ -156,13 +156,17 @@ def renew_lease(session: Session, claim: Claim, lease: timedelta) -> Control:
         update(JobTable)
         .where(*_held(claim))
         .values(lease_until=func.now() + lease)
-        .returning(JobTable.cancel_requested, (JobTable.max_runtime_seconds - used).label("remaining"))
+        .returning(
+            JobTable.cancel_requested,
+            JobTable.pause_requested,
+            (JobTable.max_runtime_seconds - used).label("remaining"),
+        )
         .execution_options(synchronize_session=False)
     ).one_or_none()
     if renewed is None:
-        return Control(lost=True, cancel_requested=False, remaining_seconds=None)
+        return Control(lost=True, cancel_requested=False, pause_requested=False, remaining_seconds=None)
     remaining = None if renewed.remaining is None else float(renewed.remaining)
-    return Control(lost=False, cancel_requested=renewed.cancel_requested, remaining_seconds=remaining)
+    return Control(False, renewed.cancel_requested, renewed.pause_requested, remaining)
 
 
 def lock_expired(session: Session, limit: int) -> Sequence[JobTable]:
@@ -227,12 +231,14 @@ def queue_position(session: Session, job: JobTable) -> int | None:
 
 def kept_keys(session: Session, among: Sequence[str] | None = None) -> set[str]:
     """Read which keys of the store some row still names; of all keys, or of those given."""
-    files = select(FileTable.key).where(FileTable.kept)
-    embeddings = select(EmbeddingTable.key)
+    named = [
+        select(FileTable.key).where(FileTable.kept),
+        select(EmbeddingTable.key),
+        select(CheckpointFileTable.key),
+    ]
     if among is not None:
-        files = files.where(FileTable.key.in_(among))
-        embeddings = embeddings.where(EmbeddingTable.key.in_(among))
-    return set(session.scalars(union_all(files, embeddings)))
+        named = [keys.where(keys.selected_columns[0].in_(among)) for keys in named]
+    return set(session.scalars(union_all(*named)))
 
 
 def find_embedding(session: Session, cache_key: str) -> StoredFile | None:

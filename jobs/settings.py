@@ -60,6 +60,9 @@ class Settings(BaseSettings):
     allow_hub: bool = Field(False, description="Whether `embed` may fetch encoder weights from the hub.")
     clip_weights: Path | None = Field(None, description="A local open_clip ViT-B/32 checkpoint.")
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    checkpoint_seconds: Seconds = Field(
+        60, description="Time between two checkpoints of a run: the most work that a lost worker costs."
+    )
 
     @field_validator("database_url")
     @classmethod

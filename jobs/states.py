@@ -1,12 +1,14 @@
 """The states of a job and the steps between them.
 
     validating ──▶ queued ──▶ running ──▶ succeeded | failed | cancelled
-        │            ▲  │      │  ▲ drain, lost worker
-        │            │  │      ▼  │
-        │            └──┼──  paused
-        └───────────────┴──▶ succeeded (dry run) | failed | cancelled
+        │          │ ▲ ▲        │ │
+        │          │ │ └────────┘ │ drain, lost worker
+        │          ▼ │            │
+        │         paused ◀────────┘ asked to pause
+        │            │
+        └────────────┴──▶ succeeded (dry run) | failed | cancelled, as every waiting job may
 
-The same table stands in the database as a trigger (`migrations/versions/0001`); a test holds the two equal.
+The same table stands in the database as a trigger (`migrations/versions`); a test holds the two equal.
 """
 
 from collections.abc import Mapping
@@ -47,7 +49,9 @@ ACTIVE = frozenset({JobStatus.VALIDATING, JobStatus.RUNNING})
 TRANSITIONS: Mapping[JobStatus, frozenset[JobStatus]] = MappingProxyType(
     {
         JobStatus.VALIDATING: frozenset({JobStatus.QUEUED}) | TERMINAL,
-        JobStatus.QUEUED: frozenset({JobStatus.RUNNING, JobStatus.FAILED, JobStatus.CANCELLED}),
+        JobStatus.QUEUED: frozenset(
+            {JobStatus.RUNNING, JobStatus.PAUSED, JobStatus.FAILED, JobStatus.CANCELLED}
+        ),
         JobStatus.RUNNING: frozenset({JobStatus.QUEUED, JobStatus.PAUSED}) | TERMINAL,
         JobStatus.PAUSED: frozenset({JobStatus.QUEUED, JobStatus.FAILED, JobStatus.CANCELLED}),
         JobStatus.SUCCEEDED: frozenset(),

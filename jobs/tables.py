@@ -25,7 +25,7 @@ from jobs.records import Artifact, EventType, Job, JobEvent, StoredFile
 from jobs.states import JobStatus
 
 # The newest version of migrations/versions that this code was written for; a test holds them equal.
-SCHEMA_VERSION = "0001"
+SCHEMA_VERSION = "0002"
 
 # Plain JSON, not JSONB: a label may hold any character, and JSONB refuses U+0000.
 Document = dict[str, Any]
@@ -55,6 +55,7 @@ class Table(DeclarativeBase):
         Document: JSON,
         list[Document]: JSON,
         dict[str, float]: JSON,
+        dict[str, str]: JSON,
     }
 
 
@@ -86,6 +87,7 @@ class JobTable(Table):
     max_runtime_seconds: Mapped[int | None] = mapped_column(Integer)
     attempt: Mapped[int] = mapped_column(Integer, server_default=text("1"))
     cancel_requested: Mapped[bool] = mapped_column(server_default=text("false"))
+    pause_requested: Mapped[bool] = mapped_column(server_default=text("false"))
     rung_at: Mapped[datetime | None]
 
     idempotency_key: Mapped[str | None] = mapped_column(unique=True)
@@ -134,6 +136,7 @@ class JobTable(Table):
             lease_until=self.lease_until,
             attempt=self.attempt,
             cancel_requested=self.cancel_requested,
+            pause_requested=self.pause_requested,
             version=self.version,
             max_runtime_seconds=self.max_runtime_seconds,
             created_at=self.created_at,
@@ -214,6 +217,33 @@ class FileTable(Table):
         return Artifact(
             self.name, self.key, self.sha256, self.bytes, media_type, self.job_id, self.created_at
         )
+
+
+class CheckpointTable(Table):
+    """A saved state of a run, from which a later claim goes on.
+
+    One claim has one state at one step, so the key also names the write that may come twice.
+    """
+
+    __tablename__ = "checkpoint"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"), primary_key=True)
+    fence: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    step: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    epoch: Mapped[int] = mapped_column(Integer)
+    files: Mapped[dict[str, str]]  # name -> sha256
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class CheckpointFileTable(Table):
+    """A body that checkpoints of a job share: what does not change between two is stored once."""
+
+    __tablename__ = "checkpoint_file"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"), primary_key=True)
+    sha256: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(index=True)
+    bytes: Mapped[int] = mapped_column(BigInteger)
 
 
 class EmbeddingTable(Table):

@@ -4,17 +4,19 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
-from jobs import lifecycle, repository
+from jobs import checkpoints, journal, lifecycle, repository
 from jobs.database import Database, Session
 from jobs.queue import Doorbell
 from jobs.recording import write_lines
-from jobs.records import Artifact, Claim, Control, Job, StoredFile
+from jobs.records import Artifact, Checkpoint, Claim, Control, Job, StoredFile
 from jobs.ringing import ring_after_commit
 from jobs.settings import Settings
 from jobs.states import HELD_IN, JobStatus, QueueName
 from jobs.tables import JobTable
 from nayer_core.contract.errors import ErrorCode
 from nayer_core.contract.events import Event
+
+RESUMED_LINE = 0  # what children print is counted from 1
 
 
 class WorkerSide:
@@ -121,6 +123,35 @@ class WorkerSide:
             row = repository.lock_claimed(session, claim)
             return {file.name: file.as_stored() for file in row.files if file.kind == "input"}
 
+    def checkpointed(self, claim: Claim, checkpoint: Checkpoint) -> None:
+        """Make a state of the run current: what the next claim goes on from.
+
+        The newest three are kept and the rest is let go. A state of this claim's that is there already,
+        at the same step, makes the call harmless.
+
+        Args:
+            claim: the job's, of queue "distill".
+            checkpoint: its files lie in the store.
+        """
+        with self.database.transaction() as session:
+            row = repository.lock_claimed(session, claim)
+            if checkpoints.add(session, row, checkpoint):
+                journal.append(session, row, "checkpoint", checkpoints.told(checkpoint))
+
+    def checkpoints(self, claim: Claim) -> list[Checkpoint]:
+        """Read the states of the run that a worker may go on from, newest first."""
+        with self.database.transaction() as session:
+            row = repository.lock_claimed(session, claim)
+            return checkpoints.read(session, row.id)
+
+    def resumed(self, claim: Claim, checkpoint: Checkpoint) -> None:
+        """Tell in the job's log that this claim goes on from a checkpoint; told once a claim."""
+        with self.database.transaction() as session:
+            row = repository.lock_claimed(session, claim)
+            if not journal.lines_written(session, row, [RESUMED_LINE]):
+                told = {**checkpoints.told(checkpoint), "resumed": True}
+                journal.append(session, row, "checkpoint", told, RESUMED_LINE)
+
     def succeed(self, claim: Claim, artifacts: Sequence[Artifact], metrics: Mapping[str, float]) -> Job:
         """End the job as `succeeded`, with its artifacts and last metrics, in one transaction."""
 
@@ -163,7 +194,7 @@ class WorkerSide:
     def release(self, claim: Claim, counts_attempt: bool, reason: str) -> Job:
         """Give the job back: `running` becomes `queued`, `validating` stays, and its queue is rung.
 
-        A job whose end was asked for is `cancelled` instead.
+        A job whose end was asked for is `cancelled` instead, one that shall rest is `paused`.
 
         Args:
             claim: the job's.
@@ -179,7 +210,8 @@ class WorkerSide:
             )
 
         waiting = JobStatus.QUEUED if claim.queue == "distill" else JobStatus.VALIDATING
-        return self._settle(claim, [waiting, JobStatus.CANCELLED, JobStatus.FAILED], change)
+        outcomes = [waiting, JobStatus.PAUSED, JobStatus.CANCELLED, JobStatus.FAILED]
+        return self._settle(claim, outcomes, change)
 
     def find_embedding(self, key: str) -> StoredFile | None:
         """Look up label-text embeddings by their cache key (sha256 over weights, prompt and labels)."""

@@ -161,8 +161,7 @@ def test_what_a_child_prints_is_told(service: JobService) -> None:
         "metrics",
         "metrics",
         "warning",
-        "checkpoint",
-    ]
+    ], "a checkpoint is told when it is safe in the store"
     assert events[3].data == {"epoch": 3, "step": 100, "values": {"student_loss": 2.0, "bad": None}}
     points = service.metrics(job.id)["student_loss"]
     assert [(point.step, point.epoch, point.value) for point in points] == [(100, 3, 2.0), (200, 3, 1.0)]

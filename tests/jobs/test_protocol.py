@@ -22,12 +22,12 @@ from hypothesis.stateful import (
 )
 
 from jobs import upkeep
-from jobs.errors import LeaseLost
+from jobs.errors import JobNotPausable, JobNotPaused, LeaseLost
 from jobs.records import Claim
 from jobs.service import JobService
 from jobs.states import ACTIVE, JobStatus
 from nayer_core.contract.events import WarningEvent
-from tests.support.jobs import an_artifact, submitted
+from tests.support.jobs import a_checkpoint, an_artifact, submitted
 
 # A walk takes about half a second; NAYER_TEST_WALKS=1000 for a long look.
 EXAMPLES = int(os.environ.get("NAYER_TEST_WALKS", "8"))
@@ -42,6 +42,7 @@ class Model:
     held: bool = False
     attempt: int = 1
     cancel_requested: bool = False
+    pause_requested: bool = False
     ended_as: Any = None
     versions: list[int] = field(default_factory=list)
 
@@ -78,23 +79,23 @@ class Protocol(RuleBasedStateMachine):
             self.claims.append(claim)
 
     @precondition(lambda self: self.claims)
-    @rule(data=st.data(), write=st.sampled_from(["record", "artifact", "heartbeat"]))
+    @rule(data=st.data(), write=st.sampled_from(["record", "artifact", "checkpoint", "heartbeat"]))
     def write(self, data: Any, write: str) -> None:
         claim = data.draw(st.sampled_from(self.claims))
         self.line += 1
         if write == "heartbeat":
             control = self.service.heartbeat(claim)
             assert control.lost == (not self.good(claim))
-            assert control.lost or control.cancel_requested == self.models[claim.job.id].cancel_requested
+            model = self.models[claim.job.id]
+            wishes = (control.cancel_requested, control.pause_requested)
+            assert control.lost or wishes == (model.cancel_requested, model.pause_requested)
             return
-        self.allowed_if_good(
-            claim,
-            lambda: (
-                self.service.record(claim, [(self.line, WarningEvent(code="w", message="m"))])
-                if write == "record"
-                else self.service.add_artifact(claim, an_artifact("samples.png"))
-            ),
-        )
+        calls = {
+            "record": lambda: self.service.record(claim, [(self.line, WarningEvent(code="w", message="m"))]),
+            "artifact": lambda: self.service.add_artifact(claim, an_artifact("samples.png")),
+            "checkpoint": lambda: self.service.checkpointed(claim, a_checkpoint(step=self.line)),
+        }
+        self.allowed_if_good(claim, calls[write])
 
     @precondition(lambda self: self.claims)
     @rule(data=st.data(), end=st.sampled_from(["succeed", "fail", "cancelled"]))
@@ -133,6 +134,34 @@ class Protocol(RuleBasedStateMachine):
             model.cancel_requested = True
         elif not model.status.is_terminal:
             self.set_end(model, JobStatus.CANCELLED)
+
+    @precondition(lambda self: self.models)
+    @rule(data=st.data())
+    def pause(self, data: Any) -> None:
+        job_id = data.draw(st.sampled_from(sorted(self.models)))
+        model = self.models[job_id]
+        if model.status in (JobStatus.QUEUED, JobStatus.PAUSED):
+            self.service.pause(job_id)
+            model.status = JobStatus.PAUSED
+        elif model.status == JobStatus.RUNNING and not model.cancel_requested:
+            self.service.pause(job_id)
+            model.pause_requested = True
+        else:
+            with pytest.raises(JobNotPausable):
+                self.service.pause(job_id)
+
+    @precondition(lambda self: self.models)
+    @rule(data=st.data())
+    def resume(self, data: Any) -> None:
+        job_id = data.draw(st.sampled_from(sorted(self.models)))
+        model = self.models[job_id]
+        if model.status in (JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.PAUSED):
+            self.service.resume(job_id)
+            model.pause_requested = False
+            model.status = JobStatus.QUEUED if model.status == JobStatus.PAUSED else model.status
+        else:
+            with pytest.raises(JobNotPaused):
+                self.service.resume(job_id)
 
     @rule()
     def workers_vanish(self) -> None:
@@ -182,10 +211,12 @@ class Protocol(RuleBasedStateMachine):
             self.set_end(model, JobStatus.FAILED)
         else:
             model.attempt += crashed
-            model.status = JobStatus.QUEUED if model.status == JobStatus.RUNNING else model.status
+            if model.status == JobStatus.RUNNING:
+                model.status = JobStatus.PAUSED if model.pause_requested else JobStatus.QUEUED
+            model.pause_requested = False
 
     def set_end(self, model: Model, status: JobStatus) -> None:
-        model.status, model.held = status, False
+        model.status, model.held, model.pause_requested = status, False, False
 
 
 @pytest.mark.usefixtures("empty")

@@ -4,7 +4,7 @@ import hashlib
 import uuid
 from typing import Any
 
-from jobs.records import Artifact, Claim, Job, NewJob, StoredFile
+from jobs.records import Artifact, Checkpoint, Claim, Job, NewJob, StoredFile
 from jobs.service import JobService
 from nayer_core.contract.spec import JobSpec
 
@@ -29,6 +29,11 @@ def a_file(key: str | None = None, filename: str | None = None) -> StoredFile:
 
 def an_artifact(name: str = "student.safetensors") -> Artifact:
     return Artifact.of(name, a_file(f"artifacts/{uuid.uuid4().hex}"))
+
+
+def a_checkpoint(step: int = 100, epoch: int = 1, **files: StoredFile) -> Checkpoint:
+    """A saved state; by default it has a file of its own. `fence` is filled in by the service."""
+    return Checkpoint(0, epoch, step, files or {f"state-{step}": a_file(f"checkpoints/{uuid.uuid4().hex}")})
 
 
 def a_request(**changes: Any) -> NewJob:
