@@ -72,6 +72,7 @@ def stack(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) 
             "NAYER_DATA_DIR": str(folder),
             "NAYER_SCRATCH_DIR": str(folder / "scratch"),
             "NAYER_DEVICE": "cpu",
+            "OMP_NUM_THREADS": "1",  # several processes at once on few cores
             "NAYER_UPKEEP_SECONDS": "1",
         }
         with socket.socket() as probe:

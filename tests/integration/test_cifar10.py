@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load
@@ -17,8 +18,14 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.mark.parametrize("name", ["cifar10_resnet20.pt", "cifar10_resnet20_legacy.th"])
-def test_a_published_teacher_is_recognised_and_distilled(stack: Stack, name: str) -> None:
+def test_a_published_teacher_is_recognised_and_distilled(stack: Stack) -> None:
+    names = ("cifar10_resnet20.pt", "cifar10_resnet20_legacy.th")  # the same weights, two layouts
+    reports = [check(stack, job_id) for job_id in [submit(stack, name) for name in names]]
+    assert [report["format"] for report in reports] == ["torch_zip", "torch_legacy"]
+    assert reports[0]["parameters"] == reports[1]["parameters"]
+
+
+def submit(stack: Stack, name: str) -> str:
     spec = {
         "labels": (DATA / "cifar10_label.txt").read_text().split(),
         "teacher": {
@@ -35,12 +42,16 @@ def test_a_published_teacher_is_recognised_and_distilled(stack: Stack, name: str
             "generator_width": 16,
         },
     }
-    job_id = stack.submit(
+    job = stack.submit(
         spec,
         teacher=(DATA / name).read_bytes(),
         evaluation=(DATA / "cifar10_eval.npz").read_bytes(),
         embeddings=(DATA / "cifar10_clip_vit_b32_lte.safetensors").read_bytes(),
-    )["id"]
+    )
+    return str(job["id"])
+
+
+def check(stack: Stack, job_id: str) -> dict[str, Any]:
     job = stack.follow(job_id)
     assert job["status"] == "succeeded", (job["error"], stack.log.read_text()[-4000:])
     assert job["resolved"]["teacher_architecture"] == "resnet20"
@@ -51,3 +62,4 @@ def test_a_published_teacher_is_recognised_and_distilled(stack: Stack, name: str
     network.load_state_dict(load(student.content))
     card = json.loads(stack.http.get(f"/jobs/{job_id}/artifacts/model_card.json").content)
     assert card
+    return dict(job["teacher"])

