@@ -17,7 +17,7 @@ Send a trained network and its class names; get a smaller network back. No data 
 * A failed job is not an HTTP error: it has the status `failed` and an `error` of its own.
 """
 TAGS = [
-    {"name": "jobs", "description": "Submit, look, list, cancel, delete."},
+    {"name": "jobs", "description": "Submit, look, list, pause, resume, cancel, delete."},
     {"name": "events", "description": "What happened, as pages or live; series of numbers."},
     {"name": "artifacts", "description": "The student and what was made beside it."},
     {"name": "catalog", "description": "What may be asked, with every default."},

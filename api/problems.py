@@ -61,6 +61,10 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         ),
         "upload_stalled": Kind(408, "The body stopped coming", "Send the request again; nothing was kept."),
         "job_not_terminal": Kind(409, "The job has not ended", "Cancel it first, or wait until is_terminal."),
+        "job_not_pausable": Kind(
+            409, "The job cannot be paused now", "Only a job that is queued or running can be paused."
+        ),
+        "job_not_paused": Kind(409, "The job is not paused", "Only a paused job can be resumed."),
         "artifact_not_ready": Kind(
             409, "The artifact is not there yet", "Wait until is_terminal, then ask again."
         ),

@@ -121,6 +121,7 @@ class JobBody(BaseModel):
                     "queue_position": None,
                     "attempt": 1,
                     "cancel_requested": False,
+                    "pause_requested": False,
                     "spec": SPEC_EXAMPLE,
                     "resolved": None,
                     "teacher": {
@@ -155,6 +156,7 @@ class JobBody(BaseModel):
     queue_position: int | None = Field(description="1 is next; null where the job does not wait.")
     attempt: int = Field(description="1 at first; one more for each crash, hang or lost machine.")
     cancel_requested: bool
+    pause_requested: bool = Field(description="A running job is about to be paused.")
     spec: dict[str, Any] = Field(description="As asked, with the preset expanded.")
     resolved: dict[str, Any] | None = Field(description="What 'auto' came to; null until inspected.")
     teacher: dict[str, Any] = Field(description="The uploaded file, and what inspection found in it.")

@@ -14,7 +14,7 @@ from api.schemas import (
     UploadedFile,
 )
 from jobs.records import Artifact, Job, JobEvent, StoredFile
-from jobs.states import JobStatus
+from jobs.states import PAUSABLE, JobStatus
 
 # Seconds until asking again can be worth it: inspection is short, epochs are not.
 RETRY_AFTER = {JobStatus.VALIDATING: 1, JobStatus.QUEUED: 5, JobStatus.RUNNING: 5, JobStatus.PAUSED: 30}
@@ -62,6 +62,7 @@ class JobView:
             queue_position=self.queue_position,
             attempt=job.attempt,
             cancel_requested=job.cancel_requested,
+            pause_requested=job.pause_requested,
             spec=job.spec,
             resolved=job.resolved,
             teacher={**_uploaded(job.teacher), **(job.report or {})},
@@ -82,6 +83,10 @@ class JobView:
         links |= {name: f"{self.path}/{name}" for name in ("events", "metrics", "artifacts")}
         if not self.job.is_terminal:
             links["cancel"] = f"{self.path}/cancel"
+        if self.job.status in PAUSABLE:
+            links["pause"] = f"{self.path}/pause"
+        if self.job.status is JobStatus.PAUSED or self.job.pause_requested:
+            links["resume"] = f"{self.path}/resume"
         if any(artifact.name == "student.safetensors" for artifact in self.job.artifacts):
             links["student"] = f"{self.path}/student"
         return links

@@ -145,6 +145,16 @@ class Client:
         answer = self._answer(lambda: self._http.post(f"/jobs/{job_id}/cancel"))
         return RemoteJob.model_validate(answer.json())
 
+    def pause(self, job_id: str) -> RemoteJob:
+        """Ask the job to rest, its state kept; a queued one rests at once."""
+        return RemoteJob.model_validate(self._answer(lambda: self._http.post(f"/jobs/{job_id}/pause")).json())
+
+    def resume(self, job_id: str) -> RemoteJob:
+        """Let a paused job go on from where it was."""
+        return RemoteJob.model_validate(
+            self._answer(lambda: self._http.post(f"/jobs/{job_id}/resume")).json()
+        )
+
     def stream(self, job_id: str, after: int = 0) -> Iterator[JobEvent]:
         """The job's events from `after` on, live, until the service closes the stream.
 

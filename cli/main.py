@@ -59,6 +59,33 @@ def cancel(
 
 
 @app.command()
+def pause(
+    job: options.JobId,
+    as_json: options.AsJson = False,
+    url: options.Url = DEFAULT_URL,
+    api_key: options.ApiKey = None,
+) -> None:
+    """Let a job rest with its state kept; a running one saves it first."""
+    with answering(as_json) as out, Client(url, api_key) as client:
+        answer = client.pause(job)
+        asked = " (it saves its state first)" if answer.status == "running" else ""
+        out.result(answer.model_dump(mode="json"), f"{answer.id} {answer.status}{asked}")
+
+
+@app.command()
+def resume(
+    job: options.JobId,
+    as_json: options.AsJson = False,
+    url: options.Url = DEFAULT_URL,
+    api_key: options.ApiKey = None,
+) -> None:
+    """Let a paused job go on from where it was."""
+    with answering(as_json) as out, Client(url, api_key) as client:
+        answer = client.resume(job)
+        out.result(answer.model_dump(mode="json"), f"{answer.id} {answer.status}")
+
+
+@app.command()
 def download(
     job: options.JobId,
     name: Annotated[str, typer.Argument(help="Which artifact.")] = STUDENT,

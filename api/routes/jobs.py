@@ -1,4 +1,4 @@
-"""Jobs: create, list, look, cancel, delete."""
+"""Jobs: create, list, look, pause, resume, cancel, delete."""
 
 import contextlib
 from typing import Annotated
@@ -129,6 +129,34 @@ def get_job(request: Request, job_id: JobId, parts: PartsOf, if_none_match: IfNo
 def cancel_job(request: Request, job_id: JobId, parts: PartsOf) -> Response:
     """Effective within 5 seconds, and harmless to repeat; a job that has ended stays as it is."""
     return _answer(_view(request, parts, parts.service.cancel(job_id)))
+
+
+@router.post(
+    "/jobs/{job_id}/pause",
+    operation_id="pauseJob",
+    summary="Pause a job, keeping its state",
+    response_model=JobBody,
+    responses=documented("job_not_found", "job_not_pausable"),
+)
+def pause_job(request: Request, job_id: JobId, parts: PartsOf) -> Response:
+    """A queued job rests at once; a running one saves its state first and has `pause_requested` until
+    then. Harmless to repeat. Time spent paused does not count against `max_runtime_seconds`.
+    """
+    return _answer(_view(request, parts, parts.service.pause(job_id)))
+
+
+@router.post(
+    "/jobs/{job_id}/resume",
+    operation_id="resumeJob",
+    summary="Resume a paused job",
+    response_model=JobBody,
+    responses=documented("job_not_found", "job_not_paused"),
+)
+def resume_job(request: Request, job_id: JobId, parts: PartsOf) -> Response:
+    """The job waits at its old place in the queue and goes on from its last step. Harmless to repeat;
+    a pause that is still under way is taken back.
+    """
+    return _answer(_view(request, parts, parts.service.resume(job_id)))
 
 
 @router.delete(

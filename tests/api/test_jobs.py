@@ -151,6 +151,37 @@ def test_cancelling_a_running_job_asks_its_worker(
     assert client.get(f"/jobs/{job_id}").json()["status"] == "cancelled"
 
 
+def test_a_queued_job_is_paused_at_once(submit: Submit, client: httpx.Client, worker: PlayedWorker) -> None:
+    job_id = submit()
+    assert_problem(client.post(f"/jobs/{job_id}/pause"), 409, "job_not_pausable")
+    assert_problem(client.post(f"/jobs/{job_id}/resume"), 409, "job_not_paused")
+    worker.inspect(job_id)
+    assert client.get(f"/jobs/{job_id}").json()["links"]["pause"] == f"/jobs/{job_id}/pause"
+    paused = client.post(f"/jobs/{job_id}/pause")
+    assert (paused.status_code, paused.json()["status"]) == (200, "paused")
+    assert client.post(f"/jobs/{job_id}/pause").json() == paused.json()
+    links = paused.json()["links"]
+    assert ("pause" in links, links["resume"]) == (False, f"/jobs/{job_id}/resume")
+    resumed = client.post(links["resume"]).json()
+    assert (resumed["status"], "resume" in resumed["links"]) == ("queued", False)
+    worker.finish(worker.claim("distill", job_id))
+    assert_problem(client.post(f"/jobs/{job_id}/pause"), 409, "job_not_pausable")
+
+
+def test_pausing_a_running_job_asks_its_worker(
+    submit: Submit, client: httpx.Client, worker: PlayedWorker
+) -> None:
+    job_id = submit()
+    claim = worker.start(job_id)
+    job = client.post(f"/jobs/{job_id}/pause").json()
+    assert (job["status"], job["pause_requested"], "resume" in job["links"]) == ("running", True, True)
+    assert worker.service.heartbeat(claim).pause_requested
+    worker.service.release(claim, counts_attempt=False, reason="paused")
+    job = client.get(f"/jobs/{job_id}").json()
+    assert (job["status"], job["pause_requested"]) == ("paused", False)
+    assert client.post(f"/jobs/{job_id}/cancel").json()["status"] == "cancelled"
+
+
 def test_only_what_has_ended_can_be_deleted(
     submit: Submit, client: httpx.Client, service: JobService, storage: Storage
 ) -> None:
@@ -170,6 +201,8 @@ def test_only_what_has_ended_can_be_deleted(
         ("GET", ""),
         ("DELETE", ""),
         ("POST", "/cancel"),
+        ("POST", "/pause"),
+        ("POST", "/resume"),
         ("GET", "/events"),
         ("GET", "/metrics"),
         ("GET", "/artifacts"),

@@ -25,7 +25,8 @@ def test_operations_keep_their_names(document: dict[str, Any]) -> None:
     """Generated clients are built on these: renaming one breaks them."""
     names = {operation["operationId"] for operation in operations(document)}
     assert names == {
-        "createJob", "validateJob", "listJobs", "getJob", "cancelJob", "deleteJob", "listEvents",
+        "createJob", "validateJob", "listJobs", "getJob", "pauseJob", "resumeJob", "cancelJob",
+        "deleteJob", "listEvents",
         "getMetrics", "listArtifacts", "downloadArtifact", "downloadStudent", "listArchitectures",
         "listPresets", "getSchema", "getHealth", "getReadiness", "getPrometheusMetrics", "getVersion",
     }  # fmt: skip
