@@ -21,7 +21,6 @@ from nayer_core.checkpoint import CheckpointFolder
 from nayer_core.contract.config import DistillConfig
 from nayer_core.contract.errors import ErrorCode, TrainingError
 from nayer_core.contract.events import CheckpointEvent, Emit, MetricsEvent, Phase, PhaseEvent, ProgressEvent
-from nayer_core.evaluation import predict, share_equal
 from nayer_core.memory_bank import MemoryBank
 from nayer_core.precision import Arithmetic
 from nayer_core.progress import Progress, Step
@@ -29,7 +28,6 @@ from nayer_core.student_training import StudentTrainer
 from nayer_core.synthesis import Round, Synthesizer
 
 MEASUREMENTS_AN_EPOCH = 20  # student losses reported; each waits for the device once
-EVALUATIONS_A_RUN = 10  # on the client's images, where there are any
 
 
 class StopRequested(Exception):
@@ -44,19 +42,6 @@ class Position:
     round: int = 0
     student_step: int = 0
     rounds_done: int = 0
-
-
-@dataclass(frozen=True)
-class EvaluationSet:
-    """The client's images: to measure on, never to train on.
-
-    Args:
-        images: (N, H, W, C) uint8.
-        labels: (N,) int64.
-    """
-
-    images: Tensor
-    labels: Tensor
 
 
 class Distillation:
@@ -105,7 +90,7 @@ class Distillation:
         *,
         checkpoints: CheckpointFolder | None = None,
         checkpoint_seconds: float = 60.0,
-        evaluation: EvaluationSet | None = None,
+        after_epoch: Callable[[], None] = lambda: None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> bool:
         """Go on from where the run is to its end, or to where it is told to stop.
@@ -113,7 +98,7 @@ class Distillation:
         Args:
             checkpoints: where the state is saved, at intervals and when stopped.
             checkpoint_seconds: time between two checkpoints.
-            evaluation: images to report accuracy on during the run.
+            after_epoch: called when an epoch is done; what it measures counts as no step's time.
             should_stop: asked after every step.
 
         Returns:
@@ -127,7 +112,8 @@ class Distillation:
         try:
             while self.position.epoch < self.config.warmup_epochs + self.config.epochs:
                 self._run_epoch()
-                self._evaluate(evaluation)
+                after_epoch()
+                self.progress.pause()
         except StopRequested:
             self._saver.save()
             return False
@@ -144,7 +130,7 @@ class Distillation:
             self.bank.add(made.images, made.labels)
             position.round += 1
             position.rounds_done += 1
-            self._report({name: term.item() for name, term in made.terms.items()})
+            self.report(_numbers(made))
             self._saver.save_if_due()
         if not warming_up:
             self._train_student()
@@ -174,7 +160,7 @@ class Distillation:
             if len(losses) == interval or self.position.student_step == steps:
                 mean = torch.stack(losses).mean().item()
                 losses.clear()
-                self._report({"student_loss": mean, "student_lr": self.trainer.learning_rate})
+                self.report({"student_loss": mean, "student_lr": self.trainer.learning_rate})
                 self._saver.save_if_due()
             self._after_step(Step.STUDENT)
 
@@ -192,7 +178,7 @@ class Distillation:
         if self._should_stop():
             raise StopRequested
 
-    def _report(self, values: dict[str, float]) -> None:
+    def report(self, values: dict[str, float]) -> None:
         """Emit numbers by name, and refuse to go on with what is none."""
         broken = [name for name, value in values.items() if not math.isfinite(value)]
         if broken:
@@ -202,15 +188,6 @@ class Distillation:
                 "Lower config.student_lr or config.generator_lr, or set config.precision to fp32.",
             )
         self.emit(MetricsEvent(epoch=self.position.epoch + 1, step=self.progress.steps_done, values=values))
-
-    def _evaluate(self, evaluation: EvaluationSet | None) -> None:
-        epochs_done = self.position.epoch - self.config.warmup_epochs
-        interval = math.ceil(self.config.epochs / EVALUATIONS_A_RUN)
-        if evaluation is None or epochs_done < 1 or epochs_done % interval:
-            return
-        predictions = predict(self.student, evaluation.images, self.augment, self.arithmetic)
-        self._report({"student_accuracy": share_equal(predictions, evaluation.labels)})
-        self.progress.pause()
 
     def _announce_phase(self, warming_up: bool) -> None:
         phase = Phase.WARMUP if warming_up else Phase.DISTILL
@@ -279,6 +256,12 @@ class _Saver:
         )
         self.run.progress.pause()
         self.last = time.monotonic()
+
+
+def _numbers(made: Round) -> dict[str, float]:
+    values = {name: term.item() for name, term in made.terms.items()}
+    converged_after = made.converged_after.item()
+    return values | ({"convergence_steps": converged_after} if math.isfinite(converged_after) else {})
 
 
 def images_made(config: DistillConfig) -> int:

@@ -18,12 +18,15 @@ from nayer_core.checkpoint import CheckpointFolder
 from nayer_core.contract.errors import ErrorCode, TrainingError
 from nayer_core.contract.events import EXIT_STOPPED, Emit, Event, MetricsEvent, StoppedEvent, WarningEvent
 from nayer_core.contract.spec import ResolvedSpec
-from nayer_core.distill import Distillation, EvaluationSet
-from nayer_core.model_card import measure, write_model_card
+from nayer_core.distill import Distillation
+from nayer_core.evaluation import EvaluationSet
+from nayer_core.measurement import Measurement
+from nayer_core.model_card import write_model_card
+from nayer_core.network_file import Description
 from nayer_core.networks.registry import build, count_parameters
 from nayer_core.precision import Arithmetic, choose_arithmetic
 from nayer_core.samples import write_samples
-from nayer_core.weights import file_sha256, freeze, load_weights, read_weights, save_weights
+from nayer_core.weights import file_sha256, freeze, load_weights, read_weights
 
 
 @dataclass(frozen=True)
@@ -101,16 +104,17 @@ def _run(
     )
     if args.resume is not None:
         distillation.resume(CheckpointFolder(args.resume))
+    measurement = Measurement(distillation, inputs.teacher, inputs.evaluation, emit)
     finished = distillation.run(
         checkpoints=CheckpointFolder(args.out / "checkpoint"),
-        evaluation=inputs.evaluation,
+        after_epoch=measurement.after_epoch,
         should_stop=lambda: stop.requested,
     )
     if not finished:
         emit(StoppedEvent(reason="SIGTERM"))
         return EXIT_STOPPED
     distill_seconds = time.monotonic() - started
-    metrics = measure(distillation, inputs.teacher, spec, inputs.evaluation, seed, emit)
+    metrics = measurement.at_the_end(spec, seed)
     student_facts = _save_student(student, spec, args.out / "student.safetensors")
     write_samples(distillation.bank, spec.labels, args.out / "samples.png")
     result = {
@@ -127,14 +131,13 @@ def _run(
 
 def _save_student(student: nn.Module, spec: ResolvedSpec, path: Path) -> dict[str, Any]:
     """Write the student, with what is needed to use it in the file's header."""
-    metadata = {
-        "architecture": spec.student_architecture,
-        "num_classes": str(spec.num_classes),
-        "input_size": json.dumps(spec.input_size),
-        "labels": json.dumps(spec.labels),
-        "normalization": spec.normalization.model_dump_json(),
-    }
-    save_weights(student, path, metadata)
+    description = Description(
+        architecture=spec.student_architecture,
+        labels=spec.labels,
+        input_size=spec.input_size,
+        normalization=spec.normalization,
+    )
+    description.save(student, path)
     return {
         "architecture": spec.student_architecture,
         "parameters": count_parameters(student),

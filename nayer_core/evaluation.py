@@ -1,5 +1,7 @@
 """Accuracy and agreement over arrays of images. Measures only; nothing is trained on them."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
@@ -7,6 +9,19 @@ from nayer_core.augmentation import Augmentation
 from nayer_core.precision import Arithmetic
 
 BATCH_SIZE = 250
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """The client's images: to measure on, never to train on.
+
+    Args:
+        images: (N, H, W, C) uint8.
+        labels: (N,) int64.
+    """
+
+    images: Tensor
+    labels: Tensor
 
 
 @torch.no_grad()

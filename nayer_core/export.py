@@ -5,7 +5,6 @@ onnx, pt2    the whole network with its normalisation inside: images in [0, 1] -
 """
 
 import argparse
-import json
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -13,29 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from nayer_core import inspection
-from nayer_core.contract.errors import ErrorCode, SpecError
 from nayer_core.contract.events import Emit
 from nayer_core.contract.spec import ExportFormat, Normalization
+from nayer_core.network_file import Description
 from nayer_core.spec_file import read_job_spec
-from nayer_core.weights import file_sha256, save_weights
+from nayer_core.weights import file_sha256
 
 _EXAMPLE_IMAGES = 2  # one would be taken for a constant; the exported batch may have any size
-
-
-class Description(BaseModel):
-    """What must be known of a network to use it; the header of a student file holds it."""
-
-    model_config = ConfigDict(frozen=True)
-
-    architecture: str
-    labels: tuple[str, ...]
-    input_size: tuple[int, int, int]
-    normalization: Normalization
 
 
 class _WithNormalization(nn.Module):
@@ -87,7 +73,7 @@ def run(args: argparse.Namespace, emit: Emit) -> dict[str, Any]:  # noqa: ARG001
 
 def _describe(network: Path, spec: Path | None, architecture: str | None) -> Description:
     if spec is None:
-        told = _read_header(network)
+        told = Description.read(network)
         return told if architecture is None else told.model_copy(update={"architecture": architecture})
     job = read_job_spec(spec)
     return Description(
@@ -98,31 +84,8 @@ def _describe(network: Path, spec: Path | None, architecture: str | None) -> Des
     )
 
 
-def _read_header(path: Path) -> Description:
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata: dict[str, str] = file.metadata() or {}
-        parts = ("labels", "input_size", "normalization")
-        return Description.model_validate(
-            {"architecture": metadata["architecture"], **{part: json.loads(metadata[part]) for part in parts}}
-        )
-    except (SafetensorError, KeyError, ValueError, ValidationError) as error:
-        raise SpecError(
-            ErrorCode.INVALID_COMMAND,
-            f"{path.name} does not say which network it holds, as a student file does.",
-            "Give --spec with the document its job was made with, and --architecture.",
-        ) from error
-
-
 def _write_safetensors(network: nn.Module, description: Description, out: Path) -> None:
-    metadata = {
-        "architecture": description.architecture,
-        "num_classes": str(len(description.labels)),
-        "input_size": json.dumps(description.input_size),
-        "labels": json.dumps(description.labels),
-        "normalization": description.normalization.model_dump_json(),
-    }
-    save_weights(network, out, metadata)
+    description.save(network, out)
 
 
 def _write_pt2(network: nn.Module, description: Description, out: Path) -> None:

@@ -19,6 +19,7 @@ from nayer_core.noisy_layer import sweep_labels
 from nayer_core.precision import Arithmetic
 
 ADAM_BETAS = (0.5, 0.999)  # authors
+CONVERGED_CE = 0.1  # what "convergence time" waits for (Table 4)
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,13 @@ class Round:
         images: (N, H, W, C) uint8, un-augmented.
         labels: (N,) the classes they were made for.
         terms: the loss terms of the step with the lowest loss, unweighted, as scalars on the device.
+        converged_after: steps until L_CE fell below 0.1, a scalar on the device; inf if it never did.
     """
 
     images: Tensor
     labels: Tensor
     terms: dict[str, Tensor]
+    converged_after: Tensor
 
 
 class Synthesizer:
@@ -162,11 +165,16 @@ class _Harvest:
         self.best_loss = torch.full((), torch.inf, device=labels.device)
         self.terms: dict[str, Tensor] = {}
         self.latest: deque[Tensor] = deque(maxlen=last_steps)
+        self.steps = 0
+        self.converged_after = self.best_loss.clone()
 
     def offer(self, images: Tensor, loss: Tensor, terms: dict[str, Tensor]) -> None:
         images, loss = images.detach(), loss.detach()
         terms = {name: term.detach() for name, term in terms.items()}
         self.latest.append(images)
+        self.steps += 1
+        convergence = torch.where(terms["ce"] < CONVERGED_CE, self.steps, torch.inf)
+        self.converged_after = torch.minimum(self.converged_after, convergence)
         if self.best_images is None:
             self.best_images, self.best_loss, self.terms = images, loss.nan_to_num(nan=torch.inf), terms
             return
@@ -180,7 +188,7 @@ class _Harvest:
         chosen = list(self.latest) or [self.best_images]
         images = torch.cat([to_bytes(images.float()) for images in chosen])
         terms = {**self.terms, "generator_loss": self.best_loss}
-        return Round(images, self.labels.repeat(len(chosen)), terms)
+        return Round(images, self.labels.repeat(len(chosen)), terms, self.converged_after)
 
 
 def _part(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:

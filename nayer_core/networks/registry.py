@@ -15,7 +15,6 @@ import torch
 from pydantic_core import PydanticCustomError
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
-from torch.utils.flop_counter import FlopCounterMode
 
 from nayer_core.contract import catalog
 from nayer_core.contract.errors import ErrorCode, SpecError
@@ -74,13 +73,21 @@ def build(name: str, *, num_classes: int, input_size: InputSize) -> nn.Module:
     Raises:
         SpecError: `unknown_architecture` or `input_size_unsupported`.
     """
-    macs_per_image(name, num_classes=num_classes, input_size=input_size)
+    _check_size(name, num_classes, input_size)
     return _construct(name, num_classes, input_size)
 
 
 def count_parameters(network: nn.Module) -> int:
     """How many trained numbers `network` has; buffers do not count."""
     return sum(parameter.numel() for parameter in network.parameters())
+
+
+@functools.lru_cache(maxsize=256)
+def _check_size(name: str, num_classes: int, input_size: InputSize) -> None:
+    # A pass that happens once a process must not move the caller's random numbers.
+    with torch.random.fork_rng(devices=[]), torch.no_grad(), _refuse_size(name, input_size):
+        network = build_on_meta(name, num_classes=num_classes, input_size=input_size).eval()
+        network(torch.empty(1, *input_size, device="meta"))
 
 
 @functools.lru_cache(maxsize=256)
@@ -95,6 +102,9 @@ def macs_per_image(name: str, *, num_classes: int, input_size: InputSize) -> int
     Raises:
         SpecError: `unknown_architecture` or `input_size_unsupported`.
     """
+    # Its import alone takes seconds, and only inspection counts.
+    from torch.utils.flop_counter import FlopCounterMode
+
     network = build_on_meta(name, num_classes=num_classes, input_size=input_size).eval()
     network.requires_grad_(False)  # the counter would hook weights that a module is handed as input
     image = torch.empty(1, *input_size, device="meta")

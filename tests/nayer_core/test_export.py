@@ -7,12 +7,12 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file
 
 from nayer_core import export
 from nayer_core.contract.errors import ErrorCode, SpecError
 from nayer_core.contract.spec import Normalization
+from nayer_core.network_file import Description
 from nayer_core.networks.registry import build
 from nayer_core.weights import file_sha256, save_weights
 
@@ -28,14 +28,10 @@ def student():
 
 @pytest.fixture
 def student_file(student, tmp_path):
-    metadata = {
-        "architecture": "resnet20",
-        "num_classes": "4",
-        "input_size": json.dumps(SIZE),
-        "labels": json.dumps(["a", "b", "c", "d"]),
-        "normalization": NORMALIZATION.model_dump_json(),
-    }
-    save_weights(student, tmp_path / "student.safetensors", metadata)
+    description = Description(
+        architecture="resnet20", labels=("a", "b", "c", "d"), input_size=SIZE, normalization=NORMALIZATION
+    )
+    description.save(student, tmp_path / "student.safetensors")
     return tmp_path / "student.safetensors"
 
 
@@ -95,8 +91,7 @@ def test_safetensors_of_any_file_that_inspect_reads(student, tmp_path):
     found = load_file(out)
     assert found.keys() == student.state_dict().keys()
     assert all(torch.equal(found[name], value) for name, value in student.state_dict().items())
-    with safe_open(out, framework="pt") as file:
-        assert json.loads(file.metadata()["labels"]) == ["a", "b", "c", "d"]
+    assert Description.read(out).labels == ("a", "b", "c", "d")
     # What was written says what it is: no spec is needed any more.
     run(out, "safetensors", tmp_path / "again.safetensors")
 

@@ -1,0 +1,150 @@
+"""The command `distill` on canonical files: what it leaves, reports and refuses."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from nayer_core import distill_command
+from nayer_core.contract.config import DistillConfig
+from nayer_core.contract.events import EXIT_STOPPED, CheckpointEvent, Event, PhaseEvent, StoppedEvent
+from nayer_core.contract.spec import Normalization, ResolvedSpec, TextEncoderSpec
+from nayer_core.network_file import Description
+from nayer_core.networks.registry import build
+from nayer_core.weights import file_sha256, save_weights
+
+SIZE = (1, 12, 12)
+LABELS = ("circle", "square", "star")
+CONFIG = DistillConfig(
+    epochs=2,
+    warmup_epochs=1,
+    rounds_per_epoch=1,
+    warmup_rounds_per_epoch=1,
+    generator_steps=2,
+    student_steps=3,
+    synthesis_batch_size=9,
+    student_batch_size=8,
+    generator="table8",
+    generator_width=8,
+    noise_dim=16,
+    precision="fp32",
+)
+
+
+def _folder(path: Path, *, evaluation: bool = False, accuracy: float | None = None) -> Path:
+    path.mkdir()
+    torch.manual_seed(0)
+    teacher = build("wrn_10_1", num_classes=3, input_size=SIZE)
+    teacher(torch.randn(64, *SIZE))
+    save_weights(teacher, path / "teacher.safetensors")
+    save_file({"lte": torch.randn(3, 10)}, path / "lte.safetensors")
+    if evaluation:
+        images = torch.randint(0, 256, (20, 12, 12, 1), dtype=torch.uint8)
+        save_file({"images": images, "labels": torch.arange(20) % 3}, path / "evaluation.safetensors")
+    spec = ResolvedSpec(
+        labels=LABELS,
+        input_size=SIZE,
+        normalization=Normalization(mean=(0.5,), std=(0.25,)),
+        teacher_architecture="wrn_10_1",
+        teacher_accuracy=accuracy,
+        student_architecture="lenet5",
+        preset="quick",
+        config=CONFIG,
+        text_encoder=TextEncoderSpec(name="file", whiten=True),
+        seed=3,
+    )
+    (path / "spec.json").write_text(spec.model_dump_json())
+    return path
+
+
+def _run(source: Path, out: Path, **more: Any) -> tuple[dict[str, Any] | int, list[Event]]:
+    events: list[Event] = []
+    asked = {"input": source, "out": out, "resume": None, "device": "cpu", "seed": None, **more}
+    asked.setdefault("checkpoint_seconds", 60.0)
+    return distill_command.run(argparse.Namespace(**asked), events.append), events
+
+
+def test_it_leaves_a_student_that_says_how_to_use_it(tmp_path: Path):
+    result, events = _run(_folder(tmp_path / "in"), tmp_path / "out")
+    assert isinstance(result, dict)
+    student = tmp_path / "out" / "student.safetensors"
+    assert result["student"]["sha256"] == file_sha256(student)
+    description = Description.read(student)
+    assert description.architecture == "lenet5"
+    assert description.labels == LABELS
+    assert description.input_size == SIZE
+    network = build("lenet5", num_classes=3, input_size=SIZE)
+    network.load_state_dict(load_file(student))
+    assert [event.phase for event in events if isinstance(event, PhaseEvent)] == [
+        "warmup",
+        "distill",
+        "evaluate",
+    ]
+
+
+def test_every_number_says_what_it_was_measured_on(tmp_path: Path):
+    result, _ = _run(_folder(tmp_path / "in", accuracy=0.9), tmp_path / "out")
+    assert isinstance(result, dict)
+    card = json.loads((tmp_path / "out" / "model_card.json").read_text())
+    assert card["metrics"] == json.loads(json.dumps(result["metrics"]))
+    assert all(metric["measured_on"] for metric in card["metrics"].values())
+    assert "student_accuracy" not in card["metrics"]
+    assert "not accuracy" in card["metrics"]["agreement_on_synthetic"]["measured_on"]
+    bounds = card["metrics"]["student_accuracy_bounds"]
+    agreement = card["metrics"]["agreement_on_synthetic"]["value"]
+    assert bounds["lower"] == pytest.approx(max(0, 0.9 + agreement - 1))
+    assert bounds["upper"] == pytest.approx(min(1, 1.9 - agreement))
+
+
+def test_with_an_evaluation_set_accuracy_is_measured_on_it(tmp_path: Path):
+    result, _ = _run(_folder(tmp_path / "in", evaluation=True), tmp_path / "out")
+    assert isinstance(result, dict)
+    assert {"teacher_accuracy", "student_accuracy", "agreement"} <= set(result["metrics"])
+    assert "20 images" in result["metrics"]["student_accuracy"]["measured_on"]
+
+
+def test_the_curves_are_kept_whole(tmp_path: Path):
+    _run(_folder(tmp_path / "in"), tmp_path / "out")
+    rows = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
+    names = {name for row in rows for name in row}
+    assert {"epoch", "step", "ce", "bn", "adv", "generator_loss", "student_loss", "diversity"} <= names
+    assert [row["step"] for row in rows] == sorted(row["step"] for row in rows)
+
+
+def test_the_samples_are_a_picture_of_each_class(tmp_path: Path):
+    _run(_folder(tmp_path / "in"), tmp_path / "out")
+    picture = Image.open(tmp_path / "out" / "samples.png")
+    assert picture.height >= 3 * 48
+    assert len(picture.convert("L").getcolors(10_000)) > 20
+
+
+def test_the_seed_can_be_given_by_hand(tmp_path: Path):
+    source = _folder(tmp_path / "in")
+    first, again, other = (
+        _run(source, tmp_path / name, seed=seed)[0] for name, seed in (("a", None), ("b", 3), ("c", 4))
+    )
+    digests = [run["student"]["sha256"] for run in (first, again, other) if isinstance(run, dict)]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_a_stop_saves_the_state_and_the_resumed_student_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    source = _folder(tmp_path / "in")
+    whole, _ = _run(source, tmp_path / "whole")
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            distill_command._StopSignal, "__init__", lambda self: setattr(self, "requested", True)
+        )
+        code, events = _run(source, tmp_path / "stopped")
+    assert code == EXIT_STOPPED
+    assert [type(event) for event in events[-2:]] == [CheckpointEvent, StoppedEvent]
+    resumed, _ = _run(source, tmp_path / "resumed", resume=tmp_path / "stopped" / "checkpoint")
+    assert isinstance(whole, dict)
+    assert isinstance(resumed, dict)
+    assert whole["student"]["sha256"] == resumed["student"]["sha256"]
