@@ -1,0 +1,91 @@
+"""What docker-compose.yml and the Dockerfile say, read by the programs that will read them."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+PROGRAMS = Path(sys.executable).parent  # of the environment that the tests run in
+EXAMPLE = ROOT / ".env.example"
+SECRETS = ("POSTGRES_PASSWORD", "VALKEY_PASSWORD", "S3_ACCESS_KEY", "S3_SECRET_KEY", "NAYER_API_KEY")
+
+
+def compose(env_file: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run the real Compose; it needs no engine to read a file."""
+    where = ["--project-directory", str(ROOT), "--env-file", str(env_file)]
+    command = [str(PROGRAMS / "docker-compose"), *where, *arguments]
+    # Nothing of this shell's own may fill a gap in the file.
+    environment = {"PATH": os.environ["PATH"], "HOME": str(env_file.parent)}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def write_env(folder: Path, **changes: str) -> Path:
+    """`.env.example` with its secrets filled in."""
+    values = {name: f"{name.lower().replace('_', '')}0123456789" for name in SECRETS} | changes
+    text = EXAMPLE.read_text()
+    for name, value in values.items():
+        text, found = re.subn(rf"^#?{name}=.*$", f"{name}={value}", text, flags=re.MULTILINE)
+        assert found == 1, f"{name} is not in .env.example once"
+    (folder / ".env").write_text(text)
+    return folder / ".env"
+
+
+def services(env_file: Path) -> dict[str, dict[str, Any]]:
+    """Every service as Compose understands it, with what it inherits from its image filled in."""
+    told = compose(env_file, "--profile", "*", "config", "--format", "json")
+    assert told.returncode == 0, told.stderr
+    found: dict[str, dict[str, Any]] = json.loads(told.stdout.replace("$$", "$"))["services"]
+    for service in found.values():
+        if "build" in service:
+            stage = targets()[service["build"]["target"]]
+            service["environment"] = {**stage.environment, **service.get("environment", {})}
+            service["command"] = service["command"] or stage.command
+            if "healthcheck" not in service:
+                service["healthcheck"] = {"test": ["CMD", *stage.healthcheck]}
+    return found
+
+
+class Stage:
+    """One stage of the Dockerfile, with what it has from those below it."""
+
+    def __init__(self, parent: "Stage | None"):
+        self.environment: dict[str, str] = dict(parent.environment) if parent else {}
+        self.command: list[str] = parent.command if parent else []
+        self.healthcheck: list[str] = parent.healthcheck if parent else []
+        self.user: str = parent.user if parent else "root"
+        self.copied_from: list[str] = []
+        self.installed: list[str] = []
+
+    def read(self, word: str, rest: str) -> None:
+        if word == "ENV":
+            self.environment.update(re.findall(r"(\w+)=(\S+)", rest))
+        elif word == "CMD":
+            self.command = json.loads(rest)
+        elif word == "HEALTHCHECK":
+            self.healthcheck = json.loads(rest[rest.index("CMD ") + 4 :])
+        elif word == "USER":
+            self.user = rest
+        elif word == "COPY":
+            self.copied_from += re.findall(r"--from=(\S+)", rest)
+        elif word == "RUN":
+            self.installed += re.findall(r"pip install [^\n]*\[(\w+)\]", rest)
+
+
+def targets() -> Mapping[str, Stage]:
+    """The stages of the Dockerfile by name."""
+    text = re.sub(r"^\s*#.*\n", "", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)
+    stages: dict[str, Stage] = {}
+    stage = Stage(None)
+    for line in text.replace("\\\n", " ").splitlines():
+        word, _, rest = line.strip().partition(" ")
+        if word == "FROM":
+            base, _, name = rest.partition(" AS ")
+            stage = stages[name] = Stage(stages.get(base))
+        elif word:
+            stage.read(word, rest)
+    return stages

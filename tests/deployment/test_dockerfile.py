@@ -1,0 +1,78 @@
+import subprocess
+import tomllib
+from importlib.metadata import PackageNotFoundError, requires
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tests.deployment.recipes import PROGRAMS, ROOT, targets
+
+HEAVY = {"torch", "torchvision", "timm", "open-clip-torch", "sentence-transformers", "transformers"}
+
+
+def test_hadolint_finds_nothing() -> None:
+    told = subprocess.run(
+        [PROGRAMS / "hadolint", "--no-color", ROOT / "Dockerfile"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (told.returncode, told.stdout) == (0, "")
+
+
+def test_the_extras_exist() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    installed = {target: _extras(target) for target in ("api", "worker")}
+    assert installed == {"api": ["api"], "worker": ["core"]}
+    assert {extra for extras in installed.values() for extra in extras} <= set(declared)
+
+
+def test_no_torch_can_get_into_the_api_image() -> None:
+    assert _needed("nayer", "api") & HEAVY == set()
+
+
+def test_the_worker_image_has_torch() -> None:
+    assert _needed("nayer", "core") >= HEAVY
+
+
+def test_nothing_runs_as_root() -> None:
+    for name in ("api", "worker"):
+        user = targets()[name].user
+        assert user.split(":")[0].isdigit(), "a name cannot be checked by an orchestrator"
+        assert int(user.split(":")[0]) >= 1000
+
+
+def test_the_context_holds_the_packages_and_nothing_private() -> None:
+    lines = (ROOT / ".dockerignore").read_text().split()
+    assert lines[lines.index("*") :][0] == "*"
+    let_in = {line[1:] for line in lines if line.startswith("!")}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    packages = {
+        pattern.rstrip("*") for pattern in project["tool"]["setuptools"]["packages"]["find"]["include"]
+    }
+    assert let_in == packages | {"pyproject.toml", "README.md", "LICENSE"}
+
+
+def _extras(target: str) -> list[str]:
+    stages = targets()
+    return [extra for source in stages[target].copied_from for extra in stages[source].installed]
+
+
+def _needed(distribution: str, extra: str) -> set[str]:
+    """Names of all that pip would install for a distribution with an extra, told by metadata alone."""
+    seen: set[tuple[str, str]] = set()
+    waiting = [(canonicalize_name(distribution), wanted) for wanted in ("", extra)]
+    while waiting:
+        name, wanted = waiting.pop()
+        if (name, wanted) in seen:
+            continue
+        seen.add((name, wanted))
+        try:
+            lines = requires(name) or []
+        except PackageNotFoundError:  # for another platform
+            continue
+        for line in lines:
+            needed = Requirement(line)
+            if needed.marker is None or needed.marker.evaluate({"extra": wanted}):
+                waiting += [(canonicalize_name(needed.name), each) for each in ("", *needed.extras)]
+    return {name for name, _ in seen}
