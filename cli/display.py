@@ -12,7 +12,7 @@ from cli.client import JobEvent
 from cli.upload import OnBytes
 
 PLAIN_SECONDS = 5.0  # between two plain lines of progress
-SHOWN_METRICS = 4
+SHOWN_METRICS = ("student_accuracy", "student_loss", "generator_loss", "ce", "bn", "adv")
 
 
 class JobDisplay:
@@ -95,8 +95,7 @@ def transfer(console: Console, what: str) -> Iterator[OnBytes]:
 
 def _state(data: dict[str, Any], metrics: dict[str, float]) -> Iterator[str]:
     yield f"epoch {data['epoch']}/{data['epochs']}"
-    for name, value in list(metrics.items())[:SHOWN_METRICS]:
-        yield f"{name} {value:.4g}"
+    yield from (f"{name} {metrics[name]:.3g}" for name in SHOWN_METRICS if name in metrics)
     if data.get("eta_seconds") is not None:
         yield f"{_duration(data['eta_seconds'])} left"
 

@@ -6,6 +6,7 @@ answered · 130 interrupted while following (the job goes on).
 
 import contextlib
 import importlib.metadata
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ from cli import options
 from cli.client import DEFAULT_URL, Client, RemoteJob
 from cli.errors import ApiError, ServiceUnreachableError
 from cli.output import answering
-from cli.serve import serve
+from cli.serve import DEFAULT_DATA_DIR, DataDir, serve
 from cli.submit import STUDENT, end, follow_to_end, submit, validate
 
 app = typer.Typer(
@@ -159,9 +160,13 @@ def version(
 
 
 @app.command()
-def fetch_encoders() -> None:
-    """Fetch the text encoders' weights once, so that jobs need no network (starts the core)."""
-    raise typer.Exit(subprocess.call([sys.executable, "-m", "nayer_core", "fetch-encoders"]))
+def fetch_encoders(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """Fetch the text encoders' weights into the data folder, so that jobs need no network.
+
+    Needs the core's packages and the hub; HF_HOME names another folder for both, this and `serve`.
+    """
+    environment = {"HF_HOME": str(data_dir.resolve() / "huggingface")} | os.environ | {"HF_HUB_OFFLINE": "0"}
+    raise typer.Exit(subprocess.call([sys.executable, "-m", "nayer_core", "fetch-encoders"], env=environment))
 
 
 def _row(job: RemoteJob) -> tuple[str, str, str, str, str]:

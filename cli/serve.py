@@ -21,6 +21,7 @@ from cli.output import Output, answering
 from cli.processes import Supervisor
 from cli.stack import start_stack
 
+DEFAULT_DATA_DIR = Path(".nayer")
 READY_SECONDS = 60.0
 TEND_SECONDS = 0.2
 READY_FILE = "service.json"  # in the data folder while the service answers: url, pid, data_dir
@@ -33,7 +34,7 @@ DataDir = Annotated[Path, typer.Option(envvar="NAYER_DATA_DIR", help="Kept from 
 def serve(
     host: Host = "127.0.0.1",
     port: Port = 8000,
-    data_dir: DataDir = Path(".nayer"),
+    data_dir: DataDir = DEFAULT_DATA_DIR,
     as_json: options.AsJson = False,
 ) -> None:
     """Run the whole service on this machine until Ctrl-C.
