@@ -124,6 +124,9 @@ def _parser() -> argparse.ArgumentParser:
     distill.add_argument("--embeddings", type=_file, help="safetensors, one row a class, with --teacher")
     distill.add_argument("--out", type=Path, required=True)
     distill.add_argument("--resume", type=_folder, help="checkpoint folder of an earlier run")
+    distill.add_argument(
+        "--checkpoint-seconds", type=_seconds, default=60.0, help="time between two checkpoints (default 60)"
+    )
     distill.add_argument("--device", choices=("cpu", "cuda"))
     distill.add_argument("--seed", type=int, help="instead of the seed in the spec")
 
@@ -156,6 +159,13 @@ def _folder(name: str) -> Path:
     if not path.is_dir():
         raise argparse.ArgumentTypeError(f"there is no folder {name}")
     return path
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not seconds >= 0:
+        raise argparse.ArgumentTypeError(f"{text} is no time in seconds")
+    return seconds
 
 
 def _claim_stdout() -> TextIO:

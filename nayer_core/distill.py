@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from nayer_core.augmentation import Augmentation
-from nayer_core.checkpoint import CheckpointFolder
+from nayer_core.checkpoint import Checkpoint, CheckpointFolder
 from nayer_core.contract.config import DistillConfig
 from nayer_core.contract.errors import ErrorCode, TrainingError
 from nayer_core.contract.events import CheckpointEvent, Emit, MetricsEvent, Phase, PhaseEvent, ProgressEvent
-from nayer_core.memory_bank import MemoryBank
+from nayer_core.memory_bank import MemoryBank, images_a_round, images_made
 from nayer_core.precision import Arithmetic
 from nayer_core.progress import Progress, Step
 from nayer_core.student_training import StudentTrainer
@@ -84,6 +84,14 @@ class Distillation:
         self.bank = MemoryBank(capacity, input_size, arithmetic.device)
         self.position = Position()
         self.progress = Progress(config)
+        self.reported: list[MetricsEvent] = []  # by all processes that worked on the run
+        self._losses: list[Tensor] = []  # the student's, since they were last reported
+        self._began = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """How long the run has taken so far, in all processes that worked on it."""
+        return time.monotonic() - self._began
 
     def run(
         self,
@@ -143,7 +151,7 @@ class Distillation:
             self.synthesizer.redraw_generator()
         try:
             return self.synthesizer.run_round(
-                self.position.rounds_done, student, lambda: self._after_step(kind)
+                self.position.rounds_done, student, lambda: self._after_generator_step(kind)
             )
         except StopRequested:  # an interrupted round is done anew, from its beginning
             self.synthesizer.restore(before)
@@ -153,19 +161,22 @@ class Distillation:
     def _train_student(self) -> None:
         steps = self.config.student_steps
         interval = math.ceil(steps / MEASUREMENTS_AN_EPOCH)
-        losses: list[Tensor] = []
         while self.position.student_step < steps:
-            losses.append(self.trainer.step(self.bank))
+            self._losses.append(self.trainer.step(self.bank))
             self.position.student_step += 1
-            if len(losses) == interval or self.position.student_step == steps:
-                mean = torch.stack(losses).mean().item()
-                losses.clear()
+            self.progress.advance(Step.STUDENT)
+            if len(self._losses) == interval or self.position.student_step == steps:
+                mean = torch.stack(self._losses).mean().item()
+                self._losses.clear()
                 self.report({"student_loss": mean, "student_lr": self.trainer.learning_rate})
                 self._saver.save_if_due()
-            self._after_step(Step.STUDENT)
+            self._tell_progress()
 
-    def _after_step(self, kind: Step) -> None:
+    def _after_generator_step(self, kind: Step) -> None:
         self.progress.advance(kind)
+        self._tell_progress()
+
+    def _tell_progress(self) -> None:
         self.emit(
             ProgressEvent(
                 phase=self._phase,
@@ -187,7 +198,9 @@ class Distillation:
                 f"{', '.join(broken)} is not a finite number in epoch {self.position.epoch + 1}.",
                 "Lower config.student_lr or config.generator_lr, or set config.precision to fp32.",
             )
-        self.emit(MetricsEvent(epoch=self.position.epoch + 1, step=self.progress.steps_done, values=values))
+        event = MetricsEvent(epoch=self.position.epoch + 1, step=self.progress.steps_done, values=values)
+        self.reported.append(event)
+        self.emit(event)
 
     def _announce_phase(self, warming_up: bool) -> None:
         phase = Phase.WARMUP if warming_up else Phase.DISTILL
@@ -200,14 +213,17 @@ class Distillation:
         return self.position.epoch % life == 0 if life else self.position.epoch == 0
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Everything but the bank that a bit-exact resume needs: tensors and plain facts."""
+        """Everything but the bank that a bit-exact resume needs, and the history: tensors and plain facts."""
         tensors = {f"synthesizer.{name}": value for name, value in self.synthesizer.snapshot().items()}
         tensors |= {f"trainer.{name}": value for name, value in self.trainer.state().items()}
+        tensors |= {"run.losses": torch.stack(self._losses)} if self._losses else {}
         facts = {
             "position": asdict(self.position),
             "steps_done": {kind.name: count for kind, count in self.progress.done.items()},
             "trainer": self.trainer.facts(),
             "config": self.config.model_dump(),
+            "reported": [event.model_dump(include={"epoch", "step", "values"}) for event in self.reported],
+            "seconds": self.seconds,
         }
         return tensors, facts
 
@@ -215,23 +231,34 @@ class Distillation:
         """Take up a run where its newest whole checkpoint left it.
 
         Raises:
-            TrainingError: `checkpoint_invalid`, where none is whole or it is of another run.
+            TrainingError: `checkpoint_invalid`, where none is whole or it is of another run or program.
         """
-        checkpoint = checkpoints.load(self.bank)
-        if checkpoint.facts["config"] != self.config.model_dump():
+        try:
+            self._restore(checkpoints.load(self.bank))
+        except torch.OutOfMemoryError:
+            raise
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise TrainingError(
                 ErrorCode.CHECKPOINT_INVALID,
-                "The checkpoint was made with another configuration.",
-                "Resume with the specification the run was started with.",
-            )
-        parts: dict[str, dict[str, Tensor]] = {"synthesizer": {}, "trainer": {}}
+                "The checkpoint was made with another configuration or version of the program.",
+                "Resume with what the run was started with, or start it anew.",
+            ) from error
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        facts = checkpoint.facts
+        if facts["config"] != self.config.model_dump():
+            raise ValueError("made with another configuration")
+        parts: dict[str, dict[str, Tensor]] = {"synthesizer": {}, "trainer": {}, "run": {}}
         for name, tensor in checkpoint.tensors.items():
             part, _, rest = name.partition(".")
             parts[part][rest] = tensor
         self.synthesizer.restore(parts["synthesizer"])
-        self.trainer.restore(parts["trainer"], checkpoint.facts["trainer"])
-        self.position = Position(**checkpoint.facts["position"])
-        self.progress.skip({kind: checkpoint.facts["steps_done"][kind.name] for kind in Step})
+        self.trainer.restore(parts["trainer"], facts["trainer"])
+        self._losses = list(parts["run"].get("losses", torch.empty(0)).to(self.arithmetic.device))
+        self.position = Position(**facts["position"])
+        self.progress.skip({kind: facts["steps_done"][kind.name] for kind in Step})
+        self.reported = [MetricsEvent(**row) for row in facts["reported"]]
+        self._began = time.monotonic() - facts["seconds"]
 
 
 class _Saver:
@@ -262,16 +289,3 @@ def _numbers(made: Round) -> dict[str, float]:
     values = {name: term.item() for name, term in made.terms.items()}
     converged_after = made.converged_after.item()
     return values | ({"convergence_steps": converged_after} if math.isfinite(converged_after) else {})
-
-
-def images_made(config: DistillConfig) -> int:
-    """How many images a whole run adds to the bank."""
-    warmup_rounds = config.warmup_epochs * config.warmup_rounds_per_epoch
-    rounds = warmup_rounds + config.epochs * config.rounds_per_epoch
-    return rounds * images_a_round(config)
-
-
-def images_a_round(config: DistillConfig) -> int:
-    """How many images a round adds to the bank."""
-    kept_steps = min(max(1, config.images_of_last_steps), config.generator_steps)
-    return config.synthesis_batch_size * kept_steps

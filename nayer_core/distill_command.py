@@ -1,13 +1,14 @@
 """The command `distill`: canonical files in a folder -> a student and what is known of it."""
 
 import argparse
+import contextlib
 import json
 import signal
 import tempfile
-import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -75,9 +76,9 @@ def _distill(args: argparse.Namespace, source: Path, emit: Emit) -> dict[str, An
     )
     student = student.to(device).to(memory_format=torch.channels_last)
     arithmetic = choose_arithmetic(inputs.spec.config.precision, device)
-    with _MetricsFile(args.out / "metrics.jsonl", emit, append=args.resume is not None) as emit_and_keep:
+    with _MetricsFile(args.out / "metrics.jsonl", emit) as metrics_file:
         try:
-            return _run(args, inputs, student, arithmetic, seed, stop, emit_and_keep)
+            return _run(args, inputs, student, arithmetic, seed, stop, metrics_file)
         except torch.OutOfMemoryError as error:
             config = inputs.spec.config
             raise TrainingError(
@@ -95,25 +96,27 @@ def _run(
     arithmetic: Arithmetic,
     seed: int,
     stop: "_StopSignal",
-    emit: Emit,
+    metrics_file: "_MetricsFile",
 ) -> dict[str, Any] | int:
-    started = time.monotonic()
+    emit = metrics_file.emit
     spec, augment = inputs.spec, inputs.augmentation(arithmetic.device)
     distillation = Distillation(
         inputs.teacher, student, inputs.lte, spec.input_size, spec.config, augment, arithmetic, seed, emit
     )
     if args.resume is not None:
         distillation.resume(CheckpointFolder(args.resume))
+    metrics_file.begin(distillation.reported)
     measurement = Measurement(distillation, inputs.teacher, inputs.evaluation, emit)
     finished = distillation.run(
         checkpoints=CheckpointFolder(args.out / "checkpoint"),
+        checkpoint_seconds=args.checkpoint_seconds,
         after_epoch=measurement.after_epoch,
         should_stop=lambda: stop.requested,
     )
     if not finished:
         emit(StoppedEvent(reason="SIGTERM"))
         return EXIT_STOPPED
-    distill_seconds = time.monotonic() - started
+    distill_seconds = distillation.seconds
     metrics = measurement.at_the_end(spec, seed)
     student_facts = _save_student(student, spec, args.out / "student.safetensors")
     write_samples(distillation.bank, spec.labels, args.out / "samples.png")
@@ -183,20 +186,30 @@ class _StopSignal:
 
 
 class _MetricsFile:
-    """Passes events on and keeps every metrics event in a file, however fast they come."""
+    """Passes events on and keeps every metrics event of the run in a file, however fast they come."""
 
-    def __init__(self, path: Path, emit: Emit, *, append: bool):
-        self._file = path.open("a" if append else "w", encoding="utf-8")
+    def __init__(self, path: Path, emit: Emit):
+        self._path = path
         self._emit = emit
+        self._closing = contextlib.ExitStack()
 
-    def __enter__(self) -> Emit:
-        return self.emit
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        self._closing.close()
+
+    def begin(self, earlier: Sequence[MetricsEvent]) -> None:
+        """Write what was reported up to the checkpoint, in place of what an earlier process left."""
+        self._file = self._closing.enter_context(self._path.open("w", encoding="utf-8"))
+        for event in earlier:
+            self._write(event)
 
     def emit(self, event: Event) -> None:
         if isinstance(event, MetricsEvent):
-            row = {"epoch": event.epoch, "step": event.step, **event.values}
-            self._file.write(json.dumps(row) + "\n")
+            self._write(event)
         self._emit(event)
+
+    def _write(self, event: MetricsEvent) -> None:
+        row = {"epoch": event.epoch, "step": event.step, **event.values}
+        self._file.write(json.dumps(row) + "\n")

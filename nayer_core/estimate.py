@@ -5,8 +5,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from nayer_core.contract.spec import ResolvedSpec
-from nayer_core.distill import images_made
 from nayer_core.generator import build_generator
+from nayer_core.memory_bank import images_made
 from nayer_core.networks.registry import build_on_meta, macs_per_image
 
 _BACKWARD = 2  # a backward pass takes twice the multiplications of a forward pass

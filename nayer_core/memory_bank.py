@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from nayer_core.contract.config import DistillConfig
+
 
 @dataclass(frozen=True)
 class Segment:
@@ -90,3 +92,16 @@ class MemoryBank:
 def to_bytes(images: Tensor) -> Tensor:
     """Turn (B, C, H, W) images in [0, 1] into (B, H, W, C) bytes, rounded."""
     return images.permute(0, 2, 3, 1).mul(255).round_().to(torch.uint8)
+
+
+def images_made(config: DistillConfig) -> int:
+    """How many images a whole run adds to the bank."""
+    warmup_rounds = config.warmup_epochs * config.warmup_rounds_per_epoch
+    rounds = warmup_rounds + config.epochs * config.rounds_per_epoch
+    return rounds * images_a_round(config)
+
+
+def images_a_round(config: DistillConfig) -> int:
+    """How many images a round adds to the bank."""
+    kept_steps = min(max(1, config.images_of_last_steps), config.generator_steps)
+    return config.synthesis_batch_size * kept_steps

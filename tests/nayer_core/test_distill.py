@@ -11,7 +11,8 @@ from nayer_core.checkpoint import CheckpointFolder
 from nayer_core.contract.config import DistillConfig
 from nayer_core.contract.errors import ErrorCode, TrainingError
 from nayer_core.contract.events import CheckpointEvent, Event, MetricsEvent, PhaseEvent, ProgressEvent
-from nayer_core.distill import Distillation, images_made
+from nayer_core.distill import Distillation
+from nayer_core.memory_bank import images_made
 from nayer_core.networks.registry import build
 from nayer_core.precision import choose_arithmetic
 from nayer_core.weights import freeze
@@ -121,6 +122,30 @@ def test_a_stopped_run_resumes_to_bitwise_the_same_student(stop_after: int, tmp_
     assert _same(whole.weights(), resumed.weights())
     assert torch.equal(whole.distillation.bank.images, resumed.distillation.bank.images)
     assert resumed.of(ProgressEvent)[-1].fraction == pytest.approx(1)
+
+
+@pytest.mark.parametrize("stop_after", [3, 10, 11, 12, 53, 54])
+def test_a_resumed_run_has_reported_what_the_whole_run_reports(stop_after: int, tmp_path: Path):
+    config = CONFIG.model_copy(update={"student_steps": 45})  # a loss is the mean over three steps
+    whole, stopped, resumed = Run(config), Run(config), Run(config)
+    whole.distillation.run()
+    stopped.distillation.run(checkpoints=CheckpointFolder(tmp_path), should_stop=_after(stop_after))
+    resumed.distillation.resume(CheckpointFolder(tmp_path))
+    resumed.distillation.run()
+    reported = [[(e.epoch, e.step, e.values) for e in run.distillation.reported] for run in (whole, resumed)]
+    assert reported[0] == reported[1]
+
+
+def test_a_checkpoint_of_another_version_of_the_program_is_refused(tmp_path: Path):
+    saved = Run()
+    saved.distillation.run(checkpoints=CheckpointFolder(tmp_path), should_stop=_after(9))
+    facts = saved.distillation.state()[1]
+    for missing in ("reported", "position"):
+        older = {name: fact for name, fact in facts.items() if name != missing}
+        CheckpointFolder(tmp_path).save(saved.distillation.state()[0], older, saved.distillation.bank)
+        with pytest.raises(TrainingError) as refused:
+            Run().distillation.resume(CheckpointFolder(tmp_path))
+        assert refused.value.code == ErrorCode.CHECKPOINT_INVALID
 
 
 def test_checkpointing_does_not_change_the_student(tmp_path: Path):

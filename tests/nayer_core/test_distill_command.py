@@ -148,3 +148,5 @@ def test_a_stop_saves_the_state_and_the_resumed_student_is_the_same(
     assert isinstance(whole, dict)
     assert isinstance(resumed, dict)
     assert whole["student"]["sha256"] == resumed["student"]["sha256"]
+    logs = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "resumed")]
+    assert logs[0] == logs[1]
