@@ -1,0 +1,168 @@
+"""How fast the core is on this machine, against its peak and against the published code.
+
+    make bench        python -m benchmarks.bench [--seeds 0 1 2] [--skip-runs]
+
+Prints a table, and as the last line one JSON object. The reference is the authors' published code:
+1,220 s to 31.6 % for the run below, on a machine whose convolutions peak at 350 GFLOP/s in fp32;
+its seconds are scaled by this machine's fp32 peak.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks import cifar10, machine
+from nayer_core.contract.spec import Normalization, ResolvedSpec, TextEncoderSpec
+from nayer_core.distill import Distillation
+from nayer_core.weights import save_weights
+
+REFERENCE_SECONDS, REFERENCE_PEAK, REFERENCE_ACCURACY = 1220.0, 350e9, 0.316
+REFERENCE_RUN: dict[str, Any] = {
+    "epochs": 12,
+    "warmup_epochs": 4,
+    "warmup_rounds_per_epoch": 4,
+    "rounds_per_epoch": 2,
+    "generator_steps": 10,
+    "student_steps": 40,
+    "synthesis_batch_size": 200,
+    "student_batch_size": 256,
+    "student_lr": 0.2,
+}
+STEP_BATCHES: dict[str, Any] = {"synthesis_batch_size": 400, "student_batch_size": 512}
+TIMED_STEPS = 5
+
+
+def main() -> None:
+    """Measure, print the table, and end with one line of JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--skip-runs", action="store_true", help="peaks and steps only")
+    args = parser.parse_args()
+    cifar10.require_data()
+    figures: dict[str, Any] = {"machine": machine.describe(), "seeds": args.seeds}
+    figures["conv_peak_fp32"] = machine.conv_peak(torch.float32)
+    figures["conv_peak_bf16"] = machine.conv_peak(torch.bfloat16)
+    figures |= _steps(figures["conv_peak_bf16"])
+    figures["fixed_seconds"] = _fixed_seconds()
+    if not args.skip_runs:
+        scaled = REFERENCE_SECONDS * REFERENCE_PEAK / figures["conv_peak_fp32"]
+        figures["reference_seconds_scaled"] = scaled
+        figures |= _same_run(args.seeds, scaled) | _balanced(args.seeds, scaled)
+    figures["peak_memory_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    for name, value in figures.items():
+        print(f"{name:32}  {value:.4g}" if isinstance(value, float) else f"{name:32}  {value}")
+    print(json.dumps(figures))
+
+
+def _steps(peak: float) -> dict[str, float]:
+    """Seconds, FLOPs and share of the bf16 peak of one step of each kind, at batches 400 and 512."""
+    run = cifar10.prepare("paper-cifar10", STEP_BATCHES | {"generator_steps": TIMED_STEPS}, "gaussian", 0)
+    run.synthesizer.redraw_generator()
+    kinds = {
+        "generator_step_warmup": (lambda: run.synthesizer.run_round(0, None), TIMED_STEPS),
+        "generator_step": (lambda: run.synthesizer.run_round(0, run.student), TIMED_STEPS),
+        "student_step": (lambda: run.trainer.step(run.bank), 1),
+    }
+    made = run.synthesizer.run_round(0, None)
+    run.bank.add(made.images, made.labels)
+    figures = {}
+    for name, (step, count) in kinds.items():
+        seconds, flops = _timed(run, step, count)
+        figures[f"{name}_seconds"] = seconds
+        figures[f"{name}_flops"] = flops
+        figures[f"{name}_share_of_bf16_peak"] = flops / seconds / peak
+    return figures
+
+
+def _timed(run: Distillation, step: Any, count: int) -> tuple[float, float]:
+    with FlopCounterMode(display=False) as counter:
+        step()
+    seconds = []
+    for _ in range(5):
+        begun = time.perf_counter()
+        step()
+        if run.arithmetic.device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds.append((time.perf_counter() - begun) / count)
+    return statistics.median(seconds), counter.get_total_flops() / count
+
+
+def _fixed_seconds() -> float:
+    """Seconds from the start of the process to its first step, embeddings at hand."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "in"
+        source.mkdir()
+        save_weights(cifar10.load_teacher(), source / "teacher.safetensors")
+        save_file({"lte": cifar10.label_codes("gaussian")}, source / "lte.safetensors")
+        run = cifar10.prepare("quick", {}, "gaussian", 0)
+        spec = ResolvedSpec(
+            labels=cifar10.LABELS,
+            input_size=cifar10.SIZE,
+            normalization=Normalization(mean=cifar10.MEAN, std=cifar10.STD),
+            teacher_architecture="resnet20",
+            teacher_accuracy=None,
+            student_architecture=cifar10.STUDENT,
+            preset="quick",
+            config=run.config,
+            text_encoder=TextEncoderSpec(name="gaussian", whiten=True),
+            seed=0,
+        )
+        (source / "spec.json").write_text(spec.model_dump_json())
+        command = [
+            sys.executable,
+            "-m",
+            "nayer_core",
+            "distill",
+            "--in",
+            str(source),
+            "--out",
+            folder + "/out",
+        ]
+        begun = time.perf_counter()
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        ) as process:
+            for line in process.stdout or ():
+                if json.loads(line)["event"] == "progress":
+                    seconds = time.perf_counter() - begun
+                    process.kill()
+                    return seconds
+        sys.exit("The program ended before its first step.")
+
+
+def _same_run(seeds: list[int], reference: float) -> dict[str, Any]:
+    """The reference's own configuration."""
+    results = [cifar10.run("paper-cifar10", REFERENCE_RUN, "clip", seed) for seed in seeds]
+    seconds = statistics.mean(result.seconds for result in results)
+    return {
+        "same_run_seconds": seconds,
+        "same_run_accuracies": [result.accuracy for result in results],
+        "same_run_accuracy": statistics.mean(result.accuracy for result in results),
+        "same_run_factor": reference / seconds,
+    }
+
+
+def _balanced(seeds: list[int], reference: float) -> dict[str, Any]:
+    """Seconds until preset `balanced` has the reference's accuracy."""
+    results = [cifar10.run("balanced", {}, "sbert+white", seed, until=REFERENCE_ACCURACY) for seed in seeds]
+    seconds = statistics.mean(result.seconds for result in results)
+    return {
+        "balanced_seconds_to_reference_accuracy": seconds,
+        "balanced_each": [(round(result.seconds, 1), result.accuracy) for result in results],
+        "balanced_factor": reference / seconds,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""One distillation of a real CIFAR-10 teacher, as every benchmark here runs it.
+
+The teacher is a published ResNet-20 (91.7 % on CIFAR-10); accuracy is measured on 2,000 test images
+that went through JPEG, on which the teacher has 80.95 %. Both lie outside the project, in
+`../shared/data`.
+"""
+
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from nayer_core import text_encoders
+from nayer_core.augmentation import Augmentation
+from nayer_core.contract.config import DistillConfig
+from nayer_core.contract.events import Event, MetricsEvent
+from nayer_core.contract.presets import resolve_config
+from nayer_core.distill import Distillation
+from nayer_core.evaluation import EvaluationSet, predict, share_equal
+from nayer_core.networks.registry import build
+from nayer_core.precision import Arithmetic, choose_arithmetic
+from nayer_core.weights import freeze, load_weights, remove_prefix
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+SIZE = (3, 32, 32)
+LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of this teacher's training
+STUDENT = "wrn_16_1"
+
+
+@dataclass
+class Result:
+    """What a run came to.
+
+    Attributes:
+        accuracy: of the student after the last epoch, on the 2,000 images.
+        seconds: of the run, without loading and measuring.
+        curve: (seconds, accuracy) after epochs, where that was asked for.
+        last: the newest value of every metric.
+    """
+
+    accuracy: float
+    seconds: float
+    curve: list[tuple[float, float]] = field(default_factory=list)
+    last: dict[str, float] = field(default_factory=dict)
+
+
+def require_data() -> None:
+    """End the program where the data is absent."""
+    if not DATA.is_dir():
+        sys.exit(f"The teacher and the images of this benchmark are not at {DATA}.")
+
+
+def device() -> torch.device:
+    """The GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def load_teacher() -> nn.Module:
+    """The published ResNet-20, frozen."""
+    saved = torch.load(DATA / "cifar10_resnet20.pt", weights_only=True)["state_dict"]
+    network = load_weights(
+        build("resnet20", num_classes=10, input_size=SIZE), remove_prefix(saved, "module.")
+    )
+    return freeze(network).to(device()).to(memory_format=torch.channels_last)
+
+
+def load_images() -> EvaluationSet:
+    """The 2,000 test images."""
+    arrays = np.load(DATA / "cifar10_eval.npz")
+    return EvaluationSet(torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["labels"]))
+
+
+def label_codes(name: str) -> Tensor:
+    """Codes of the ten labels.
+
+    Args:
+        name: `clip` (the vectors that the paper's authors published), `sbert`, `gaussian` or
+            `one_hot`; with `+white` whitened over the classes.
+    """
+    encoder, _, whiten = name.partition("+")
+    if encoder == "clip":
+        (lte,) = load_file(DATA / "cifar10_clip_vit_b32_lte.safetensors").values()
+    else:
+        lte = text_encoders.embed(encoder, "a photo of a {label}", LABELS).lte
+    return text_encoders.prepare(lte.float(), whiten=whiten == "white")[0]
+
+
+def arithmetic(config: DistillConfig) -> Arithmetic:
+    """The number format of a run."""
+    return choose_arithmetic(config.precision, device())
+
+
+def prepare(
+    preset: str, overrides: Mapping[str, Any], codes: str, seed: int, emit: Any = lambda _: None
+) -> Distillation:
+    """Set a run up, ready to start."""
+    _, config = resolve_config(preset, overrides, SIZE)
+    torch.manual_seed(seed)
+    student = (
+        build(STUDENT, num_classes=10, input_size=SIZE).to(device()).to(memory_format=torch.channels_last)
+    )
+    augment = Augmentation(
+        torch.tensor(MEAN, device=device()),
+        torch.tensor(STD, device=device()),
+        config.crop_padding,
+        config.flip,
+    )
+    return Distillation(
+        load_teacher(),
+        student,
+        label_codes(codes).to(device()),
+        SIZE,
+        config,
+        augment,
+        arithmetic(config),
+        seed,
+        emit,
+    )
+
+
+def run(
+    preset: str, overrides: Mapping[str, Any], codes: str, seed: int, *, until: float | None = None
+) -> Result:
+    """Distil once.
+
+    Args:
+        preset: where the configuration starts from.
+        overrides: its fields that differ.
+        codes: a name of `label_codes`.
+        seed: of the run.
+        until: measure after every epoch and stop at this accuracy; None measures at the end alone.
+    """
+    result = Result(0.0, 0.0)
+
+    def emit(event: Event) -> None:
+        if isinstance(event, MetricsEvent):
+            result.last.update(event.values)
+
+    distillation = prepare(preset, overrides, codes, seed, emit)
+    images, measuring = load_images(), 0.0
+    started = time.perf_counter()
+
+    def measure() -> None:
+        nonlocal measuring
+        begun = time.perf_counter()
+        exact = Arithmetic(device(), torch.float32)
+        predictions = predict(distillation.student, images.images, distillation.augment, exact)
+        result.accuracy = share_equal(predictions, images.labels)
+        result.seconds = begun - started - measuring
+        measuring += time.perf_counter() - begun
+        result.curve.append((round(result.seconds, 1), result.accuracy))
+
+    def after_epoch() -> None:
+        if until is not None and distillation.position.epoch > distillation.config.warmup_epochs:
+            measure()
+
+    distillation.run(
+        after_epoch=after_epoch,
+        should_stop=lambda: until is not None and result.accuracy >= until,
+    )
+    if until is None or not result.curve:
+        measure()
+    return result
