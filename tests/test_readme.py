@@ -1,0 +1,106 @@
+"""The walk through the README is run as it stands, against a service that is started as it says."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from nayer_core.networks.registry import build
+
+ROOT = Path(__file__).parents[1]
+# A run of seconds; the steps are the same.
+TINY = {
+    **{"epochs": 1, "warmup_epochs": 1, "warmup_rounds_per_epoch": 1, "generator_steps": 2},
+    **{"student_steps": 2, "synthesis_batch_size": 20, "student_batch_size": 20, "generator_width": 8},
+}
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """`nayer serve` on a free port, with everything of its own."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("NAYER_")}
+    environment |= {"OMP_NUM_THREADS": "1", "NAYER_DEVICE": "cpu"}
+    folder = tmp_path_factory.mktemp("service")
+    command = [sys.executable, "-m", "cli.main", "serve", "--json", "--port", "0", "--data-dir", str(folder)]
+    with subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield json.loads(process.stdout.readline())
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
+
+
+def shell_block() -> str:
+    found = re.findall(
+        r"<!-- tests/test_readme.py runs this block -->\n```sh\n(.*?)```",
+        (ROOT / "README.md").read_text(),
+        flags=re.DOTALL,
+    )
+    assert len(found) == 1
+    return str(found[0])
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the walk uses curl, which is not on this machine")
+def test_the_walk_with_curl_gives_a_verified_student(service: dict[str, Any], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = build("resnet20", num_classes=10, input_size=(3, 32, 32))
+    torch.save(network.state_dict(), tmp_path / "my teacher.pt")
+    environment = {
+        "PATH": os.environ["PATH"],
+        "NAYER_URL": service["url"],
+        "TEACHER": "my teacher.pt",
+        "CONFIG": json.dumps(TINY),
+    }
+    done = subprocess.run(
+        ["/bin/sh", "-eu", "-c", shell_block()],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=150,
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    assert "student.safetensors: OK" in done.stdout
+    assert '"status":"succeeded"' in done.stdout.replace(" ", "")
+    with safe_open(tmp_path / "student.safetensors", "pt") as student:  # type: ignore[no-untyped-call]
+        assert student.metadata()["architecture"] == "wrn_16_1"
+
+
+def test_the_commands_that_are_named_exist() -> None:
+    text = (ROOT / "README.md").read_text()
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    assert set(re.findall(r"\bmake ([a-z]+)\b", text)) <= targets
+    told = subprocess.run(
+        [sys.executable, "-m", "cli.main", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    for command in set(re.findall(r"`?nayer ([a-z]+) ?[`t]", text)):
+        assert command in told
+
+
+def test_the_options_of_submit_exist() -> None:
+    text = (ROOT / "README.md").read_text()
+    block = re.search(r"nayer submit (.*?)```", text, flags=re.DOTALL)
+    assert block is not None
+    told = subprocess.run(
+        [sys.executable, "-m", "cli.main", "submit", "--help"],
+        env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    used = set(re.findall(r"(--[a-z-]+)", block[1]))
+    assert used
+    assert {option for option in used if option not in told} == set()
