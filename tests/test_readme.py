@@ -75,7 +75,7 @@ def test_the_walk_with_curl_gives_a_verified_student(service: dict[str, Any], tm
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     assert "student.safetensors: OK" in done.stdout
     assert '"status":"succeeded"' in done.stdout.replace(" ", "")
-    with safe_open(tmp_path / "student.safetensors", "pt") as student:  # type: ignore[no-untyped-call]
+    with safe_open(tmp_path / "student.safetensors", "pt") as student:
         assert student.metadata()["architecture"] == "wrn_16_1"
 
 
