@@ -16,6 +16,7 @@ from jobs.storage import Storage
 from nayer_core.contract.events import (
     EXIT_DONE,
     EXIT_REFUSED,
+    CheckpointEvent,
     Event,
     FailedEvent,
     FinishedEvent,
@@ -35,7 +36,10 @@ _TICK_SECONDS = 0.2  # events reach the database within two of them
 _RETRY_SECONDS = 1.0
 _PATIENCE_SECONDS = 900.0  # an outage longer than this gives the slot back; the reaper keeps the job
 _READS_OF_ONE_FILE = 3
-_DRAIN_RESERVE = 0.2  # share of the drain time that is kept for giving the job back
+# Of the time left to put a job away: the child's share, then that of its last checkpoint's way to the
+# store; the rest is for giving the job back.
+_CHILDS_SHARE = 0.6
+_CHECKPOINTS_SHARE = 0.7
 
 
 @dataclass(frozen=True)
@@ -68,12 +72,13 @@ class Attempt:
         self.folder = folder
         self.service = place.service
         self.settings = place.settings
-        self._storage = place.storage
-        self._drain = place.drain
+        self.storage = place.storage
+        self.drain = place.drain
         self._program = place.program
-        self._lease = lease
+        self.lease = lease
         self._recorder = Recorder(place.service, claim, lease)
         self._last: Event | None = None
+        self._on_checkpoint: Callable[[CheckpointEvent], None] | None = None
         self.warnings: list[dict[str, str]] = []  # {"code", "message"} of all its children
 
     def run(
@@ -84,8 +89,17 @@ class Attempt:
         environment: Mapping[str, str],
         limits: Limits,
         watchdog: Watchdog,
+        on_checkpoint: Callable[[CheckpointEvent], None] | None = None,
     ) -> dict[str, Any]:
-        """Run one command of the core to its end; its events go into the job's logger.
+        """Run one command of the core to its end; its events go into the job's log.
+
+        Args:
+            arguments: what follows the program's name.
+            folder: its working folder.
+            environment: all it sees.
+            limits: what it may use.
+            watchdog: notices that it hangs.
+            on_checkpoint: is told of states that were saved, and must return at once.
 
         Returns:
             The `result` of its `finished` line.
@@ -97,6 +111,7 @@ class Attempt:
             LeaseLost: the job is no longer ours.
         """
         self._last = None
+        self._on_checkpoint = on_checkpoint
         self._stop_if_wanted()
         logger.info("starting the core: %s", arguments[0])
         child = Child([*self._program, *arguments], folder=folder, environment=environment, limits=limits)
@@ -105,10 +120,10 @@ class Attempt:
             while child.running() and asked is None and complaint is None:
                 time.sleep(_TICK_SECONDS)
                 self._pass_on(child)
-                asked = self._lease.stop_reason()
+                asked = self.lease.stop_reason()
                 complaint = watchdog.complaint(child)
             if asked is not None:
-                self._wind_down(child, asked)
+                asked = self._wind_down(child, asked)
         finally:
             code = child.end()
             logger.info(
@@ -127,16 +142,21 @@ class Attempt:
 
     def fetch(self, stored: StoredFile, path: Path) -> Path:
         """Bring a stored file into the scratch folder; its hash is checked."""
-        self._persist(lambda: self._storage.get_to_file(stored, path))
+        self._persist(lambda: self.storage.get_to_file(stored, path))
         return path
 
     def store(self, path: Path, kind: Literal["inputs", "artifacts", "embeddings"]) -> StoredFile:
         """Put a file into the store."""
-        return self._persist(lambda: self._storage.publish(path, kind))
+        return self._persist(lambda: self.storage.publish(path, kind))
 
     def write(self, transaction: Callable[[], Result]) -> Result:
         """Do one transaction of the job service, as often as an outage makes necessary."""
         return self._persist(transaction)
+
+    @property
+    def checkpoint_seconds_left(self) -> float:
+        """How long the last checkpoint's way to the store may take when the job is put away."""
+        return self.drain.remaining_seconds() * _CHECKPOINTS_SHARE
 
     def conclude(self, transaction: Callable[[], Result]) -> Result:
         """Do the last transaction: like `write`, but no wish to stop can make it superfluous."""
@@ -146,8 +166,11 @@ class Attempt:
         events = child.take_events(self._recorder.room)
         if events:
             self._last = events[-1]
-        told = [event for event in events if isinstance(event, WarningEvent)]
-        self.warnings += [{"code": event.code, "message": event.message} for event in told]
+        for event in events:
+            if isinstance(event, WarningEvent):
+                self.warnings.append({"code": event.code, "message": event.message})
+            elif isinstance(event, CheckpointEvent) and self._on_checkpoint is not None:
+                self._on_checkpoint(event)
         self._recorder.add(events)
         self._recorder.flush()
 
@@ -160,11 +183,9 @@ class Attempt:
             if not self._recorder.is_empty:
                 self._wait_out(since, last=True, why="events wait for the database")
 
-    def _wind_down(self, child: Child, asked: StopReason) -> None:
-        grace = {
-            StopReason.LOST: 0.0,
-            StopReason.DRAINED: self._drain.remaining_seconds() * (1 - _DRAIN_RESERVE),
-        }.get(asked, self.settings.stop_grace_seconds)
+    def _wind_down(self, child: Child, asked: StopReason) -> StopReason:
+        """Let the child save its state where that is wanted; returns the latest reason to stop."""
+        grace = self._grace_seconds(asked)
         logger.info("stopping the core: %s, %.1f s", asked, grace)
         if grace > 0:
             child.ask_to_stop()
@@ -172,6 +193,18 @@ class Attempt:
         while child.running() and time.monotonic() < until:
             time.sleep(_TICK_SECONDS / 4)
             self._pass_on(child)
+            now_asked = self.lease.stop_reason() or asked
+            if now_asked is not asked:  # a client who waits for a pause may still cancel
+                asked = now_asked
+                until = min(until, time.monotonic() + self._grace_seconds(asked))
+        return asked
+
+    def _grace_seconds(self, asked: StopReason) -> float:
+        if asked is StopReason.LOST:
+            return 0.0
+        if asked.keeps_state:
+            return self.drain.remaining_seconds() * _CHILDS_SHARE
+        return self.settings.stop_grace_seconds
 
     def _result(self, code: int, asked: StopReason | None) -> dict[str, Any]:
         if asked in (StopReason.LOST, StopReason.CANCELLED):
@@ -188,7 +221,7 @@ class Attempt:
         raise Crashed(f"it ended with exit code {code}", by_force=False)
 
     def _stop_if_wanted(self) -> None:
-        if (reason := self._lease.stop_reason()) is not None:
+        if (reason := self.lease.stop_reason()) is not None:
             raise Stopped(reason)
 
     def _persist(self, action: Callable[[], Result], *, last: bool = False) -> Result:
@@ -196,11 +229,11 @@ class Attempt:
         corrupt = 0
         while True:
             why = "the lease is in doubt"
-            if self._lease.is_certain():
+            if self.lease.is_certain():
                 try:
                     return action()
                 except LeaseLost:
-                    self._lease.lose()
+                    self.lease.lose()
                     raise
                 except ServiceUnavailable as error:
                     why = error.message
@@ -212,10 +245,10 @@ class Attempt:
             self._wait_out(since, last=last, why=why)
 
     def _wait_out(self, since: float, *, last: bool, why: str) -> None:
-        reason = self._lease.stop_reason()
+        reason = self.lease.stop_reason()
         if reason is StopReason.LOST or (reason is not None and not last):
             raise Stopped(reason)
-        if time.monotonic() - since > _PATIENCE_SECONDS or self._drain.remaining_seconds() <= 0:
+        if time.monotonic() - since > _PATIENCE_SECONDS or self.drain.remaining_seconds() <= 0:
             raise ServiceUnavailable("service", f"given up waiting: {why}")
         logger.warning("waiting: %s", why)
         time.sleep(_RETRY_SECONDS)

@@ -3,13 +3,17 @@
 import logging
 import math
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
-from jobs.records import Artifact, Job
+from jobs.records import Artifact, Checkpoint, Job
+from nayer_core.contract.errors import ErrorCode
 from worker.attempt import Attempt
+from worker.checkpoints import CheckpointKeeper, restore, started_anew
 from worker.child import Limits
 from worker.environment import core_environment
-from worker.outcomes import Crashed
+from worker.outcomes import Crashed, Refused, Stopped
+from worker.scratch import remove_tree
 from worker.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
@@ -19,7 +23,7 @@ COMPANIONS = ("model_card.json", "metrics.jsonl", "samples.png")
 
 
 def distill(attempt: Attempt) -> Job:
-    """Distil a claimed job's student and publish it.
+    """Distil a claimed job's student, going on from where an earlier claim left it, and publish it.
 
     Raises:
         Outcome: there is no student.
@@ -29,16 +33,7 @@ def distill(attempt: Attempt) -> Job:
     out.mkdir()
     for name, stored in attempt.write(lambda: attempt.service.inputs(attempt.claim)).items():
         attempt.fetch(stored, inputs / name)
-    arguments = ["distill", "--in", str(inputs), "--out", str(out)]
-    if attempt.settings.device != "auto":
-        arguments += ["--device", attempt.settings.device]
-    result = attempt.run(
-        arguments,
-        folder=attempt.folder,
-        environment=core_environment(attempt.folder),
-        limits=Limits(),
-        watchdog=Watchdog(stall_seconds=attempt.settings.stall_seconds),
-    )
+    result = _go_on_or_begin(attempt, inputs, out)
     if not (out / STUDENT).is_file():
         raise Crashed("it finished without leaving a student", by_force=False)
     artifacts = [
@@ -48,6 +43,49 @@ def distill(attempt: Attempt) -> Job:
     ]
     metrics = dict(_numbers(result.get("metrics", {})))
     return attempt.conclude(lambda: attempt.service.succeed(attempt.claim, artifacts, metrics))
+
+
+def _go_on_or_begin(attempt: Attempt, inputs: Path, out: Path) -> dict[str, Any]:
+    """Run the core from the job's newest whole checkpoint, or from the beginning where there is none."""
+    saved = out / "checkpoint"
+    saved.mkdir()
+    checkpoint = restore(attempt, saved)
+    if checkpoint is not None:
+        attempt.write(lambda: attempt.service.resumed(attempt.claim, checkpoint))
+        try:
+            return _run(attempt, inputs, out, checkpoint)
+        except Refused as refusal:
+            if refusal.code != ErrorCode.CHECKPOINT_INVALID:
+                raise
+            logger.warning("the core refused the checkpoint: %s", refusal.message)
+            attempt.tell([started_anew("the program cannot use the checkpoint")])
+        remove_tree(saved)
+        saved.mkdir()
+    return _run(attempt, inputs, out, None)
+
+
+def _run(attempt: Attempt, inputs: Path, out: Path, checkpoint: Checkpoint | None) -> dict[str, Any]:
+    saved, settings = out / "checkpoint", attempt.settings
+    arguments = ["distill", "--in", str(inputs), "--out", str(out)]
+    arguments += ["--checkpoint-seconds", str(settings.checkpoint_seconds)]
+    if checkpoint is not None:
+        arguments += ["--resume", str(saved)]
+    if settings.device != "auto":
+        arguments += ["--device", settings.device]
+    with CheckpointKeeper(attempt, saved, checkpoint) as keeper:
+        try:
+            return attempt.run(
+                arguments,
+                folder=attempt.folder,
+                environment=core_environment(attempt.folder),
+                limits=Limits(),
+                watchdog=Watchdog(stall_seconds=settings.stall_seconds),
+                on_checkpoint=keeper.take,
+            )
+        except (Crashed, Stopped) as end:
+            if isinstance(end, Crashed) or end.reason.keeps_state:
+                keeper.finish(attempt.checkpoint_seconds_left)
+            raise
 
 
 def _numbers(measured: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, float]]:

@@ -29,7 +29,13 @@ class StopReason(StrEnum):
     LOST = "lost"
     CANCELLED = "cancelled"
     MAX_RUNTIME = "max_runtime"
+    PAUSED = "paused"
     DRAINED = "drained"
+
+    @property
+    def keeps_state(self) -> bool:
+        """Whether the job goes on later, so that its last state is worth waiting for."""
+        return self in (StopReason.PAUSED, StopReason.DRAINED)
 
 
 class Drain:
@@ -80,6 +86,7 @@ class Lease:
         self._renewed_at = time.monotonic()
         self._lost = False
         self._cancel = False
+        self._pause = False
         self._deadline: float | None = None
         self._over = threading.Event()
         context = contextvars.copy_context()  # what it logs is about the same job
@@ -103,6 +110,8 @@ class Lease:
             return StopReason.CANCELLED
         if self._deadline is not None and time.monotonic() >= self._deadline:
             return StopReason.MAX_RUNTIME
+        if self._pause:
+            return StopReason.PAUSED
         return StopReason.DRAINED if self._drain.requested else None
 
     def is_certain(self) -> bool:
@@ -129,6 +138,7 @@ class Lease:
                 continue
             self._lost = control.lost
             self._cancel = control.cancel_requested
+            self._pause = control.pause_requested
             if control.remaining_seconds is not None:
                 self._deadline = asked_at + control.remaining_seconds
             self._renewed_at = asked_at

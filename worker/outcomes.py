@@ -3,7 +3,7 @@
 Outcome
   Refused   the request cannot work: the job fails with a reason
   Crashed   the child broke down: the job is tried again, and an attempt is used
-  Stopped   somebody wanted the end: the client, its own limit, or this worker going home
+  Stopped   somebody wanted the end, or a rest: the client, its own limit, or this worker going home
 """
 
 from nayer_core.contract.errors import ErrorCode, NayerError

@@ -7,14 +7,15 @@ from collections.abc import Iterable
 from jobs.errors import LeaseLost, ServiceUnavailable
 from jobs.records import Claim
 from jobs.service import JobService
-from nayer_core.contract.events import Event, FailedEvent, FinishedEvent, StoppedEvent
+from nayer_core.contract.events import CheckpointEvent, Event, FailedEvent, FinishedEvent, StoppedEvent
 from worker.lease import Lease
 
 logger = logging.getLogger(__name__)
 
 BATCH = 500  # events in one transaction
 _RETRY_SECONDS = 1.0
-_LAST_LINES = (FinishedEvent, FailedEvent, StoppedEvent)  # told by the job's status, not by its log
+# A checkpoint is told once it is safe in the store, the last line by the job's status.
+_TOLD_OTHERWISE = (CheckpointEvent, FinishedEvent, FailedEvent, StoppedEvent)
 
 
 class Recorder:
@@ -46,7 +47,7 @@ class Recorder:
         """Put events in line to be written."""
         for event in events:
             self._line += 1
-            if not isinstance(event, _LAST_LINES):
+            if not isinstance(event, _TOLD_OTHERWISE):
                 self._waiting.append((self._line, event))
 
     def flush(self) -> None:

@@ -117,6 +117,5 @@ def _stop(attempt: Attempt, reason: StopReason) -> Job:
         message = f"The job ran longer than its max_runtime_seconds of {limit}."
         hint = "Raise max_runtime_seconds, or ask for fewer epochs or a quicker preset."
         return attempt.conclude(lambda: service.fail(claim, ErrorCode.MAX_RUNTIME_EXCEEDED, message, hint))
-    return attempt.conclude(
-        lambda: service.release(claim, counts_attempt=False, reason="the worker was shut down")
-    )
+    told = "it was asked to pause" if reason is StopReason.PAUSED else "the worker was shut down"
+    return attempt.conclude(lambda: service.release(claim, counts_attempt=False, reason=told))
