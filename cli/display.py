@@ -12,7 +12,7 @@ from cli.client import JobEvent
 from cli.upload import OnBytes
 
 PLAIN_SECONDS = 5.0  # between two plain lines of progress
-SHOWN_METRICS = ("student_accuracy", "student_loss", "generator_loss", "ce", "bn", "adv")
+SHOWN_METRICS = ("student_accuracy", "student_loss", "generator_loss")
 
 
 class JobDisplay:
@@ -74,7 +74,7 @@ class JobDisplay:
             self._say(f"{data['phase']} {data['fraction']:.0%}  {state}")
 
     def _say(self, text: str) -> None:
-        self._console.print(text, highlight=False)
+        self._console.print(text, highlight=False, soft_wrap=True)
 
 
 @contextlib.contextmanager

@@ -61,7 +61,7 @@ OUTPUT = Path("demo_output")
 # A demo brings its own service, whatever the environment says of another.
 FOREIGN = ("NAYER_DATABASE_URL", "NAYER_REDIS_URL", "NAYER_STORAGE_URL", "NAYER_API_KEY", "NAYER_DATA_DIR")
 
-console = Console(stderr=True)
+console = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
 def main() -> int:
