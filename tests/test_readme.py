@@ -76,7 +76,7 @@ def test_the_walk_with_curl_gives_a_verified_student(service: dict[str, Any], tm
     assert "student.safetensors: OK" in done.stdout
     assert '"status":"succeeded"' in done.stdout.replace(" ", "")
     with safe_open(tmp_path / "student.safetensors", "pt") as student:
-        assert student.metadata()["architecture"] == "wrn_16_1"
+        assert json.loads(student.metadata()["network"])["architecture"] == "wrn_16_1"
 
 
 def test_the_commands_that_are_named_exist() -> None:
