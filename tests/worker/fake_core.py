@@ -4,6 +4,7 @@ The uploaded "teacher" is a JSON object that says what each command does: {"insp
 "distill": "hang", "marker": "/path"}. With a marker the command misbehaves only the first time.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -45,7 +46,15 @@ def finish(command: str, result: dict[str, Any]) -> None:
     emit("finished", command=command, result=result)
 
 
-def misbehave(behaviour: str, command: str) -> None:
+def save_state(out: Path, number: int) -> None:
+    files = {f"state-{number}.json": b"step %d" % number, "bank-0.safetensors": b"never changes"}
+    for name, body in files.items():
+        (out / "checkpoint" / name).write_bytes(body)
+    hashes = {name: hashlib.sha256(body).hexdigest() for name, body in files.items()}
+    emit("checkpoint", epoch=1, step=number, files=hashes)
+
+
+def misbehave(behaviour: str, out: Path) -> None:
     """Do what is asked; return where the command ends well after it."""
     if behaviour == "exit_1":
         sys.exit("a bug, with a traceback")
@@ -61,11 +70,18 @@ def misbehave(behaviour: str, command: str) -> None:
     if behaviour == "unasked_exit_3":
         emit("stopped", reason="nobody asked")
         sys.exit(3)
+    if behaviour == "save_and_crash":
+        save_state(out, 7)
+        sys.exit("a bug, later")
+    if behaviour == "save_often":
+        for number in range(1, 7):
+            save_state(out, number)
+            time.sleep(0.4)
     if behaviour == "hang":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         time.sleep(600)
     if behaviour in ("steps", "stubborn"):
-        make_steps(stubborn=behaviour == "stubborn")
+        make_steps(out, stubborn=behaviour == "stubborn")
     if behaviour == "garbage":
         say("Downloading: 100%\n{\n\0\0\n" + "x" * 3_000_000)
     if behaviour == "flood":
@@ -77,14 +93,14 @@ def misbehave(behaviour: str, command: str) -> None:
             time.sleep(0.1)
 
 
-def make_steps(*, stubborn: bool) -> None:
+def make_steps(out: Path, *, stubborn: bool) -> None:
     asked: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
     for number in range(1, 10**6):
         step(number)
         time.sleep(0.02)
         if asked and not stubborn:
-            emit("checkpoint", epoch=1, step=number, files={})
+            save_state(out, number)
             emit("stopped", reason="asked to")
             sys.exit(3)
 
@@ -107,7 +123,9 @@ def embed(options: dict[str, str]) -> None:
 
 def distill(options: dict[str, str]) -> None:
     out = Path(options["out"])
-    (out / "student.safetensors").write_bytes(b"a student")
+    states = sorted(Path(options["resume"]).glob("state-*")) if "resume" in options else []
+    before = b"".join(b" from " + state.read_bytes() for state in states)
+    (out / "student.safetensors").write_bytes(b"a student" + before)
     seen = {"environment": dict(os.environ), "path": sys.path, "folder": str(Path.cwd())}
     (out / "model_card.json").write_text(json.dumps(seen))
     step(1)
@@ -130,7 +148,10 @@ def main() -> None:
         if marker is not None:
             Path(f"{marker}.{command}").touch()
         emit("phase", phase=command)
-        misbehave(wishes.get(command, "well"), command)
+        misbehave(wishes.get(command, "well"), Path(options["out"]))
+    if "resume" in options and wishes.get("resume") == "refuse":
+        emit("failed", code="checkpoint_invalid", message="It is of another kind.", hint="Begin anew.")
+        sys.exit(2)
     return {"inspect": inspect, "distill": distill}[command](options)
 
 

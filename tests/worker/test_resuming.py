@@ -1,0 +1,247 @@
+"""A run that is broken off goes on from its last checkpoint, to bitwise the student of a whole run.
+
+Real core programs on tiny networks, real worker processes, and whatever ends them.
+"""
+
+import signal
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from jobs.records import Job, NewJob
+from jobs.service import JobService
+from jobs.settings import Settings
+from jobs.states import JobStatus
+from jobs.storage import Storage
+from nayer_core.contract.config import DistillConfig
+from nayer_core.contract.spec import JobSpec, Normalization, ResolvedSpec, TextEncoderSpec
+from nayer_core.networks.registry import build
+from nayer_core.weights import save_weights
+from tests.worker.conftest import SPEC, StartProcess, wait_for, wait_for_status
+from worker.supervisor import Supervisor
+
+SIZE = (1, 12, 12)
+CONFIG = DistillConfig(
+    epochs=8,
+    warmup_epochs=1,
+    rounds_per_epoch=2,
+    warmup_rounds_per_epoch=2,
+    generator_steps=2,
+    student_steps=30,
+    synthesis_batch_size=12,
+    student_batch_size=16,
+    generator="table8",
+    generator_width=8,
+    noise_dim=16,
+    precision="fp32",
+)
+LEASE_SECONDS = 3.0  # a second is too short for three workers on two busy cores
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    # Sums in another order would give another student.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+
+
+@pytest.fixture(scope="module")
+def canonical(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files that `inspect` and `embed` would leave."""
+    folder = tmp_path_factory.mktemp("canonical")
+    torch.manual_seed(0)
+    teacher = build("wrn_10_1", num_classes=3, input_size=SIZE)
+    teacher(torch.randn(64, *SIZE))  # gives BatchNorm statistics that are its own
+    save_weights(teacher, folder / "teacher.safetensors")
+    save_file({"lte": torch.randn(3, 10)}, folder / "lte.safetensors")
+    spec = ResolvedSpec(
+        labels=("circle", "square", "star"),
+        input_size=SIZE,
+        normalization=Normalization(mean=(0.5,), std=(0.25,)),
+        teacher_architecture="wrn_10_1",
+        teacher_accuracy=None,
+        student_architecture="wrn_10_1",
+        preset="quick",
+        config=CONFIG,
+        text_encoder=TextEncoderSpec(name="file", whiten=True),
+        seed=3,
+    )
+    (folder / "spec.json").write_text(spec.model_dump_json())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(canonical: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What a run that nothing disturbs leaves."""
+    out = tmp_path_factory.mktemp("whole")
+    command = [sys.executable, "-m", "nayer_core", "distill", "--in", str(canonical), "--out", str(out)]
+    subprocess.run([*command, "--device", "cpu"], check=True, stdout=subprocess.DEVNULL)
+    return {name: (out / name).read_bytes() for name in ("student.safetensors", "metrics.jsonl")}
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    patient = {"stall_seconds": 60.0, "drain_seconds": 30.0, "lease_seconds": LEASE_SECONDS}
+    return settings.model_copy(update={**patient, "checkpoint_seconds": 0.2, "device": "cpu"})
+
+
+@pytest.fixture
+def job_id(service: JobService, storage: Storage, canonical: Path) -> Iterator[str]:
+    """A job that waits for its distillation."""
+    teacher = storage.put_stream([b"a teacher"], f"uploads/{uuid.uuid4()}")
+    job, _ = service.submit(NewJob(spec=JobSpec.model_validate(SPEC), teacher=teacher))
+    claim = service.claim("inspect", "tests")
+    assert claim is not None
+    assert claim.job.id == job.id
+    inputs = {path.name: storage.publish(path, "inputs") for path in canonical.iterdir()}
+    service.validated(claim, {}, {}, inputs)
+    yield job.id
+    service.cancel(job.id)
+
+
+@pytest.fixture
+def start_distiller(start_process: StartProcess) -> StartProcess:
+    """Start a Celery worker of queue "distill" with the real core."""
+
+    def start() -> "subprocess.Popen[bytes]":
+        name = f"distill-{uuid.uuid4()}@test"
+        return start_process(
+            *("celery", "-A", "worker.celery_app", "worker", "-Q", "distill", "-n", name),
+            *("-P", "threads", "-c", "1", "--without-gossip", "--without-mingle", "-l", "INFO"),
+        )
+
+    return start
+
+
+@contextmanager
+def supervised(settings: Settings) -> Iterator[tuple[Supervisor, threading.Thread]]:
+    """A supervisor in this process, at work on the queue; gone at the end."""
+    supervisor = Supervisor(settings)
+    thread = threading.Thread(target=supervisor.work_off, args=("distill",))
+    thread.start()
+    try:
+        yield supervisor, thread
+    finally:
+        supervisor.drain.request()
+        thread.join(60)
+        supervisor.close()
+
+
+def told(service: JobService, job_id: str, kind: str) -> list[dict[str, Any]]:
+    return [event.data for event in service.events(job_id, limit=10_000) if event.type == kind]
+
+
+def wait_for_checkpoints(service: JobService, job_id: str, count: int = 2) -> None:
+    wait_for(lambda: len(told(service, job_id, "checkpoint")) >= count, seconds=60)
+
+
+def resumed_at(service: JobService, job_id: str) -> int:
+    (resumed,) = [data for data in told(service, job_id, "checkpoint") if data.get("resumed")]
+    return int(resumed["step"])
+
+
+def assert_whole(service: JobService, storage: Storage, job: Job, whole: dict[str, bytes]) -> None:
+    """The job went on from a checkpoint, did nothing before it again, and came to the same end."""
+    events = service.events(job.id, limit=10_000)
+    (resumed,) = [event for event in events if event.type == "checkpoint" and event.data.get("resumed")]
+    assert resumed.data["step"] > 0
+    later = [event.data["step"] for event in events if event.type == "metrics" and event.seq > resumed.seq]
+    assert later
+    assert min(later) > resumed.data["step"]
+    stored = {artifact.name: artifact for artifact in job.artifacts}
+    bodies = {name: b"".join(storage.open_range(stored[name].key)) for name in whole}
+    assert bodies == whole
+
+
+def test_a_killed_worker_costs_what_came_after_the_last_checkpoint(
+    service: JobService,
+    storage: Storage,
+    whole: dict[str, bytes],
+    job_id: str,
+    start_distiller: StartProcess,
+    start_process: StartProcess,
+) -> None:
+    start_process("worker.upkeep")
+    worker = start_distiller()
+    wait_for_checkpoints(service, job_id)
+    worker.kill()
+    worker.wait()
+    newest = told(service, job_id, "checkpoint")[-1]["step"]
+    start_distiller()
+    job = wait_for_status(service, job_id, JobStatus.SUCCEEDED, seconds=90)
+    assert job.attempt == 2
+    assert resumed_at(service, job_id) == newest
+    assert_whole(service, storage, job, whole)
+
+
+def test_a_deploy_loses_no_step(
+    service: JobService,
+    storage: Storage,
+    whole: dict[str, bytes],
+    job_id: str,
+    start_distiller: StartProcess,
+) -> None:
+    worker = start_distiller()
+    wait_for_checkpoints(service, job_id)
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(timeout=60) == 0
+    drained = service.get(job_id)
+    assert (drained.status, drained.attempt) == (JobStatus.QUEUED, 1)
+    done = max(data["step"] for data in told(service, job_id, "metrics"))
+    start_distiller()
+    job = wait_for_status(service, job_id, JobStatus.SUCCEEDED, seconds=90)
+    assert job.attempt == 1
+    assert resumed_at(service, job_id) >= done
+    assert_whole(service, storage, job, whole)
+
+
+def test_a_damaged_checkpoint_is_stepped_over(
+    service: JobService, storage: Storage, whole: dict[str, bytes], job_id: str, settings: Settings
+) -> None:
+    with supervised(settings) as (supervisor, thread):
+        wait_for_checkpoints(service, job_id)
+        supervisor.drain.request()
+        thread.join(60)
+    steps = [data["step"] for data in told(service, job_id, "checkpoint")]
+    claim = service.claim("distill", "tests")
+    assert claim is not None
+    newest, older, *_ = service.checkpoints(claim)
+    (state,) = [file for name, file in newest.files.items() if name.startswith("state") and name[-1] == "s"]
+    storage.put_stream([b"".join(storage.open_range(state.key))[:-1] + b"!"], state.key)
+    service.release(claim, counts_attempt=False, reason="looked at")
+    with supervised(settings):
+        job = wait_for_status(service, job_id, JobStatus.SUCCEEDED, seconds=90)
+    codes = [data["code"] for data in told(service, job_id, "warning")]
+    assert (codes.count("checkpoint_damaged"), codes.count("started_anew")) == (1, 0)
+    assert resumed_at(service, job_id) == older.step < newest.step == steps[-1]
+    assert_whole(service, storage, job, whole)
+
+
+def test_training_goes_on_while_the_store_is_away(
+    service: JobService, storage: Storage, whole: dict[str, bytes], job_id: str, settings: Settings
+) -> None:
+    folder = Path(settings.storage_url.removeprefix("file://")) / "checkpoints"
+    with supervised(settings):
+        wait_for_checkpoints(service, job_id, count=1)
+        away = folder.rename(folder.with_name("away"))
+        folder.touch()  # where a folder should be: nothing can be stored there
+        since = len(told(service, job_id, "checkpoint"))
+        step = told(service, job_id, "metrics")[-1]["step"]
+        wait_for(lambda: told(service, job_id, "metrics")[-1]["step"] > step + 25, seconds=60)
+        assert len(told(service, job_id, "checkpoint")) - since <= 1  # one that was just on its way
+        folder.unlink()
+        away.rename(folder)
+        wait_for_checkpoints(service, job_id, count=since + 2)
+        job = wait_for_status(service, job_id, JobStatus.SUCCEEDED, seconds=90)
+    stored = {artifact.name: artifact for artifact in job.artifacts}
+    assert b"".join(storage.open_range(stored["student.safetensors"].key)) == whole["student.safetensors"]
