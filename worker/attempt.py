@@ -94,11 +94,7 @@ class Attempt:
         """Run one command of the core to its end; its events go into the job's log.
 
         Args:
-            arguments: what follows the program's name.
-            folder: its working folder.
-            environment: all it sees.
-            limits: what it may use.
-            watchdog: notices that it hangs.
+            arguments: what follows the program's name; the others are as for `Child`.
             on_checkpoint: is told of states that were saved, and must return at once.
 
         Returns:
