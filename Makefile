@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve check test clean
+.PHONY: help setup demo serve check test bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ check: setup ## Format, lint, types and import contracts
 
 test: setup ## Run the whole test suite
 	$(BIN)/python -m pytest
+
+bench: setup ## Measure the core's speed and its short runs on this machine (needs ../shared/data)
+	$(BIN)/python -m benchmarks.bench
 
 clean: ## Remove the virtual environment and what runs left behind
 	rm -rf $(VENV) demo_output build *.egg-info .mypy_cache .ruff_cache .import_linter_cache

@@ -86,7 +86,13 @@ class Distillation:
         self.progress = Progress(config)
         self.reported: list[MetricsEvent] = []  # by all processes that worked on the run
         self._losses: list[Tensor] = []  # the student's, since they were last reported
+        self._announced: Phase | None = None
         self._began = time.monotonic()
+
+    @property
+    def phase(self) -> Phase:
+        """Whether the run still warms up or already trains the student."""
+        return Phase.WARMUP if self.position.epoch < self.config.warmup_epochs else Phase.DISTILL
 
     @property
     def seconds(self) -> float:
@@ -130,8 +136,8 @@ class Distillation:
     def _run_epoch(self) -> None:
         """Lines 4 to 14 of Algorithm 1."""
         position, config = self.position, self.config
-        warming_up = position.epoch < config.warmup_epochs
-        self._announce_phase(warming_up)
+        warming_up = self.phase is Phase.WARMUP
+        self._announce_phase()
         rounds = config.warmup_rounds_per_epoch if warming_up else config.rounds_per_epoch
         while position.round < rounds:
             made = self._run_round(None if warming_up else self.student)
@@ -179,7 +185,7 @@ class Distillation:
     def _tell_progress(self) -> None:
         self.emit(
             ProgressEvent(
-                phase=self._phase,
+                phase=self.phase,
                 epoch=self.position.epoch + 1,
                 epochs=self.config.warmup_epochs + self.config.epochs,
                 fraction=self.progress.fraction,
@@ -202,11 +208,10 @@ class Distillation:
         self.reported.append(event)
         self.emit(event)
 
-    def _announce_phase(self, warming_up: bool) -> None:
-        phase = Phase.WARMUP if warming_up else Phase.DISTILL
-        if phase != getattr(self, "_phase", None):
-            self.emit(PhaseEvent(phase=phase))
-        self._phase = phase
+    def _announce_phase(self) -> None:
+        if self.phase != self._announced:
+            self.emit(PhaseEvent(phase=self.phase))
+        self._announced = self.phase
 
     def _generator_is_due(self) -> bool:
         life = self.config.generator_reset_every
