@@ -45,7 +45,7 @@ from examples.mnist_teacher import (
 from nayer_core.networks.registry import build, count_parameters
 
 STUDENT = "wrn_10_1"
-# A minute on two cores. Digits are small and must not be mirrored; the rest was measured
+# One to two minutes on two cores. Digits are small and must not be mirrored; the rest was measured
 # (benchmarks/results/mnist_demo.md).
 CONFIG: dict[str, Any] = {
     "flip": False,
