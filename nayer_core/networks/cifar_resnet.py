@@ -3,6 +3,8 @@
 ResNet-20, 32, 44, 56 and 110: depth 6n + 2, three stages of n blocks with 16, 32 and 64
 channels. Shortcuts that change the shape have no weights ("option A"): every second pixel, and
 zeros for the new channels.
+
+Activations overwrite what a BatchNorm or a sum has just made, which nothing else reads.
 """
 
 import torch.nn.functional as F
@@ -22,9 +24,9 @@ class _Block(nn.Module):
         self.bn2 = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = F.relu(self.bn1(self.conv1(x)))
+        out = F.relu_(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
-        return F.relu(out + self._shortcut(x))
+        return F.relu_(out + self._shortcut(x))
 
     def _shortcut(self, x: Tensor) -> Tensor:
         if self.new_channels == 0:
@@ -56,7 +58,7 @@ class CifarResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) images to (B, num_classes) logits; any H and W."""
-        x = F.relu(self.bn1(self.conv1(x)))
+        x = F.relu_(self.bn1(self.conv1(x)))
         x = self.layer3(self.layer2(self.layer1(x)))
         x = F.adaptive_avg_pool2d(x, 1).flatten(1)
         logits: Tensor = self.linear(x)

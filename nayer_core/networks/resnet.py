@@ -3,6 +3,8 @@
 The stem is one 3 x 3 convolution without pooling, as is usual for 32 x 32 images; everything
 behind it is the ImageNet network. Names of weights are torchvision's, so that the shape of
 `conv1` alone tells the two apart.
+
+Activations overwrite what a BatchNorm or a sum has just made, which nothing else reads.
 """
 
 import torch.nn.functional as F
@@ -23,9 +25,9 @@ class _BasicBlock(nn.Module):
         self.downsample = _projection(in_channels, width, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = F.relu(self.bn1(self.conv1(x)))
+        out = F.relu_(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
-        return F.relu(out + self.downsample(x))
+        return F.relu_(out + self.downsample(x))
 
 
 class _Bottleneck(nn.Module):
@@ -42,10 +44,10 @@ class _Bottleneck(nn.Module):
         self.downsample = _projection(in_channels, 4 * width, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = F.relu(self.bn1(self.conv1(x)))
-        out = F.relu(self.bn2(self.conv2(out)))
+        out = F.relu_(self.bn1(self.conv1(x)))
+        out = F.relu_(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out))
-        return F.relu(out + self.downsample(x))
+        return F.relu_(out + self.downsample(x))
 
 
 # Depth -> the block and how many of them each of the four stages has.
@@ -79,7 +81,7 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) images to (B, num_classes) logits; any H and W."""
-        x = F.relu(self.bn1(self.conv1(x)))
+        x = F.relu_(self.bn1(self.conv1(x)))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         x = F.adaptive_avg_pool2d(x, 1).flatten(1)
         logits: Tensor = self.fc(x)

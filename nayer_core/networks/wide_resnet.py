@@ -2,6 +2,8 @@
 
 WRN-d-k has depth d = 6n + 4: three stages of n blocks with 16k, 32k and 64k channels, each
 convolution behind its normalisation and activation.
+
+Activations overwrite what a BatchNorm or a sum has just made, which nothing else reads.
 """
 
 import torch.nn.functional as F
@@ -21,8 +23,8 @@ class _Block(nn.Module):
         self.shortcut = None if same_shape else nn.Conv2d(in_channels, channels, 1, stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        active = F.relu(self.bn1(x))
-        out = self.conv2(F.relu(self.bn2(self.conv1(active))))
+        active = F.relu_(self.bn1(x))
+        out = self.conv2(F.relu_(self.bn2(self.conv1(active))))
         # A shortcut that changes the shape starts behind the activation, as in the authors' code.
         total: Tensor = out + (x if self.shortcut is None else self.shortcut(active))
         return total
@@ -64,6 +66,6 @@ class WideResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) images to (B, num_classes) logits; any H and W."""
         x = self.block3(self.block2(self.block1(self.conv1(x))))
-        x = F.adaptive_avg_pool2d(F.relu(self.bn1(x)), 1).flatten(1)
+        x = F.adaptive_avg_pool2d(F.relu_(self.bn1(x)), 1).flatten(1)
         logits: Tensor = self.fc(x)
         return logits
