@@ -100,7 +100,7 @@ def resolve_config(
     """Say which preset `preset` means here, and its configuration with the client's overrides.
 
     `auto` is `balanced`. The everyday presets follow the size of the images: above 64 pixels
-    they take the Table 9 generator and batches of 50 and 128 (Table 10, ImageNet).
+    they take the Table 9 generator, batches of 50 (synthesis) and 64, and a smaller bank.
 
     Args:
         preset: a name of `PRESET_NAMES`.
