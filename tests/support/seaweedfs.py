@@ -112,7 +112,7 @@ def port_with_grpc() -> int:
     Both lie below what the kernel gives to outgoing connections, which come and go meanwhile.
     """
     while True:
-        port = random.randrange(10_000, 22_000)  # noqa: S311 - no secret
+        port = random.randrange(10_000, 22_000)
         if _is_free(port) and _is_free(port + GRPC_OFFSET):
             return port
 
