@@ -8,22 +8,20 @@ for each epoch:
 """
 
 import math
-import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from nayer_core.augmentation import Augmentation
-from nayer_core.checkpoint import Checkpoint, CheckpointFolder
+from nayer_core.checkpoint import CheckpointFolder
 from nayer_core.contract.config import DistillConfig
 from nayer_core.contract.errors import ErrorCode, TrainingError
-from nayer_core.contract.events import CheckpointEvent, Emit, MetricsEvent, Phase, PhaseEvent, ProgressEvent
+from nayer_core.contract.events import Emit, MetricsEvent, Phase, PhaseEvent, ProgressEvent
 from nayer_core.memory_bank import MemoryBank, images_a_round, images_made
 from nayer_core.precision import Arithmetic
-from nayer_core.progress import Progress, Step
+from nayer_core.progress import Step
+from nayer_core.run_state import RunState, Saver
 from nayer_core.student_training import StudentTrainer
 from nayer_core.synthesis import Round, Synthesizer
 
@@ -34,17 +32,7 @@ class StopRequested(Exception):
     """Raised inside a run to leave it; the state of the last whole step is kept."""
 
 
-@dataclass
-class Position:
-    """Where a run is: all counts are of finished things."""
-
-    epoch: int = 0
-    round: int = 0
-    student_step: int = 0
-    rounds_done: int = 0
-
-
-class Distillation:
+class Distillation(RunState):
     """One run of Algorithm 1.
 
     Args:
@@ -72,32 +60,24 @@ class Distillation:
         emit: Emit,
     ):
         self.lte = lte
-        self.config = config
         self.augment = augment
         self.arithmetic = arithmetic
         self.emit = emit
         self.student = student.train()
         self.rng = torch.Generator(arithmetic.device).manual_seed(seed)
-        self.synthesizer = Synthesizer(teacher, lte, input_size, config, augment, arithmetic, self.rng)
-        self.trainer = StudentTrainer(student, teacher, config, augment, arithmetic, self.rng)
         capacity = min(max(config.bank_capacity, images_a_round(config)), images_made(config))
-        self.bank = MemoryBank(capacity, input_size, arithmetic.device)
-        self.position = Position()
-        self.progress = Progress(config)
-        self.reported: list[MetricsEvent] = []  # by all processes that worked on the run
-        self._losses: list[Tensor] = []  # the student's, since they were last reported
+        super().__init__(
+            config,
+            Synthesizer(teacher, lte, input_size, config, augment, arithmetic, self.rng),
+            StudentTrainer(student, teacher, config, augment, arithmetic, self.rng),
+            MemoryBank(capacity, input_size, arithmetic.device),
+        )
         self._announced: Phase | None = None
-        self._began = time.monotonic()
 
     @property
     def phase(self) -> Phase:
         """Whether the run still warms up or already trains the student."""
         return Phase.WARMUP if self.position.epoch < self.config.warmup_epochs else Phase.DISTILL
-
-    @property
-    def seconds(self) -> float:
-        """How long the run has taken so far, in all processes that worked on it."""
-        return time.monotonic() - self._began
 
     def run(
         self,
@@ -121,7 +101,7 @@ class Distillation:
         Raises:
             TrainingError: `diverged`, where a loss is no number any more.
         """
-        self._saver = _Saver(self, checkpoints, checkpoint_seconds)
+        self._saver = Saver(self, checkpoints, checkpoint_seconds, self.emit)
         self._should_stop = should_stop
         try:
             while self.position.epoch < self.config.warmup_epochs + self.config.epochs:
@@ -168,12 +148,12 @@ class Distillation:
         steps = self.config.student_steps
         interval = math.ceil(steps / MEASUREMENTS_AN_EPOCH)
         while self.position.student_step < steps:
-            self._losses.append(self.trainer.step(self.bank))
+            self.losses.append(self.trainer.step(self.bank))
             self.position.student_step += 1
             self.progress.advance(Step.STUDENT)
-            if len(self._losses) == interval or self.position.student_step == steps:
-                mean = torch.stack(self._losses).mean().item()
-                self._losses.clear()
+            if len(self.losses) == interval or self.position.student_step == steps:
+                mean = torch.stack(self.losses).mean().item()
+                self.losses.clear()
                 self.report({"student_loss": mean, "student_lr": self.trainer.learning_rate})
                 self._saver.save_if_due()
             self._tell_progress()
@@ -216,78 +196,6 @@ class Distillation:
     def _generator_is_due(self) -> bool:
         life = self.config.generator_reset_every
         return self.position.epoch % life == 0 if life else self.position.epoch == 0
-
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Everything but the bank that a bit-exact resume needs, and the history: tensors and plain facts."""
-        tensors = {f"synthesizer.{name}": value for name, value in self.synthesizer.snapshot().items()}
-        tensors |= {f"trainer.{name}": value for name, value in self.trainer.state().items()}
-        tensors |= {"run.losses": torch.stack(self._losses)} if self._losses else {}
-        facts = {
-            "position": asdict(self.position),
-            "steps_done": {kind.name: count for kind, count in self.progress.done.items()},
-            "trainer": self.trainer.facts(),
-            "config": self.config.model_dump(),
-            "reported": [event.model_dump(include={"epoch", "step", "values"}) for event in self.reported],
-            "seconds": self.seconds,
-        }
-        return tensors, facts
-
-    def resume(self, checkpoints: CheckpointFolder) -> None:
-        """Take up a run where its newest whole checkpoint left it.
-
-        Raises:
-            TrainingError: `checkpoint_invalid`, where none is whole or it is of another run or program.
-        """
-        try:
-            self._restore(checkpoints.load(self.bank))
-        except torch.OutOfMemoryError:
-            raise
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise TrainingError(
-                ErrorCode.CHECKPOINT_INVALID,
-                "The checkpoint was made with another configuration or version of the program.",
-                "Resume with what the run was started with, or start it anew.",
-            ) from error
-
-    def _restore(self, checkpoint: Checkpoint) -> None:
-        facts = checkpoint.facts
-        if facts["config"] != self.config.model_dump():
-            raise ValueError("made with another configuration")
-        parts: dict[str, dict[str, Tensor]] = {"synthesizer": {}, "trainer": {}, "run": {}}
-        for name, tensor in checkpoint.tensors.items():
-            part, _, rest = name.partition(".")
-            parts[part][rest] = tensor
-        self.synthesizer.restore(parts["synthesizer"])
-        self.trainer.restore(parts["trainer"], facts["trainer"])
-        self._losses = list(parts["run"].get("losses", torch.empty(0)).to(self.arithmetic.device))
-        self.position = Position(**facts["position"])
-        self.progress.skip({kind: facts["steps_done"][kind.name] for kind in Step})
-        self.reported = [MetricsEvent(**row) for row in facts["reported"]]
-        self._began = time.monotonic() - facts["seconds"]
-
-
-class _Saver:
-    """Writes checkpoints at intervals of time; without a folder it does nothing."""
-
-    def __init__(self, run: Distillation, folder: CheckpointFolder | None, seconds: float):
-        self.run = run
-        self.folder = folder
-        self.seconds = seconds
-        self.last = time.monotonic()
-
-    def save_if_due(self) -> None:
-        if time.monotonic() - self.last >= self.seconds:
-            self.save()
-
-    def save(self) -> None:
-        if self.folder is None:
-            return
-        files = self.folder.save(*self.run.state(), self.run.bank)
-        self.run.emit(
-            CheckpointEvent(epoch=self.run.position.epoch + 1, step=self.run.progress.steps_done, files=files)
-        )
-        self.run.progress.pause()
-        self.last = time.monotonic()
 
 
 def _numbers(made: Round) -> dict[str, float]:

@@ -1,0 +1,138 @@
+"""All that a run is between two steps, and how it is saved and taken up again."""
+
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nayer_core.checkpoint import Checkpoint, CheckpointFolder
+from nayer_core.contract.config import DistillConfig
+from nayer_core.contract.errors import ErrorCode, TrainingError
+from nayer_core.contract.events import CheckpointEvent, Emit, MetricsEvent
+from nayer_core.memory_bank import MemoryBank
+from nayer_core.progress import Progress, Step
+from nayer_core.student_training import StudentTrainer
+from nayer_core.synthesis import Synthesizer
+
+
+@dataclass
+class Position:
+    """Where a run is: all counts are of finished things."""
+
+    epoch: int = 0
+    round: int = 0
+    student_step: int = 0
+    rounds_done: int = 0
+
+
+class RunState:
+    """Networks, bank, place in the loops and history of a run: what its checkpoints hold.
+
+    Args:
+        config: the numbers of the method, as they were asked for.
+        synthesizer: generator, noisy layer, statistics and the run's random numbers.
+        trainer: the student and its optimiser.
+        bank: the synthetic images.
+    """
+
+    def __init__(
+        self, config: DistillConfig, synthesizer: Synthesizer, trainer: StudentTrainer, bank: MemoryBank
+    ):
+        self.config = config
+        self.synthesizer = synthesizer
+        self.trainer = trainer
+        self.bank = bank
+        self.position = Position()
+        self.progress = Progress(config)
+        self.reported: list[MetricsEvent] = []  # by all processes that worked on the run
+        self.losses: list[Tensor] = []  # the student's, since they were last reported
+        self._began = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """How long the run has taken so far, in all processes that worked on it."""
+        return time.monotonic() - self._began
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Everything but the bank that a bit-exact resume needs, and the history: tensors and plain facts."""
+        tensors = {f"synthesizer.{name}": value for name, value in self.synthesizer.snapshot().items()}
+        tensors |= {f"trainer.{name}": value for name, value in self.trainer.state().items()}
+        tensors |= {"run.losses": torch.stack(self.losses)} if self.losses else {}
+        facts = {
+            "position": asdict(self.position),
+            "steps_done": {kind.name: count for kind, count in self.progress.done.items()},
+            "trainer": self.trainer.facts(),
+            "config": self.config.model_dump(),
+            "reported": [event.model_dump(include={"epoch", "step", "values"}) for event in self.reported],
+            "seconds": self.seconds,
+        }
+        return tensors, facts
+
+    def resume(self, checkpoints: CheckpointFolder) -> None:
+        """Take up a run where its newest whole checkpoint left it.
+
+        Raises:
+            TrainingError: `checkpoint_invalid`, where none is whole or it is of another run or program.
+        """
+        try:
+            self._restore(checkpoints.load(self.bank))
+        except torch.OutOfMemoryError:
+            raise
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise TrainingError(
+                ErrorCode.CHECKPOINT_INVALID,
+                "The checkpoint was made with another configuration or version of the program.",
+                "Resume with what the run was started with, or start it anew.",
+            ) from error
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        facts = checkpoint.facts
+        if facts["config"] != self.config.model_dump():
+            raise ValueError("made with another configuration")
+        parts: dict[str, dict[str, Tensor]] = {"synthesizer": {}, "trainer": {}, "run": {}}
+        for name, tensor in checkpoint.tensors.items():
+            part, _, rest = name.partition(".")
+            parts[part][rest] = tensor
+        self.synthesizer.restore(parts["synthesizer"])
+        self.trainer.restore(parts["trainer"], facts["trainer"])
+        self.losses = list(parts["run"].get("losses", torch.empty(0)).to(self.bank.images.device))
+        self.position = Position(**facts["position"])
+        self.progress.skip({kind: facts["steps_done"][kind.name] for kind in Step})
+        self.reported = [MetricsEvent(**row) for row in facts["reported"]]
+        self._began = time.monotonic() - facts["seconds"]
+
+
+class Saver:
+    """Writes checkpoints of a run at intervals of time; without a folder it does nothing.
+
+    Args:
+        run: what is saved.
+        folder: where to.
+        seconds: between two checkpoints.
+        emit: is told of each.
+    """
+
+    def __init__(self, run: RunState, folder: CheckpointFolder | None, seconds: float, emit: Emit):
+        self.run = run
+        self.folder = folder
+        self.seconds = seconds
+        self.emit = emit
+        self.last = time.monotonic()
+
+    def save_if_due(self) -> None:
+        """Save where the last time is long enough ago."""
+        if time.monotonic() - self.last >= self.seconds:
+            self.save()
+
+    def save(self) -> None:
+        """Save now."""
+        if self.folder is None:
+            return
+        files = self.folder.save(*self.run.state(), self.run.bank)
+        self.emit(
+            CheckpointEvent(epoch=self.run.position.epoch + 1, step=self.run.progress.steps_done, files=files)
+        )
+        self.run.progress.pause()
+        self.last = time.monotonic()
