@@ -53,6 +53,9 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "job_not_found": Kind(
             404, "There is no such job", "Jobs are listed at /jobs; a deleted job is gone."
         ),
+        "delivery_not_found": Kind(
+            404, "This job has no such delivery", "The deliveries are listed at /jobs/{id}/deliveries."
+        ),
         "artifact_not_found": Kind(
             404, "This job has no such artifact", "The artifacts are listed at /jobs/{id}/artifacts."
         ),
@@ -67,6 +70,9 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "job_not_paused": Kind(409, "The job is not paused", "Only a paused job can be resumed."),
         "artifact_not_ready": Kind(
             409, "The artifact is not there yet", "Wait until is_terminal, then ask again."
+        ),
+        "artifact_expired": Kind(
+            410, "The artifact is no longer kept", "Submit the job again; expires_at tells until when."
         ),
         "payload_too_large": Kind(
             413,
@@ -105,6 +111,11 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "unknown_config_field": Kind(
             422, "There is no such field of config", "The fields of DistillConfig are listed at /schema."
         ),
+        "webhook_address_refused": Kind(
+            422,
+            "The web hook leads to an address that is not public",
+            "Name a receiver with a public address; the operator can allow others.",
+        ),
         "idempotency_key_reused": Kind(
             422, "This Idempotency-Key belongs to another request", "Use a new key for a new request."
         ),
@@ -112,6 +123,9 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             500,
             "The service has a bug",
             "Nothing you sent has to change; its operator finds the cause in the log.",
+        ),
+        "storage_full": Kind(
+            503, "The service has no room for files", "Reading still works; send the request again later."
         ),
         "service_unavailable": Kind(
             503, "A part of the service is away", "Send the same request again after Retry-After seconds."

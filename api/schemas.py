@@ -71,6 +71,7 @@ class ArtifactBody(BaseModel):
                     "sha256": EXAMPLE_SHA256,
                     "media_type": "application/octet-stream",
                     "created_at": "2026-11-22T10:02:11Z",
+                    "expires_at": None,
                     "href": f"/jobs/{EXAMPLE_ID}/artifacts/student.safetensors",
                 }
             ]
@@ -82,6 +83,7 @@ class ArtifactBody(BaseModel):
     sha256: str
     media_type: str
     created_at: datetime
+    expires_at: datetime | None = Field(description="Until when it can be downloaded; null is no limit yet.")
     href: str
 
 

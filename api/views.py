@@ -13,7 +13,7 @@ from api.schemas import (
     TimelineEntry,
     UploadedFile,
 )
-from jobs.records import Artifact, Job, JobEvent, StoredFile
+from jobs.records import Job, JobEvent, StoredFile
 from jobs.states import PAUSABLE, JobStatus
 
 # Seconds until asking again can be worth it: inspection is short, epochs are not.
@@ -27,11 +27,13 @@ class JobView:
     Args:
         job: the record.
         queue_position: 1 for the job that is taken next; None where it does not wait.
+        keep_artifacts_seconds: the setting of that name.
         root: what precedes every path, where a proxy mounts the service below its root.
     """
 
     job: Job
     queue_position: int | None
+    keep_artifacts_seconds: float | None
     root: str = ""
 
     @property
@@ -71,37 +73,43 @@ class JobView:
             },
             metrics=LatestMetrics(latest=job.latest_metrics),
             error=JobError.model_validate(job.error) if job.error else None,
-            artifacts=[artifact_body(artifact, self.path) for artifact in job.artifacts],
+            artifacts=self.artifacts(),
             created_at=job.created_at,
             started_at=job.started_at,
             finished_at=job.finished_at,
             links=self._links(),
         )
 
+    def artifacts(self) -> list[ArtifactBody]:
+        """The documents of its artifacts, those that are no longer kept among them."""
+        expires_at = self.job.artifacts_expire_at(self.keep_artifacts_seconds)
+        return [
+            ArtifactBody(
+                name=artifact.name,
+                bytes=artifact.bytes,
+                sha256=artifact.sha256,
+                media_type=artifact.media_type,
+                created_at=artifact.created_at,
+                expires_at=expires_at,
+                href=f"{self.path}/artifacts/{artifact.name}",
+            )
+            for artifact in self.job.artifacts
+        ]
+
     def _links(self) -> dict[str, str]:
         links = {"self": self.path}
         links |= {name: f"{self.path}/{name}" for name in ("events", "metrics", "artifacts")}
+        if self.job.spec.get("webhook"):
+            links["deliveries"] = f"{self.path}/deliveries"
         if not self.job.is_terminal:
             links["cancel"] = f"{self.path}/cancel"
         if self.job.status in PAUSABLE:
             links["pause"] = f"{self.path}/pause"
         if self.job.status is JobStatus.PAUSED or self.job.pause_requested:
             links["resume"] = f"{self.path}/resume"
-        if any(artifact.name == "student.safetensors" for artifact in self.job.artifacts):
+        if any(artifact.name == "student.safetensors" and artifact.kept for artifact in self.job.artifacts):
             links["student"] = f"{self.path}/student"
         return links
-
-
-def artifact_body(artifact: Artifact, job_path: str) -> ArtifactBody:
-    """The document of one artifact."""
-    return ArtifactBody(
-        name=artifact.name,
-        bytes=artifact.bytes,
-        sha256=artifact.sha256,
-        media_type=artifact.media_type,
-        created_at=artifact.created_at,
-        href=f"{job_path}/artifacts/{artifact.name}",
-    )
 
 
 def event_body(event: JobEvent) -> EventBody:

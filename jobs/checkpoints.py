@@ -66,12 +66,6 @@ def read(session: Session, job_id: str) -> list[Checkpoint]:
     ]
 
 
-def let_go(session: Session, job_id: str) -> None:
-    """Keep no checkpoint of a job any more; the sweep removes their files."""
-    session.execute(delete(CheckpointTable).where(CheckpointTable.job_id == job_id))
-    session.execute(delete(CheckpointFileTable).where(CheckpointFileTable.job_id == job_id))
-
-
 def told(checkpoint: Checkpoint) -> Mapping[str, Any]:
     """What the job's log says of a checkpoint."""
     return {"epoch": checkpoint.epoch, "step": checkpoint.step}

@@ -5,11 +5,9 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jobs import journal, lifecycle, repository, statistics
+from jobs import artifacts, journal, lifecycle, repository, statistics
 from jobs.database import Database
 from jobs.errors import (
-    ArtifactNotFound,
-    ArtifactNotReady,
     IdempotencyConflict,
     JobNotPausable,
     JobNotPaused,
@@ -196,39 +194,25 @@ class ClientSide:
             repository.require_job(session, job_id)
             return journal.read_metrics(session, job_id, names, max_points)
 
-    def artifacts(self, job_id: str) -> list[Artifact]:
-        """Read the artifacts of a job, by name.
-
-        Raises:
-            JobNotFound: there is no such job.
-        """
-        return self.get(job_id).artifacts
-
     def artifact(self, job_id: str, name: str) -> Artifact:
-        """Read one artifact.
+        """Read one artifact that can be downloaded.
 
         Raises:
             ArtifactNotReady: it may still come, for the job has not ended.
+            ArtifactExpired: it was there for its time.
             ArtifactNotFound: it will not come.
         """
-        job = self.get(job_id)
-        for artifact in job.artifacts:
-            if artifact.name == name:
-                return artifact
-        if job.is_terminal:
-            there = ", ".join(artifact.name for artifact in job.artifacts) or "none"
-            raise ArtifactNotFound(
-                f"Job {job_id} is {job.status} without an artifact {name[:64]!r}.", f"It has: {there}."
-            )
-        raise ArtifactNotReady(
-            f"Job {job_id} is {job.status} and has no artifact {name[:64]!r} yet.",
-            "Wait until it has succeeded.",
-        )
-
-    def queue_position(self, job_id: str) -> int | None:
-        """Tell how many jobs are taken before this one is, itself included; None once it is not waiting."""
         with self.database.transaction() as session:
-            return repository.queue_position(session, repository.read_job(session, job_id))
+            job = repository.read_job(session, job_id).as_job()
+            return artifacts.find(job, name, repository.now(session), self.settings.keep_artifacts_seconds)
+
+    def queue_positions(self, jobs: Sequence[Job]) -> dict[str, int]:
+        """Tell of those that wait how many jobs are taken before they are, themselves included."""
+        waiting = [job.id for job in jobs if job.status.queue is not None]
+        if not waiting:
+            return {}
+        with self.database.transaction() as session:
+            return repository.queue_positions(session, waiting)
 
     def statistics(self) -> JobStatistics:
         """Count the jobs and measure how long they wait; what operators watch."""
@@ -269,7 +253,13 @@ def _first_values(new: NewJob) -> dict[str, Any]:
         "max_runtime_seconds": new.spec.max_runtime_seconds,
         "idempotency_key": new.idempotency_key,
         "request_hash": new.request_hash,
+        "webhook_secret": _secret_of(new.spec),
     }
+
+
+def _secret_of(spec: JobSpec) -> str | None:
+    secret = spec.webhook.secret if spec.webhook else None
+    return secret.get_secret_value() if secret else None
 
 
 def _expanded(spec: JobSpec) -> dict[str, Any]:

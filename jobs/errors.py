@@ -6,13 +6,16 @@ JobsError
   JobNotPausable       only a job that waits for distillation, or runs, can be paused
   JobNotPaused         only a paused job can be resumed
   IdempotencyConflict  the key was used for another request
+  DeliveryNotFound     the job's web hook was sent no such message
   ArtifactNotFound     no artifact has this name
   ArtifactNotReady     the artifact may still come
+  ArtifactExpired      the artifact was kept for its time and is gone
   FileTooLarge         a body passed its limit while it was streamed
   FileCorrupt          stored bytes do not have the hash their row says
   FileMissing          the store holds no such file
   LeaseLost            another worker, or the end of the job, came first: write nothing more
   ServiceUnavailable   database, broker or store does not answer; try again
+    StorageFull        the store has no room for more
 """
 
 from typing import ClassVar
@@ -64,6 +67,12 @@ class IdempotencyConflict(JobsError):
     code = "idempotency_key_reused"
 
 
+class DeliveryNotFound(JobsError):
+    """The job has no message to its web hook with this id."""
+
+    code = "delivery_not_found"
+
+
 class ArtifactNotFound(JobsError):
     """The job has no artifact of this name and will not get one."""
 
@@ -74,6 +83,12 @@ class ArtifactNotReady(JobsError):
     """The job has no artifact of this name yet; it has not come to its end."""
 
     code = "artifact_not_ready"
+
+
+class ArtifactExpired(JobsError):
+    """The job had this artifact; it was kept for as long as this service keeps them."""
+
+    code = "artifact_expired"
 
 
 class FileTooLarge(JobsError):
@@ -121,3 +136,14 @@ class ServiceUnavailable(JobsError):
     def __init__(self, part: str, reason: str):
         super().__init__(f"The {part} does not answer ({reason}).", "Nothing is lost; try again in a moment.")
         self.part = part
+
+
+class StorageFull(ServiceUnavailable):
+    """The disk under the store is full, or its quota is used up; reading still works."""
+
+    code = "storage_full"
+
+    def __init__(self) -> None:
+        super().__init__("storage", "it is full")
+        self.message = "The storage has no room left for a file."
+        self.hint = "Nothing is lost; try again when its operator has made room."

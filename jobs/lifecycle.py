@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from jobs import checkpoints, journal
+from jobs import journal, outbox
 from jobs.database import Session
 from jobs.records import Artifact, StoredFile
 from jobs.states import JobStatus
@@ -18,9 +18,13 @@ def problem(code: ErrorCode | str, message: str, hint: str, *, retryable: bool) 
 
 
 def move(session: Session, job: JobTable, status: JobStatus, **more: object) -> None:
-    """Take a step and tell it in the log; the database refuses a step that is not in TRANSITIONS."""
+    """Take a step, and tell it in the log and to the job's web hook.
+
+    The database refuses a step that is not in TRANSITIONS.
+    """
     job.status = status
     journal.append(session, job, "status", {"status": status, "attempt": job.attempt, **more})
+    outbox.announce(session, job)
 
 
 def begin_phase(session: Session, job: JobTable, phase: str, now: datetime, line: int) -> None:
@@ -88,11 +92,9 @@ def finish(
     error: Mapping[str, Any] | None = None,
     **more: object,
 ) -> None:
-    """End the job; only its artifacts are kept in the store."""
+    """End the job; upkeep lets go of its files in their time (jobs/retention.py)."""
     close_phase(job, now)
     drop_lease(job, now)
-    let_files_go(job, ("upload", "input"))
-    checkpoints.let_go(session, job.id)
     job.pause_requested = False
     job.finished_at = now
     if error is not None:

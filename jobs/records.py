@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
+from jobs.deliveries import DeliveryStatus
 from jobs.states import JobStatus, QueueName
 from nayer_core.contract.spec import JobSpec
 
@@ -63,7 +64,8 @@ class NewJob:
 class Artifact:
     """A stored, downloadable file of a job.
 
-    `job_id` and `created_at` are filled in when it is read back; a worker leaves them out.
+    `job_id`, `created_at` and `kept` are filled in when it is read back; a worker leaves them out.
+    One that is no longer `kept` was let go some time after the end of its job.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Artifact:
     media_type: str
     job_id: str = ""
     created_at: datetime | None = None
+    kept: bool = True
 
     @classmethod
     def of(cls, name: str, stored: StoredFile) -> "Artifact":
@@ -129,6 +132,16 @@ class Job:
     def is_terminal(self) -> bool:
         """Whether the job has come to its end."""
         return self.status.is_terminal
+
+    def artifacts_expire_at(self, keep_seconds: float | None) -> datetime | None:
+        """Until when artifacts can be downloaded; None while that is not known, or for ever.
+
+        Args:
+            keep_seconds: the setting `keep_artifacts_seconds`.
+        """
+        if self.finished_at is None or keep_seconds is None:
+            return None
+        return self.finished_at + timedelta(seconds=keep_seconds)
 
 
 @dataclass(frozen=True)
@@ -217,11 +230,13 @@ class JobStatistics:
         counts: jobs in each status; zeros included.
         oldest_waiting_seconds: the age, since it was created, of the oldest job that waits in each queue;
             zero where none does.
+        deliveries: messages to web hooks in each state; zeros included.
         expired_leases: jobs whose worker fell silent and that were not taken from it yet.
     """
 
     counts: Mapping[JobStatus, int]
     oldest_waiting_seconds: Mapping[QueueName, float]
+    deliveries: Mapping[DeliveryStatus, int]
     expired_leases: int
 
 

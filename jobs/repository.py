@@ -9,6 +9,7 @@ from sqlalchemy import (
     ColumnElement,
     Select,
     Text,
+    and_,
     case,
     column,
     delete,
@@ -120,6 +121,12 @@ def take_waiting(session: Session, queue: QueueName) -> JobTable | None:
     )
 
 
+def find_taken(session: Session, queue: QueueName, worker: str) -> JobTable | None:
+    """Find the job that a worker holds by name, as it does when the answer to its claim was lost."""
+    held = (JobTable.worker == worker, JobTable.status == HELD_IN[queue], JobTable.lease_until.is_not(None))
+    return session.scalar(_jobs().where(*held))
+
+
 def lock_claimed(session: Session, claim: Claim) -> JobTable:
     """Lock the row of a claim that is still held.
 
@@ -219,14 +226,15 @@ def mark_not_rung(session: Session, job_ids: Sequence[str]) -> None:
     session.execute(update(JobTable).where(JobTable.id.in_(job_ids)).values(rung_at=None))
 
 
-def queue_position(session: Session, job: JobTable) -> int | None:
-    """Count the jobs that are taken before this one, itself included; None when it does not wait."""
-    queue = JobStatus(job.status).queue
-    if queue is None or job.lease_until is not None or job.cancel_requested:
-        return None
-    same_kind = JobTable.dry_run.is_(job.dry_run) & (JobTable.number <= job.number)
-    sooner = same_kind if job.dry_run else same_kind | JobTable.dry_run
-    return session.scalar(select(func.count()).select_from(JobTable).where(*_waiting(queue), sooner))
+def queue_positions(session: Session, job_ids: Sequence[str]) -> dict[str, int]:
+    """Tell of jobs that wait how many are taken before them in their queue, themselves included."""
+    order = func.row_number().over(
+        partition_by=JobTable.status, order_by=(JobTable.dry_run.desc(), JobTable.number)
+    )
+    waiting = or_(*(and_(*_waiting(queue)) for queue in WAITING_IN))
+    line = select(JobTable.id, order.label("position")).where(waiting).subquery()
+    found = session.execute(select(line.c.id, line.c.position).where(line.c.id.in_(job_ids)))
+    return {row.id: row.position for row in found}
 
 
 def kept_keys(session: Session, among: Sequence[str] | None = None) -> set[str]:

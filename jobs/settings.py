@@ -7,9 +7,11 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 Seconds = Annotated[float, Field(gt=0)]
+AfterTheEnd = Annotated[float, Field(ge=0)]  # seconds; 0 is at once
 Bytes = Annotated[int, Field(gt=0)]
 
 KIB, MIB, GIB = 2**10, 2**20, 2**30
+DAY = 24 * 3600
 
 
 class Settings(BaseSettings):
@@ -42,6 +44,24 @@ class Settings(BaseSettings):
     sweep_grace_seconds: Seconds = Field(
         3600, description="A file that no row names is removed only when older than this."
     )
+    keep_uploads_seconds: AfterTheEnd = Field(
+        0, description="What was sent stays this long after the end of a job that inspection did not pass on."
+    )
+    keep_inputs_seconds: AfterTheEnd = Field(
+        0, description="The teacher and other canonical files stay this long after the end of their job."
+    )
+    keep_checkpoints_seconds: AfterTheEnd = Field(
+        0, description="Saved states of a run stay this long after the end of its job."
+    )
+    keep_artifacts_seconds: Seconds | None = Field(
+        None, description="Artifacts can be downloaded this long after the end of their job; unset, for ever."
+    )
+    keep_jobs_seconds: Seconds | None = Field(
+        None, description="A job is deleted, its log too, this long after its end; unset, never."
+    )
+    keep_embeddings_seconds: Seconds = Field(
+        30 * DAY, description="Label-text embeddings are remembered this long for jobs with these labels."
+    )
     max_attempts: Annotated[int, Field(ge=1)] = Field(
         3, description="A job is given up when it took this many workers down."
     )
@@ -57,6 +77,9 @@ class Settings(BaseSettings):
     stop_grace_seconds: Seconds = Field(2, description="Between SIGTERM and SIGKILL when a job is cancelled.")
     drain_seconds: Seconds = Field(60, description="What a stopping worker gives its child for a checkpoint.")
 
+    webhook_private_addresses: bool = Field(
+        False, description="Whether web hooks may lead to addresses that are not public, as inside a company."
+    )
     allow_hub: bool = Field(False, description="Whether `embed` may fetch encoder weights from the hub.")
     clip_weights: Path | None = Field(None, description="A local open_clip ViT-B/32 checkpoint.")
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -13,6 +13,7 @@ obstore's async side and exits at once is aborted by its runtime). Open a store 
 """
 
 import asyncio
+import errno
 import os
 import time
 import uuid
@@ -30,8 +31,11 @@ from obstore.store import LocalStore, ObjectStore
 
 from jobs.bodies import PIECE_BYTES, Body, gather, gather_async, pieces_of
 from jobs.buckets import open_bucket
-from jobs.errors import FileCorrupt, FileMissing, ServiceUnavailable
+from jobs.errors import FileCorrupt, FileMissing, ServiceUnavailable, StorageFull
 from jobs.records import StoredFile
+
+# What a file system answers when it, or its owner's quota, is full.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,8 @@ class StoredObject:
 
 
 class Storage:
-    """An object store. Every method raises `ServiceUnavailable` when the store does not answer.
+    """An object store. Every method raises `ServiceUnavailable` when the store does not answer, and
+    `StorageFull`, which is one too, when there is no room for what is put.
 
     Args:
         store: where files go.
@@ -228,16 +233,21 @@ class Storage:
             yield bytes(piece)
 
     def _sync(self, key: str) -> None:
-        """Let a file in a folder outlive a power cut before a row names it; a bucket sees to that itself."""
+        """Let a file in a folder outlive a power cut before a row names it; a bucket sees to that itself.
+
+        Raises:
+            ServiceUnavailable: the disk did not take it, which it may tell no sooner; no file is left.
+        """
         if self._folder is None:
             return
         path = self._folder / key
-        for place in (path, path.parent):
-            descriptor = os.open(place, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+        try:
+            for place in (path, path.parent):
+                _fsync(place)
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            full = error.errno in _FULL
+            raise StorageFull if full else ServiceUnavailable("storage", _name(error)) from error
 
 
 @contextmanager
@@ -247,4 +257,18 @@ def _answering(key: str) -> Iterator[None]:
     except (NotFoundError, FileNotFoundError) as error:
         raise FileMissing(f"The store holds no file {key}.") from error
     except BaseError as error:
+        if any(f"(os error {number})" in str(error) for number in _FULL):
+            raise StorageFull from error
         raise ServiceUnavailable("storage", type(error).__name__) from error
+
+
+def _fsync(place: Path) -> None:
+    descriptor = os.open(place, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _name(error: OSError) -> str:
+    return errno.errorcode.get(error.errno or 0, type(error).__name__)

@@ -21,11 +21,12 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
+from jobs.deliveries import Delivery, DeliveryStatus
 from jobs.records import Artifact, EventType, Job, JobEvent, StoredFile
 from jobs.states import JobStatus
 
 # The newest version of migrations/versions that this code was written for; a test holds them equal.
-SCHEMA_VERSION = "0002"
+SCHEMA_VERSION = "0003"
 
 # Plain JSON, not JSONB: a label may hold any character, and JSONB refuses U+0000.
 Document = dict[str, Any]
@@ -92,6 +93,8 @@ class JobTable(Table):
 
     idempotency_key: Mapped[str | None] = mapped_column(unique=True)
     request_hash: Mapped[str | None]
+    # Read only where a message is about to be signed; no record carries it.
+    webhook_secret: Mapped[str | None] = mapped_column(deferred=True, deferred_raiseload=True)
 
     version: Mapped[int] = mapped_column(BigInteger, server_default=text("1"))
     last_seq: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
@@ -185,8 +188,8 @@ class MetricTable(Table):
 class FileTable(Table):
     """A file of a job in the object store: an upload, a canonical input, or an artifact.
 
-    `kept` says whether the row still holds its body in the store. At the end of a job its uploads and
-    inputs are let go, while their names, lengths and hashes stay.
+    `kept` says whether the row still holds its body in the store. Some time after the end of a job its
+    files are let go (jobs/retention.py), while their names, lengths and hashes stay.
     """
 
     __tablename__ = "file"
@@ -215,7 +218,7 @@ class FileTable(Table):
         """Copy an artifact into a record."""
         media_type = self.media_type or "application/octet-stream"
         return Artifact(
-            self.name, self.key, self.sha256, self.bytes, media_type, self.job_id, self.created_at
+            self.name, self.key, self.sha256, self.bytes, media_type, self.job_id, self.created_at, self.kept
         )
 
 
@@ -244,6 +247,37 @@ class CheckpointFileTable(Table):
     sha256: Mapped[str] = mapped_column(primary_key=True)
     key: Mapped[str] = mapped_column(index=True)
     bytes: Mapped[int] = mapped_column(BigInteger)
+
+
+class DeliveryTable(Table):
+    """A message to a job's web hook: the outbox, written with the step that it tells of."""
+
+    __tablename__ = "delivery"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(BigInteger, Identity(always=True), unique=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"), index=True)
+    event: Mapped[str]
+    data: Mapped[Document]
+    status: Mapped[str] = mapped_column(server_default=text("'pending'"))
+    attempts: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    # Pushed on when the message is taken: should its taker vanish, it is due again then.
+    next_attempt_at: Mapped[datetime | None] = mapped_column(server_default=func.now())
+    last_status_code: Mapped[int | None] = mapped_column(Integer)
+    last_error: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    delivered_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint("status IN ('pending', 'delivered', 'failed')", name="status"),
+        CheckConstraint("(status = 'pending') = (next_attempt_at IS NOT NULL)", name="due"),
+        Index("ix_delivery_due", "next_attempt_at", postgresql_where=text("status = 'pending'")),
+    )
+
+    def as_delivery(self) -> Delivery:
+        """Copy the row into a record, without its content."""
+        told = {name: getattr(self, name) for name in Delivery.__dataclass_fields__ if name != "status"}
+        return Delivery(status=DeliveryStatus(self.status), **told)
 
 
 class EmbeddingTable(Table):

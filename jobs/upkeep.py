@@ -3,14 +3,16 @@
 ring_again   a message was lost: ring for what waits
 reap         a worker was lost: give its job to another
 expire       a job used up max_runtime_seconds: end it
+retain       what ended jobs leave behind was kept long enough: let it go
 sweep        files that no row names: remove them
 """
 
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from itertools import islice
 
-from jobs import lifecycle, repository
+from jobs import lifecycle, repository, retention
 from jobs.ringing import ring_after_commit
 from jobs.service import JobService
 from jobs.states import WAITING_IN, JobStatus
@@ -98,8 +100,35 @@ def expire(service: JobService) -> int:
     return len(rows)
 
 
+def retain(service: JobService) -> int:
+    """Let go what was kept for its time after the end of its job, and old embeddings; returns how much.
+
+    Files leave the store with the sweep that follows. A time that is changed counts for jobs that
+    have ended already, too.
+    """
+    settings = service.settings
+    duties = (
+        (partial(retention.let_files_go, kind="upload"), settings.keep_uploads_seconds),
+        (partial(retention.let_files_go, kind="input"), settings.keep_inputs_seconds),
+        (partial(retention.let_files_go, kind="artifact"), settings.keep_artifacts_seconds),
+        (retention.let_checkpoints_go, settings.keep_checkpoints_seconds),
+        (retention.delete_jobs, settings.keep_jobs_seconds),
+        (retention.drop_embeddings, settings.keep_embeddings_seconds),
+    )
+    done = 0
+    for let_go, seconds in duties:
+        batch = BATCH if seconds is not None else 0
+        while seconds is not None and batch == BATCH:
+            with service.database.transaction() as session:
+                batch = let_go(session, keep=timedelta(seconds=seconds), limit=BATCH)
+            done += batch
+    return done
+
+
 def sweep(service: JobService, storage: Storage, grace_seconds: float | None = None) -> SweepReport:
     """Make rows and files agree: remove what no row names, report what a row names and is not there.
+
+    What was kept for its time is let go first.
 
     Args:
         grace_seconds: a file younger than this may belong to a row that is about to be written;
@@ -108,6 +137,7 @@ def sweep(service: JobService, storage: Storage, grace_seconds: float | None = N
     grace = timedelta(
         seconds=service.settings.sweep_grace_seconds if grace_seconds is None else grace_seconds
     )
+    retain(service)
     before = storage.now() - grace
     seen: set[str] = set()
     removed: list[str] = []

@@ -9,7 +9,7 @@ from api.dependencies import JobId, PartsOf
 from api.downloads import serve
 from api.problems import documented, shorten
 from api.schemas import ArtifactList
-from api.views import artifact_body
+from api.views import JobView
 from jobs.errors import ArtifactNotFound
 from jobs.records import ARTIFACT_MEDIA_TYPES
 
@@ -26,7 +26,13 @@ DOWNLOAD_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"description": "The whole file.", "content": _BYTES, "headers": _HEADERS},
     206: {"description": "The bytes that `Range` asked for.", "content": _BYTES, "headers": _HEADERS},
     304: {"description": "The file that `If-None-Match` names."},
-    **documented("job_not_found", "artifact_not_found", "artifact_not_ready", "range_not_satisfiable"),
+    **documented(
+        "job_not_found",
+        "artifact_not_found",
+        "artifact_not_ready",
+        "artifact_expired",
+        "range_not_satisfiable",
+    ),
 }
 _RANGE_PARAMETERS = {
     "parameters": [
@@ -48,9 +54,10 @@ _RANGE_PARAMETERS = {
     responses=documented("job_not_found"),
 )
 def list_artifacts(request: Request, job_id: JobId, parts: PartsOf) -> ArtifactList:
-    """Each with its size, its SHA-256 and where to download it."""
-    path = f"{request.scope.get('root_path', '')}/jobs/{job_id}"
-    return ArtifactList(data=[artifact_body(found, path) for found in parts.service.artifacts(job_id)])
+    """Each with its size, its SHA-256, and where and until when it can be downloaded."""
+    keep_artifacts = parts.settings.keep_artifacts_seconds
+    view = JobView(parts.service.get(job_id), None, keep_artifacts, request.scope.get("root_path", ""))
+    return ArtifactList(data=view.artifacts())
 
 
 @router.head("/jobs/{job_id}/artifacts/{name}", include_in_schema=False)

@@ -24,7 +24,8 @@ SUBMISSION_PROBLEMS = documented(
     "malformed_body", "truncated_body", "invalid_json", "invalid_idempotency_key", "upload_stalled",
     "payload_too_large", "unsupported_media_type", "missing_part", "unknown_part", "duplicate_part",
     "empty_file", "invalid_spec", "unknown_architecture", "unknown_preset", "unknown_text_encoder",
-    "unknown_config_field", "idempotency_key_reused",
+    "unknown_config_field", "webhook_address_refused", "idempotency_key_reused",
+    "storage_full",
 )  # fmt: skip
 ACCEPTED_HEADERS = {
     "Location": {"description": "Where the job is.", "schema": {"type": "string"}},
@@ -97,7 +98,8 @@ def list_jobs(
     if page.has_more and page.next:
         url = request.url.include_query_params(after=page.next)
         response.headers["Link"] = f'<{url.path}?{url.query}>; rel="next"'
-    views = [_view(request, parts, job) for job in page.jobs]
+    positions = parts.service.queue_positions(page.jobs)
+    views = [_view(request, parts, job, positions.get(job.id)) for job in page.jobs]
     return JobPage(data=[view.body() for view in views], has_more=page.has_more, next=page.next)
 
 
@@ -113,7 +115,7 @@ def list_jobs(
 )
 def get_job(request: Request, job_id: JobId, parts: PartsOf, if_none_match: IfNoneMatch = None) -> Response:
     """The job as it stands: 200 while it exists, whatever became of it. Poll with `If-None-Match`."""
-    view = _view(request, parts, parts.service.get(job_id))
+    view = _seen(request, parts, parts.service.get(job_id))
     if matches(if_none_match, view.headers()["ETag"]):
         return Response(status_code=304, headers=view.headers())
     return _answer(view)
@@ -128,7 +130,7 @@ def get_job(request: Request, job_id: JobId, parts: PartsOf, if_none_match: IfNo
 )
 def cancel_job(request: Request, job_id: JobId, parts: PartsOf) -> Response:
     """Effective within 5 seconds, and harmless to repeat; a job that has ended stays as it is."""
-    return _answer(_view(request, parts, parts.service.cancel(job_id)))
+    return _answer(_seen(request, parts, parts.service.cancel(job_id)))
 
 
 @router.post(
@@ -142,7 +144,7 @@ def pause_job(request: Request, job_id: JobId, parts: PartsOf) -> Response:
     """A queued job rests at once; a running one saves its state first and has `pause_requested` until
     then. Harmless to repeat. Time spent paused does not count against `max_runtime_seconds`.
     """
-    return _answer(_view(request, parts, parts.service.pause(job_id)))
+    return _answer(_seen(request, parts, parts.service.pause(job_id)))
 
 
 @router.post(
@@ -156,7 +158,7 @@ def resume_job(request: Request, job_id: JobId, parts: PartsOf) -> Response:
     """The job waits at its old place in the queue and goes on from its last step. Harmless to repeat;
     a pause that is still under way is taken back.
     """
-    return _answer(_view(request, parts, parts.service.resume(job_id)))
+    return _answer(_seen(request, parts, parts.service.resume(job_id)))
 
 
 @router.delete(
@@ -178,7 +180,7 @@ async def _submit(request: Request, parts: Parts, key: str | None, *, dry_run: b
         raise Problem("invalid_idempotency_key", f"The key has {len(key)} characters, or some do not print.")
     upload = await receive(request, parts.storage, parts.settings)
     job, replayed = await _create(parts, upload, key, dry_run)
-    view = await run_in_threadpool(_view, request, parts, job)
+    view = await run_in_threadpool(_seen, request, parts, job)
     answer = _answer(view, 202)
     answer.headers["Location"] = view.path
     if replayed:
@@ -208,10 +210,13 @@ async def _create(parts: Parts, upload: Upload, key: str | None, dry_run: bool) 
     return job, replayed
 
 
-def _view(request: Request, parts: Parts, job: Job) -> JobView:
-    waiting = job.status is JobStatus.QUEUED or job.status is JobStatus.VALIDATING
-    position = parts.service.queue_position(job.id) if waiting else None
-    return JobView(job, position, request.scope.get("root_path", ""))
+def _seen(request: Request, parts: Parts, job: Job) -> JobView:
+    return _view(request, parts, job, parts.service.queue_positions([job]).get(job.id))
+
+
+def _view(request: Request, parts: Parts, job: Job, position: int | None) -> JobView:
+    keep_artifacts = parts.settings.keep_artifacts_seconds
+    return JobView(job, position, keep_artifacts, request.scope.get("root_path", ""))
 
 
 def _answer(view: JobView, status: int = 200) -> JSONResponse:

@@ -1,7 +1,10 @@
 """Every test of this room finds its database empty."""
 
+from collections.abc import Iterator
+
 import psycopg
 import pytest
+import sqlalchemy
 
 
 @pytest.fixture
@@ -9,3 +12,16 @@ def empty(database_url: str) -> None:
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("DELETE FROM job")  # faster than TRUNCATE while tables are small
         connection.execute("DELETE FROM embedding")
+
+
+@pytest.fixture
+def statements() -> Iterator[list[str]]:
+    """The statements that reach a database while the test runs."""
+    sent: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        sent.append(statement)
+
+    sqlalchemy.event.listen(sqlalchemy.Engine, "before_cursor_execute", note)
+    yield sent
+    sqlalchemy.event.remove(sqlalchemy.Engine, "before_cursor_execute", note)

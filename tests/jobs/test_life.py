@@ -73,7 +73,7 @@ def test_a_job_comes_to_its_student(service: JobService) -> None:
     assert (done.status, done.lease_until, done.is_terminal) == (JobStatus.SUCCEEDED, None, True)
     assert done.latest_metrics == {"student_accuracy": 0.9}
     assert done.finished_at is not None
-    assert [(a.name, a.key, a.job_id) for a in service.artifacts(job.id)] == [
+    assert [(a.name, a.key, a.job_id) for a in service.get(job.id).artifacts] == [
         ("model_card.json", card.key, job.id),
         ("student.safetensors", student.key, job.id),
     ]
@@ -113,13 +113,26 @@ def test_a_job_that_cannot_work_says_why(service: JobService) -> None:
 
 def test_the_oldest_job_is_taken_first_and_knows_its_place(service: JobService) -> None:
     jobs = [submitted(service) for _ in range(3)]
-    assert [service.queue_position(job.id) for job in jobs] == [1, 2, 3]
+    first, second, third = (job.id for job in jobs)
+    assert service.queue_positions(jobs) == {first: 1, second: 2, third: 3}
+    assert service.queue_positions(jobs[2:]) == {third: 3}
 
     claimed(service, "inspect", jobs[0])
-    assert [service.queue_position(job.id) for job in jobs] == [None, 1, 2]
+    assert service.queue_positions(jobs) == {second: 1, third: 2}
 
-    service.cancel(jobs[1].id)
-    assert [service.queue_position(job.id) for job in jobs] == [None, None, 1]
+    service.cancel(second)
+    assert service.queue_positions(jobs) == {third: 1}
+
+
+def test_places_in_both_queues_are_told_by_one_question(service: JobService, statements: list[str]) -> None:
+    jobs = [inspected(service), inspected(service), submitted(service), submitted(service, dry_run=True)]
+    statements.clear()
+    places = service.queue_positions(jobs)
+    assert [places[job.id] for job in jobs] == [1, 2, 2, 1]
+    assert len([statement for statement in statements if "job" in statement]) == 1
+    statements.clear()
+    assert service.queue_positions([service.cancel(job.id) for job in jobs]) == {}
+    assert not [statement for statement in statements if "row_number" in statement]
 
 
 def test_what_a_child_prints_is_told(service: JobService) -> None:
@@ -217,7 +230,7 @@ def test_an_artifact_is_replaced_by_a_newer_one_of_its_name(service: JobService)
     old, new = an_artifact("samples.png"), an_artifact("samples.png")
     service.add_artifact(claim, old)
     service.add_artifact(claim, new)
-    assert [artifact.key for artifact in service.artifacts(claim.job.id)] == [new.key]
+    assert [artifact.key for artifact in service.get(claim.job.id).artifacts] == [new.key]
 
 
 def test_an_artifact_is_not_ready_until_the_end_and_then_not_there(service: JobService) -> None:

@@ -22,8 +22,7 @@ def test_a_queued_job_rests_at_once_and_waits_again_at_its_place(service: JobSer
     job, behind = inspected(service), inspected(service)
     assert service.pause(job.id).status is JobStatus.PAUSED
     assert service.pause(job.id).status is JobStatus.PAUSED
-    assert service.queue_position(job.id) is None
-    assert service.queue_position(behind.id) == 1
+    assert service.queue_positions([service.get(job.id), behind]) == {behind.id: 1}
     bells = service.doorbell.pending("distill")
     assert bells is not None
 

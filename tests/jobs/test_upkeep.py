@@ -67,7 +67,7 @@ def test_a_lost_message_is_rung_again(service: JobService, valkey: EmbeddedValke
     assert upkeep.ring_again(service) == 1
     assert pending(service) == (1, 0)
     assert upkeep.ring_again(service) == 0
-    assert service.queue_position(inspected_job.id) == 1
+    assert service.queue_positions([inspected_job]) == {inspected_job.id: 1}
 
 
 def test_messages_do_not_pile_up_while_workers_are_busy(service: JobService, database_url: str) -> None:

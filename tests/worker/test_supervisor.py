@@ -45,7 +45,7 @@ def test_a_job_passes_both_queues_and_leaves_its_files(
     supervisor.work_off("distill")
     job = service.get(job_id)
     assert (job.status, job.attempt, job.error) == (JobStatus.SUCCEEDED, 1, None)
-    artifacts = {artifact.name: artifact for artifact in service.artifacts(job_id)}
+    artifacts = {artifact.name: artifact for artifact in service.get(job_id).artifacts}
     assert set(artifacts) == {"report.json", "student.safetensors", "model_card.json"}
     assert b"".join(storage.open_range(artifacts["student.safetensors"].key)) == b"a student"
     assert job.report is not None
