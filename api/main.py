@@ -16,7 +16,7 @@ from api.dependencies import Parts, authenticate
 from api.event_feed import EventFeed
 from api.measurements import Measurements
 from api.middleware import BodyLimit, Measured
-from api.routes import artifacts, catalog, events, health, jobs
+from api.routes import artifacts, catalog, deliveries, events, health, jobs
 from api.uploads import OVERHEAD_BYTES, part_limits
 from jobs.service import JobService
 from jobs.settings import Settings
@@ -48,6 +48,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version=version("nayer"),
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         openapi_tags=openapi.TAGS,
+        webhooks=deliveries.messages,
         # Their pages load scripts from a CDN, which a closed network does not have.
         docs_url=None,
         redoc_url=None,
@@ -67,7 +68,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 def _install_routes(app: FastAPI) -> None:
     app.include_router(health.probes)
-    for module in (jobs, events, artifacts, catalog, health):
+    for module in (jobs, events, artifacts, deliveries, catalog, health):
         app.include_router(module.router, dependencies=[Depends(authenticate)])
 
 

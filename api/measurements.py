@@ -39,7 +39,7 @@ class JobCollector(Collector):
         self._service = service
 
     def collect(self) -> Iterable[Metric]:
-        """Jobs by status, how long the oldest waits in each queue, leases that ran out."""
+        """Jobs by status, how long the oldest waits in each queue, leases that ran out, web hooks."""
         up = GaugeMetricFamily("nayer_database_up", "Whether the jobs could be counted.")
         try:
             found = self._service.statistics()
@@ -62,6 +62,12 @@ class JobCollector(Collector):
         leases = GaugeMetricFamily("nayer_leases_expired", "Jobs whose worker fell silent, not yet reaped.")
         leases.add_metric([], found.expired_leases)
         yield leases
+        deliveries = GaugeMetricFamily(
+            "nayer_webhook_deliveries", "Messages to web hooks by what became of them.", labels=["status"]
+        )
+        for state, count in found.deliveries.items():
+            deliveries.add_metric([state], count)
+        yield deliveries
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: registering must not need the database."""

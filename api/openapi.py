@@ -20,6 +20,7 @@ TAGS = [
     {"name": "jobs", "description": "Submit, look, list, pause, resume, cancel, delete."},
     {"name": "events", "description": "What happened, as pages or live; series of numbers."},
     {"name": "artifacts", "description": "The student and what was made beside it."},
+    {"name": "web hooks", "description": "What the service sends, and what became of it."},
     {"name": "catalog", "description": "What may be asked, with every default."},
     {"name": "operations", "description": "Is it alive, is it ready, what does it do."},
 ]
@@ -87,6 +88,7 @@ def _document(app: FastAPI, locked: bool) -> dict[str, Any]:
         summary=app.summary,
         description=app.description,
         routes=app.routes,
+        webhooks=app.webhooks.routes,
         tags=app.openapi_tags,
         license_info=app.license_info,
     )
@@ -99,7 +101,7 @@ def _document(app: FastAPI, locked: bool) -> dict[str, Any]:
     # FastAPI documents its own validation answer wherever it is not told of another.
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
-    for operations in document["paths"].values():
+    for operations in (*document["paths"].values(), *document["webhooks"].values()):
         for operation in operations.values():
             if not locked:
                 operation.pop("security", None)

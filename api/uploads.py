@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from api.errors import spec_problem
 from api.multipart import MultipartBody, Part, boundary_of
 from api.problems import FieldError, Problem
+from jobs.addresses import private_literal
 from jobs.errors import ServiceUnavailable
 from jobs.records import StoredFile
 from jobs.settings import Settings
@@ -51,6 +52,8 @@ class Upload:
             "spec": self.spec.model_dump(mode="json"),
             "files": {name: file.sha256 for name, file in self.files.items()},
         }
+        if self.spec.webhook and self.spec.webhook.secret:  # which no dump of the spec holds
+            asked["webhook_secret"] = self.spec.webhook.secret.get_secret_value()
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
@@ -84,6 +87,7 @@ async def receive(request: Request, storage: Storage, settings: Settings) -> Upl
             if part.name == "spec":
                 document = b"".join([chunk async for chunk in _bounded(part, limits["spec"])])
                 spec = await run_in_threadpool(parse_spec, document)
+                _require_receiver(spec, settings)
             else:
                 files[part.name] = await _store(part, storage, limits[part.name])
         return _complete(spec, files)
@@ -133,6 +137,17 @@ def parse_spec(document: bytes) -> JobSpec:
         return JobSpec.model_validate(parsed)
     except ValidationError as error:
         raise spec_problem(error) from error
+
+
+def _require_receiver(spec: JobSpec, settings: Settings) -> None:
+    # A name is judged when it is called: what it leads to now says nothing of then.
+    if spec.webhook is None or settings.webhook_private_addresses:
+        return
+    refused = private_literal(spec.webhook.url.host or "")
+    if refused is not None:
+        detail = f"the web hook leads to {refused}, which is not open to everybody"
+        error = FieldError(pointer="/webhook/url", code="webhook_address_refused", detail=detail)
+        raise Problem("webhook_address_refused", f"/webhook/url: {detail}", errors=[error])
 
 
 async def _store(part: Part, storage: Storage, limit: int) -> StoredFile:

@@ -39,6 +39,8 @@ class Database:
             # After a restart of the server the pool is full of dead connections.
             pool_pre_ping=True,
             json_serializer=_to_json,
+            # The words of a failed statement reach the log; its values are clients' and may be secret.
+            hide_parameters=True,
             connect_args={
                 "connect_timeout": CONNECT_SECONDS,
                 "keepalives_idle": SILENCE_SECONDS // 3,

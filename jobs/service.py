@@ -11,11 +11,12 @@ from jobs.client_side import ClientSide
 from jobs.database import Database
 from jobs.queue import Doorbell
 from jobs.settings import Settings
+from jobs.webhook_side import WebhookSide
 from jobs.worker_side import WorkerSide
 
 
-class JobService(ClientSide, WorkerSide):
-    """Jobs, as both edges see them. Safe to share between threads; open it after a fork.
+class JobService(ClientSide, WorkerSide, WebhookSide):
+    """Jobs, as the edges see them. Safe to share between threads; open it after a fork.
 
     Args:
         database: where the rows are.

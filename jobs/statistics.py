@@ -1,11 +1,12 @@
-"""The one query behind the numbers that operators watch."""
+"""The queries behind the numbers that operators watch."""
 
 from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
 
+from jobs.deliveries import DeliveryStatus
 from jobs.records import JobStatistics
 from jobs.states import WAITING_IN, JobStatus
-from jobs.tables import JobTable
+from jobs.tables import DeliveryTable, JobTable
 
 
 def read(session: Session) -> JobStatistics:
@@ -16,9 +17,11 @@ def read(session: Session) -> JobStatistics:
     rows = session.execute(
         select(JobTable.status, func.count(), age, expired).group_by(JobTable.status)
     ).all()
+    sent = session.execute(select(DeliveryTable.status, func.count()).group_by(DeliveryTable.status)).all()
     ages = {status: float(seconds or 0) for status, _, seconds, _ in rows}
     return JobStatistics(
         counts=dict.fromkeys(JobStatus, 0) | {JobStatus(status): count for status, count, _, _ in rows},
         oldest_waiting_seconds={queue: ages.get(status, 0.0) for queue, status in WAITING_IN.items()},
+        deliveries=dict.fromkeys(DeliveryStatus, 0) | {DeliveryStatus(s): count for s, count in sent},
         expired_leases=sum(lost for _, _, _, lost in rows),
     )

@@ -13,12 +13,13 @@ from jobs.service import JobService
 from jobs.settings import Settings
 from jobs.storage import Storage
 from worker import logs
+from worker.webhooks import Courier
 
 logger = logging.getLogger(__name__)
 
 
 class Upkeep:
-    """Rings again, reaps, ends what is overdue, and sweeps; an outage of anything only delays it.
+    """Rings again, reaps, ends what is overdue, sweeps, and delivers to web hooks; an outage only delays it.
 
     Args:
         settings: the pace of everything.
@@ -28,14 +29,21 @@ class Upkeep:
         self._settings = settings
         self._service = JobService.open(settings)
         self._storage = Storage.open(settings.storage_url)
+        self._courier = Courier(self._service)
         self._reap_from = 0.0
         self._sweep_from = time.monotonic() + settings.sweep_seconds
 
     def run(self, stop: threading.Event) -> None:
-        """Do one round after the other until `stop` is set."""
+        """Do one round after the other until `stop` is set.
+
+        Web hooks have a thread of their own: a receiver that is slow keeps no lost job waiting.
+        """
+        courier = threading.Thread(target=self._deliver, args=(stop,), name="web hooks")
+        courier.start()
         while not stop.is_set():
             self.round()
             stop.wait(self._settings.upkeep_seconds)
+        courier.join()
 
     def round(self) -> None:
         """Do once what is due."""
@@ -61,6 +69,11 @@ class Upkeep:
         except Exception:  # the loop must outlive a mistake in one of its duties
             logger.exception("could not %s", what)
         return True
+
+    def _deliver(self, stop: threading.Event) -> None:
+        while not stop.is_set():
+            self._attempt("deliver to web hooks", lambda: self._courier.deliver(stop))
+            stop.wait(self._settings.upkeep_seconds)
 
     def _reap(self) -> None:
         if lost := duties.reap(self._service):

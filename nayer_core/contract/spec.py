@@ -16,6 +16,7 @@ from pydantic_core import InitErrorDetails
 from nayer_core.contract import catalog
 from nayer_core.contract.config import DistillConfig
 from nayer_core.contract.presets import PRESET_NAMES, PRESETS, resolve_config
+from nayer_core.contract.webhook import WebhookSpec
 
 Label = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 Channel = Annotated[float, Field(allow_inf_nan=False)]
@@ -132,6 +133,7 @@ class JobSpec(_Document):
     metadata: Annotated[
         dict[str, Annotated[str, StringConstraints(max_length=500)]], Field(max_length=16)
     ] = Field(default_factory=dict, description="At most 16 strings of the client's own.")
+    webhook: WebhookSpec | None = Field(None, description="Whom the service tells what becomes of the job.")
 
     @field_validator("labels")
     @classmethod

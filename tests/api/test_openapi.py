@@ -26,7 +26,7 @@ def test_operations_keep_their_names(document: dict[str, Any]) -> None:
     names = {operation["operationId"] for operation in operations(document)}
     assert names == {
         "createJob", "validateJob", "listJobs", "getJob", "pauseJob", "resumeJob", "cancelJob",
-        "deleteJob", "listEvents",
+        "deleteJob", "listEvents", "listDeliveries", "redeliver",
         "getMetrics", "listArtifacts", "downloadArtifact", "downloadStudent", "listArchitectures",
         "listPresets", "getSchema", "getHealth", "getReadiness", "getPrometheusMetrics", "getVersion",
     }  # fmt: skip

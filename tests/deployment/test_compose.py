@@ -81,7 +81,7 @@ def test_workers_and_stores_reach_nothing_but_each_other(env_file: Path, found: 
     internal = yaml.safe_load(compose(env_file, "config").stdout)["networks"]["data"]["internal"]
     assert internal is True
     outward = {name for name, service in found.items() if set(service["networks"]) - {"data"}}
-    assert outward == {"api", "fetch-encoders"}
+    assert outward == {"api", "upkeep", "fetch-encoders"}
 
 
 def test_secrets_go_only_where_they_are_needed(found: dict[str, dict[str, Any]]) -> None:

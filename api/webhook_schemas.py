@@ -1,0 +1,106 @@
+"""The documents of web hooks: what receivers are sent, and what clients read of it."""
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from api.schemas import EXAMPLE_ID, EXAMPLE_SHA256, JobError, LatestMetrics
+from jobs.deliveries import DeliveryError, DeliveryStatus
+from jobs.states import JobStatus
+from nayer_core.contract.webhook import WebhookEvent
+
+EXAMPLE_DELIVERY_ID = "msg_5f0c9a1e7b6d4c3f8e2a1b0c9d8e7f6a"
+
+
+class DeliveryBody(BaseModel):
+    """One message to the web hook of a job."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": EXAMPLE_DELIVERY_ID,
+                    "event": "job.succeeded",
+                    "status": "pending",
+                    "attempts": 2,
+                    "last_status_code": 503,
+                    "last_error": None,
+                    "next_attempt_at": "2026-11-22T10:02:41Z",
+                    "created_at": "2026-11-22T10:02:11Z",
+                    "delivered_at": None,
+                }
+            ]
+        }
+    )
+
+    id: str = Field(description="The `webhook-id` of every attempt.")
+    event: WebhookEvent
+    status: DeliveryStatus = Field(description="`failed` once nothing more is tried.")
+    attempts: int
+    last_status_code: int | None = Field(description="What the receiver answered last.")
+    last_error: DeliveryError | None = Field(description="Why no answer came, at the last attempt.")
+    next_attempt_at: datetime | None
+    created_at: datetime
+    delivered_at: datetime | None
+
+
+class DeliveryPage(BaseModel):
+    """Messages, newest first. `next` is the value of `after` for the following page."""
+
+    data: list[DeliveryBody]
+    has_more: bool
+    next: str | None
+
+
+class MessageArtifact(BaseModel):
+    """A file that can be downloaded at `/jobs/{id}/artifacts/{name}`."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+class MessageJob(BaseModel):
+    """The job as it stood when it took the step; its fields mean what they mean in `GET /jobs/{id}`."""
+
+    id: str
+    status: JobStatus
+    dry_run: bool
+    attempt: int
+    error: JobError | None
+    metrics: LatestMetrics
+    artifacts: list[MessageArtifact]
+    metadata: dict[str, str]
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+MESSAGE_EXAMPLE: dict[str, Any] = {
+    "type": "job.succeeded",
+    "timestamp": "2026-11-22T10:02:11+00:00",
+    "data": {
+        "id": EXAMPLE_ID,
+        "status": "succeeded",
+        "dry_run": False,
+        "attempt": 1,
+        "error": None,
+        "metrics": {"latest": {"agreement_on_synthetic": 0.97}},
+        "artifacts": [{"name": "student.safetensors", "bytes": 716_384, "sha256": EXAMPLE_SHA256}],
+        "metadata": {"team": "vision"},
+        "created_at": "2026-11-22T09:11:00+00:00",
+        "started_at": "2026-11-22T09:11:02+00:00",
+        "finished_at": "2026-11-22T10:02:11+00:00",
+    },
+}
+
+
+class Message(BaseModel):
+    """What a web hook is sent, by the shape of Standard Webhooks."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [MESSAGE_EXAMPLE]})
+
+    type: WebhookEvent
+    timestamp: datetime = Field(description="When the job took the step, not when this was sent.")
+    data: MessageJob

@@ -1,0 +1,117 @@
+"""Messages to web hooks: what one is, how it is signed, and when it is tried again."""
+
+import base64
+import hashlib
+import hmac
+import math
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Literal
+
+from nayer_core.contract.webhook import SECRET_PREFIX
+
+# 10 s, 30 s, 90 s, ... 18 h after one another: the last one comes 27 hours after the first.
+MAX_ATTEMPTS = 10
+FIRST_DELAY = timedelta(seconds=10)
+DELAY_FACTOR = 3
+JITTER = 0.2  # what fails together, because a receiver is away, does not all come back together
+
+GONE = 410
+
+# What went wrong where no status came back.
+DeliveryError = Literal["timeout", "unresolvable", "address_refused", "connection_failed"]
+
+
+class DeliveryStatus(StrEnum):
+    """What became of a delivery."""
+
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A message to the web hook of a job, as a client may see it.
+
+    Args:
+        id: the `webhook-id` of every attempt; by it a receiver knows a message it has had.
+        event: as in "job.succeeded".
+        attempts: how often it was sent, an attempt under way included.
+        last_status_code: what the receiver answered last; None where no answer came.
+        last_error: why none came.
+        next_attempt_at: when it is sent again; None once nothing more is tried.
+    """
+
+    id: str
+    job_id: str
+    event: str
+    status: DeliveryStatus
+    attempts: int
+    last_status_code: int | None
+    last_error: DeliveryError | None
+    next_attempt_at: datetime | None
+    created_at: datetime
+    delivered_at: datetime | None
+
+
+@dataclass(frozen=True)
+class DueDelivery:
+    """A message that is to be sent now, by whoever took it.
+
+    Args:
+        attempt: counts from 1; also what tells this taker's answer from a later one's.
+        taken_at: the database's time.
+        content: the very bytes to send.
+    """
+
+    id: str
+    job_id: str
+    event: str
+    attempt: int
+    taken_at: datetime
+    url: str = field(repr=False)  # it may hold a token
+    secret: str | None = field(repr=False)
+    content: bytes = field(repr=False)
+
+    def headers(self) -> dict[str, str]:
+        """The headers of Standard Webhooks; without a secret there is no signature."""
+        timestamp = int(self.taken_at.timestamp())
+        headers = {"webhook-id": self.id, "webhook-timestamp": str(timestamp)}
+        if self.secret is not None:
+            headers["webhook-signature"] = sign(self.secret, self.id, timestamp, self.content)
+        return headers
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of one attempt: a status, or why there is none."""
+
+    status_code: int | None = None
+    error: DeliveryError | None = None
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the receiver has taken the message."""
+        return self.status_code is not None and 200 <= self.status_code < 300
+
+
+def sign(secret: str, message_id: str, timestamp: int, content: bytes) -> str:
+    """Sign a message with HMAC-SHA256 over id, seconds since 1970 and content (scheme v1)."""
+    key = base64.b64decode(secret.removeprefix(SECRET_PREFIX))
+    signed = f"{message_id}.{timestamp}.".encode() + content
+    return "v1," + base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode()
+
+
+def retry_delay(attempts: int, chance: float) -> timedelta | None:
+    """Tell how long to wait after a failed attempt; None where it was the last.
+
+    Args:
+        attempts: how many there were, at least 1.
+        chance: in [0, 1), drawn anew for each; spreads the delay by `JITTER` to both sides.
+    """
+    if attempts >= MAX_ATTEMPTS:
+        return None
+    spread = 1 + JITTER * (2 * chance - 1)
+    return FIRST_DELAY * (spread * math.pow(DELAY_FACTOR, attempts - 1))
