@@ -144,6 +144,6 @@ class StorageFull(ServiceUnavailable):
     code = "storage_full"
 
     def __init__(self) -> None:
-        super().__init__("storage", "it is full")
-        self.message = "The storage has no room left for a file."
-        self.hint = "Nothing is lost; try again when its operator has made room."
+        message = "The storage has no room left for a file."
+        JobsError.__init__(self, message, "Nothing is lost; try again when its operator has made room.")
+        self.part = "storage"

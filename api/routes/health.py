@@ -8,6 +8,7 @@ from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
 from api.dependencies import Parts, PartsOf
+from api.errors import RETRY_SECONDS
 from api.problems import documented
 from api.schemas import Check, Health, Readiness, Version
 from jobs.errors import ServiceUnavailable
@@ -35,11 +36,10 @@ def get_readiness(parts: PartsOf) -> Response:
     """Database, migrations, broker and storage, each with its latency."""
     checks = _checks(parts)
     readiness = Readiness(ready=all(check.ok for check in checks.values()), checks=checks)
-    return JSONResponse(
-        readiness.model_dump(mode="json"),
-        200 if readiness.ready else 503,
-        headers={"Cache-Control": "no-store"},
-    )
+    headers = {"Cache-Control": "no-store"}
+    if not readiness.ready:
+        headers["Retry-After"] = str(RETRY_SECONDS)
+    return JSONResponse(readiness.model_dump(mode="json"), 200 if readiness.ready else 503, headers=headers)
 
 
 @router.get(

@@ -1,20 +1,22 @@
 """The object store: a folder and a real S3 server must behave alike."""
 
 import asyncio
+import errno
 import hashlib
 import os
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from jobs.bodies import PIECE_BYTES
-from jobs.errors import FileCorrupt, FileMissing, FileTooLarge, ServiceUnavailable
+from jobs.errors import FileCorrupt, FileMissing, FileTooLarge, ServiceUnavailable, StorageFull
 from jobs.records import StoredFile
 from jobs.storage import Storage
 from tests.support.seaweedfs import EmbeddedSeaweed
+from tests.support.small_disk import small_disk
 
 # Nothing, less than a piece, exactly one, just over one, and several.
 SIZES = [0, 1000, PIECE_BYTES, PIECE_BYTES + 1, 2 * PIECE_BYTES + 12_345]
@@ -39,6 +41,45 @@ async def in_pieces(body: bytes, size: int = 65_537) -> AsyncIterator[bytes]:
 
 async def collect(pieces: AsyncIterator[bytes]) -> bytes:
     return b"".join([piece async for piece in pieces])
+
+
+@pytest.fixture
+def full(tmp_path: Path) -> Iterator[tuple[Storage, Path]]:
+    """A store with a file of 1000 bytes and room for a few hundred more kilobytes."""
+    with small_disk(tmp_path / "small", 512 * 1024) as folder:
+        store = Storage.open(f"file://{folder}")
+        store.put_stream([some_bytes(1000)], "artifacts/before")
+        yield store, folder
+
+
+@pytest.mark.parametrize("size", [2 * 2**20, PIECE_BYTES + 2**20])
+def test_a_full_disk_is_told_as_such_and_keeps_what_it_has(full: tuple[Storage, Path], size: int) -> None:
+    store, folder = full
+    with pytest.raises(StorageFull, match="no room"):
+        store.put_stream([some_bytes(size)], "artifacts/large")
+    with pytest.raises(StorageFull):
+        asyncio.run(store.put_async("uploads/large", in_pieces(some_bytes(size)), max_bytes=2**30))
+    assert [path.name for path in folder.rglob("*") if path.is_file()] == ["before"]
+    assert b"".join(store.open_range("artifacts/before")) == some_bytes(1000)
+    store.put_stream([some_bytes(1000)], "artifacts/after")
+    store.delete("artifacts/before")
+
+
+@pytest.mark.parametrize(("number", "told"), [(errno.ENOSPC, StorageFull), (errno.EIO, ServiceUnavailable)])
+def test_a_disk_may_tell_only_at_the_end_that_it_did_not_take_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, told: type[ServiceUnavailable]
+) -> None:
+    def refuse(_descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    store = Storage.open(f"file://{tmp_path}")
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(told) as raised:
+        store.put_stream([b"body"], "artifacts/a")
+    assert type(raised.value) is told
+    with pytest.raises(told):
+        asyncio.run(store.put_async("uploads/b", in_pieces(b"body"), max_bytes=10))
+    assert list(store.list()) == []
 
 
 @pytest.mark.parametrize("size", SIZES)
