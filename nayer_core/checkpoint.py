@@ -13,7 +13,7 @@ place, synced, and renamed into it. Two older generations are kept.
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,24 @@ class Checkpoint:
 
     tensors: dict[str, Tensor]
     facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Generation:
+    """A generation whose files agree with their hashes."""
+
+    number: int
+    files: dict[str, bytes]
+
+    @property
+    def record(self) -> dict[str, Any]:
+        record: dict[str, Any] = json.loads(self.files[f"state-{self.number:08d}.json"])
+        return record
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        facts: dict[str, Any] = self.record["facts"]
+        return facts
 
 
 class CheckpointFolder:
@@ -78,22 +96,55 @@ class CheckpointFolder:
         Raises:
             TrainingError: `checkpoint_invalid` where no generation is whole.
         """
-        for number in sorted(self._generations(), reverse=True):
-            files = self._read_generation(number)
-            if files is None:
-                continue
-            record = json.loads(files[f"state-{number:08d}.json"])
-            for start, length in record["segments"]:
-                segment = Segment(start, length)
-                name = self._bank_name(segment)
-                self._segment_hashes[start] = record["files"][name]
-                restored = load(files[name])
-                bank.restore(segment, restored["images"], restored["labels"])
-            return Checkpoint(load(files[f"state-{number:08d}.safetensors"]), record["facts"])
+        newest = next(self._whole_generations(), None)
+        if newest is not None:
+            return self._take_up(newest, bank)
         raise TrainingError(
             ErrorCode.CHECKPOINT_INVALID,
             f"No whole checkpoint among {len(self._generations())} generations.",
             "Start the run anew without the checkpoint.",
+        )
+
+    def go_back(self, bank: MemoryBank, usable: Callable[[dict[str, Any]], bool]) -> Checkpoint | None:
+        """Read the newest whole generation with usable facts, refill the bank, and drop all newer ones.
+
+        Returns:
+            None where there is no such generation; then none is left, and the bank is empty.
+        """
+        found = next((one for one in self._whole_generations() if usable(one.facts)), None)
+        checkpoint = None if found is None else self._take_up(found, bank)
+        for number in self._generations():
+            if found is None or number > found.number:
+                for suffix in ("json", "safetensors"):  # without its JSON a generation does not count
+                    (self.path / f"state-{number:08d}.{suffix}").unlink(missing_ok=True)
+        if found is None:
+            self._segment_hashes = {}
+            bank.clear()
+        return checkpoint
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no generation was ever written here, or all were dropped."""
+        return not self._generations()
+
+    def _whole_generations(self) -> Iterator["_Generation"]:
+        """Newest first."""
+        for number in sorted(self._generations(), reverse=True):
+            files = self._read_generation(number)
+            if files is not None:
+                yield _Generation(number, files)
+
+    def _take_up(self, generation: "_Generation", bank: MemoryBank) -> Checkpoint:
+        bank.clear()
+        self._segment_hashes = {}  # another way on from here writes other images under the same names
+        for start, length in generation.record["segments"]:
+            segment = Segment(start, length)
+            name = self._bank_name(segment)
+            self._segment_hashes[start] = generation.record["files"][name]
+            restored = load(generation.files[name])
+            bank.restore(segment, restored["images"], restored["labels"])
+        return Checkpoint(
+            load(generation.files[f"state-{generation.number:08d}.safetensors"]), generation.facts
         )
 
     def _read_generation(self, number: int) -> dict[str, bytes] | None:

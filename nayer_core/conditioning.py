@@ -122,8 +122,14 @@ class AblatedNoisyLayer(NoisyLayer):
         return state
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Go back to a `lasting_state`."""
-        self.load_state_dict(state, strict=False)
+        """Go back to a `lasting_state`, perhaps of a layer for larger batches: its first sweeps are kept."""
+        own = self.state_dict()
+        fitting = {
+            name: value[: len(own[name])] if value.dim() else value
+            for name, value in state.items()
+            if name in own
+        }
+        self.load_state_dict(fitting, strict=False)
 
     def forward(self, embeddings: Tensor) -> Tensor:
         """Turn the codes of a batch, or what stands in for them, into the generator's input.

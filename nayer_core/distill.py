@@ -13,10 +13,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from nayer_core.adaptation import Part
 from nayer_core.augmentation import Augmentation
 from nayer_core.checkpoint import CheckpointFolder
 from nayer_core.contract.config import DistillConfig
-from nayer_core.contract.errors import ErrorCode, TrainingError
 from nayer_core.contract.events import Emit, MetricsEvent, Phase, PhaseEvent, ProgressEvent
 from nayer_core.memory_bank import MemoryBank, images_a_round, images_made
 from nayer_core.precision import Arithmetic
@@ -79,6 +79,13 @@ class Distillation(RunState):
         """Whether the run still warms up or already trains the student."""
         return Phase.WARMUP if self.position.epoch < self.config.warmup_epochs else Phase.DISTILL
 
+    @property
+    def part(self) -> Part:
+        """Whether the present epoch has rounds left, or the student's steps have begun."""
+        warming_up, config = self.phase is Phase.WARMUP, self.config
+        rounds = config.warmup_rounds_per_epoch if warming_up else config.rounds_per_epoch
+        return "synthesis" if self.position.round < rounds else "student"
+
     def run(
         self,
         *,
@@ -88,6 +95,8 @@ class Distillation(RunState):
         should_stop: Callable[[], bool] = lambda: False,
     ) -> bool:
         """Go on from where the run is to its end, or to where it is told to stop.
+
+        `recovery.Recovery` does the same and gets over what `diverged` and a full device are.
 
         Args:
             checkpoints: where the state is saved, at intervals and when stopped.
@@ -99,7 +108,7 @@ class Distillation(RunState):
             True at the end; False where `should_stop` said so, with the state saved.
 
         Raises:
-            TrainingError: `diverged`, where a loss is no number any more.
+            TrainingError: `diverged`, where a loss or a weight is no number any more.
         """
         self._saver = Saver(self, checkpoints, checkpoint_seconds, self.emit)
         self._should_stop = should_stop
@@ -108,6 +117,7 @@ class Distillation(RunState):
                 self._run_epoch()
                 after_epoch()
                 self.progress.pause()
+            self.require_finite(self.trainer.state().values())
         except StopRequested:
             self._saver.save()
             return False
@@ -115,12 +125,12 @@ class Distillation(RunState):
 
     def _run_epoch(self) -> None:
         """Lines 4 to 14 of Algorithm 1."""
-        position, config = self.position, self.config
+        position = self.position
         warming_up = self.phase is Phase.WARMUP
         self._announce_phase()
-        rounds = config.warmup_rounds_per_epoch if warming_up else config.rounds_per_epoch
-        while position.round < rounds:
+        while self.part == "synthesis":
             made = self._run_round(None if warming_up else self.student)
+            self.require_finite(self.synthesizer.generator.state_dict().values())
             self.bank.add(made.images, made.labels)
             position.round += 1
             position.rounds_done += 1
@@ -179,11 +189,7 @@ class Distillation(RunState):
         """Emit numbers by name, and refuse to go on with what is none."""
         broken = [name for name, value in values.items() if not math.isfinite(value)]
         if broken:
-            raise TrainingError(
-                ErrorCode.DIVERGED,
-                f"{', '.join(broken)} is not a finite number in epoch {self.position.epoch + 1}.",
-                "Lower config.student_lr or config.generator_lr, or set config.precision to fp32.",
-            )
+            raise self.diverged(", ".join(broken))
         event = MetricsEvent(epoch=self.position.epoch + 1, step=self.progress.steps_done, values=values)
         self.reported.append(event)
         self.emit(event)

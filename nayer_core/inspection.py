@@ -160,6 +160,8 @@ def _resolve(spec: JobSpec, teacher_architecture: str) -> ResolvedSpec:
         config=config,
         text_encoder=spec.resolved_text_encoder(),
         seed=spec.seed,
+        on_out_of_memory=spec.on_out_of_memory,
+        reuse_bank=spec.reuse_bank,
     )
 
 

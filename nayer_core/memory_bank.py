@@ -58,9 +58,14 @@ class MemoryBank:
         self._write(segment, images, labels)
         return segment
 
+    def clear(self) -> None:
+        """Forget all images."""
+        self.added = 0
+        self.segments = []
+
     def restore(self, segment: Segment, images: Tensor, labels: Tensor) -> None:
         """Put a saved segment back where it lay; segments must come in their order."""
-        self._write(segment, images, labels)
+        self._write(segment, images.to(self.images.device), labels.to(self.labels.device))
 
     def read(self, segment: Segment) -> tuple[Tensor, Tensor]:
         """Give a segment's images and labels; it must still be whole."""

@@ -1,16 +1,19 @@
 """All that a run is between two steps, and how it is saved and taken up again."""
 
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from nayer_core.adaptation import Adaptation
 from nayer_core.checkpoint import Checkpoint, CheckpointFolder
 from nayer_core.contract.config import DistillConfig
 from nayer_core.contract.errors import ErrorCode, TrainingError
 from nayer_core.contract.events import CheckpointEvent, Emit, MetricsEvent
+from nayer_core.device_memory import is_out_of_memory
 from nayer_core.memory_bank import MemoryBank
 from nayer_core.progress import Progress, Step
 from nayer_core.student_training import StudentTrainer
@@ -44,16 +47,47 @@ class RunState:
         self.synthesizer = synthesizer
         self.trainer = trainer
         self.bank = bank
+        self.adaptation = Adaptation()
         self.position = Position()
         self.progress = Progress(config)
         self.reported: list[MetricsEvent] = []  # by all processes that worked on the run
+        self.warm_bank: dict[str, Any] | None = None  # what is told of the bank that was taken
         self.losses: list[Tensor] = []  # the student's, since they were last reported
-        self._began = time.monotonic()
+        self.began = time.monotonic()
 
     @property
     def seconds(self) -> float:
         """How long the run has taken so far, in all processes that worked on it."""
-        return time.monotonic() - self._began
+        return time.monotonic() - self.began
+
+    @property
+    def config_in_force(self) -> DistillConfig:
+        """What was asked for, with the batch sizes and learning rates the run has come to."""
+        return self.adaptation.applied_to(self.config)
+
+    def adopt(self, adaptation: Adaptation) -> None:
+        """Go on with other batch sizes or learning rates than were asked for."""
+        self.adaptation = adaptation
+        self.synthesizer.adopt(self.config_in_force)
+        self.trainer.adopt(self.config_in_force)
+
+    def require_finite(self, tensors: Iterable[Tensor]) -> None:
+        """Refuse to go on with, or to save, what is no number.
+
+        Raises:
+            TrainingError: `diverged`.
+        """
+        if not all_finite(tensors):
+            raise self.diverged("A weight")
+
+    def diverged(self, what: str) -> TrainingError:
+        """Say that something has stopped being a finite number."""
+        epochs = self.config.warmup_epochs + self.config.epochs
+        return TrainingError(
+            ErrorCode.DIVERGED,
+            f"{what} is not a finite number in epoch {min(self.position.epoch + 1, epochs)}.",
+            "Lower config.student_lr or config.generator_lr, or set config.precision to fp32.",
+        )
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Everything but the bank that a bit-exact resume needs, and the history: tensors and plain facts."""
@@ -65,8 +99,10 @@ class RunState:
             "steps_done": {kind.name: count for kind, count in self.progress.done.items()},
             "trainer": self.trainer.facts(),
             "config": self.config.model_dump(),
+            "adaptation": self.adaptation.facts(),
             "reported": [event.model_dump(include={"epoch", "step", "values"}) for event in self.reported],
             "seconds": self.seconds,
+            "warm_bank": self.warm_bank,
         }
         return tensors, facts
 
@@ -77,17 +113,18 @@ class RunState:
             TrainingError: `checkpoint_invalid`, where none is whole or it is of another run or program.
         """
         try:
-            self._restore(checkpoints.load(self.bank))
-        except torch.OutOfMemoryError:
-            raise
+            self.restore(checkpoints.load(self.bank))
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                raise
             raise TrainingError(
                 ErrorCode.CHECKPOINT_INVALID,
                 "The checkpoint was made with another configuration or version of the program.",
                 "Resume with what the run was started with, or start it anew.",
             ) from error
 
-    def _restore(self, checkpoint: Checkpoint) -> None:
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Become what was saved; the bank has been refilled already."""
         facts = checkpoint.facts
         if facts["config"] != self.config.model_dump():
             raise ValueError("made with another configuration")
@@ -95,13 +132,15 @@ class RunState:
         for name, tensor in checkpoint.tensors.items():
             part, _, rest = name.partition(".")
             parts[part][rest] = tensor
+        self.adopt(Adaptation.from_facts(facts["adaptation"]))
         self.synthesizer.restore(parts["synthesizer"])
         self.trainer.restore(parts["trainer"], facts["trainer"])
         self.losses = list(parts["run"].get("losses", torch.empty(0)).to(self.bank.images.device))
         self.position = Position(**facts["position"])
         self.progress.skip({kind: facts["steps_done"][kind.name] for kind in Step})
         self.reported = [MetricsEvent(**row) for row in facts["reported"]]
-        self._began = time.monotonic() - facts["seconds"]
+        self.warm_bank = facts["warm_bank"]
+        self.began = time.monotonic() - facts["seconds"]
 
 
 class Saver:
@@ -127,12 +166,25 @@ class Saver:
             self.save()
 
     def save(self) -> None:
-        """Save now."""
+        """Save now.
+
+        Raises:
+            TrainingError: `diverged`, where the state is not finite; nothing is written then.
+        """
         if self.folder is None:
             return
-        files = self.folder.save(*self.run.state(), self.run.bank)
+        tensors, facts = self.run.state()
+        self.run.require_finite(tensors.values())  # what cannot be gone on from is no checkpoint
+        files = self.folder.save(tensors, facts, self.run.bank)
         self.emit(
             CheckpointEvent(epoch=self.run.position.epoch + 1, step=self.run.progress.steps_done, files=files)
         )
         self.run.progress.pause()
         self.last = time.monotonic()
+
+
+def all_finite(tensors: Iterable[Tensor]) -> bool:
+    """Whether no tensor holds NaN or an infinity; waits for the device once."""
+    finite = [torch.isfinite(tensor).all() for tensor in tensors if tensor.is_floating_point()]
+    by_device = torch.stack(finite) if finite else torch.ones(1)
+    return bool(by_device.all())

@@ -52,6 +52,10 @@ class StudentTrainer:
             fused=True,
         )
 
+    def adopt(self, config: DistillConfig) -> None:
+        """Go on with another batch size or learning rate."""
+        self.config = config
+
     @property
     def learning_rate(self) -> float:
         """What the cosine says for the next step; it moves at each step or after each epoch."""
@@ -104,6 +108,8 @@ class StudentTrainer:
         self.student.load_state_dict(
             {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
         )
+        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.state.clear()  # a state from before the first step has no momentum
         for name, parameter in self.student.named_parameters():
             if f"momentum.{name}" in state:
                 # A copy in the parameter's own layout: sums in another order differ in the last bit.

@@ -74,6 +74,13 @@ class Synthesizer:
         self.generator = generator.to(lte.device).to(memory_format=torch.channels_last)
         self.bn_regularization = BNRegularization(teacher, config.bn_momentum)
 
+    def adopt(self, config: DistillConfig) -> None:
+        """Go on with another batch size or learning rate; what outlives a round stays."""
+        lasting = self.noisy_layer.lasting_state()
+        self.config = config
+        self.noisy_layer = build_noisy_layer(self.codes.shape, config).to(self.codes.device)
+        self.noisy_layer.restore(lasting)
+
     def redraw_generator(self) -> None:
         """Start a new generator and a new BatchNorm before it; the statistics' average lives on."""
         self.generator.redraw(self.rng)
@@ -106,10 +113,10 @@ class Synthesizer:
                     images = self.generator(self.noisy_layer(embeddings))
                     loss, terms = self._loss(images.float(), labels, student)
                 harvest.offer(images, loss, terms)
-                optimizer.zero_grad(set_to_none=True)
                 scaler.scale(loss).backward()
                 scaler.step(optimizer)
                 scaler.update()
+                optimizer.zero_grad(set_to_none=True)  # now: the next forward pass needs the room most
                 after_step()
         self.bn_regularization.end_round()
         return harvest.round()

@@ -19,6 +19,7 @@ from nayer_core.contract.presets import PRESET_NAMES, PRESETS, resolve_config
 from nayer_core.contract.webhook import WebhookSpec
 
 Label = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+OnOutOfMemory = Literal["fail", "halve"]
 Channel = Annotated[float, Field(allow_inf_nan=False)]
 
 MAX_RUNTIME_SECONDS = 366 * 24 * 3600  # a year; what a client may ask has an end
@@ -129,6 +130,14 @@ class JobSpec(_Document):
     )
     text_encoder: TextEncoderSpec = TextEncoderSpec()
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    reuse_bank: bool = Field(
+        False,
+        description="Begin behind the warm-up of an earlier job on this teacher; leave one for later jobs.",
+    )
+    on_out_of_memory: OnOutOfMemory = Field(
+        "fail",
+        description="When the device is full: end with the batch sizes that fit, or go on with halved ones.",
+    )
     max_runtime_seconds: Annotated[int, Field(ge=1, le=MAX_RUNTIME_SECONDS)] | None = None
     metadata: Annotated[
         dict[str, Annotated[str, StringConstraints(max_length=500)]], Field(max_length=16)
@@ -202,6 +211,11 @@ class ResolvedSpec(_Document):
     config: DistillConfig
     text_encoder: TextEncoderSpec
     seed: int
+    on_out_of_memory: OnOutOfMemory = "fail"
+    reuse_bank: bool = False
+    bank: dict[str, str] | None = Field(
+        None, description="sha256 and job of the bank that was taken; known when the run begins."
+    )
 
     @property
     def num_classes(self) -> int:

@@ -1,79 +1,15 @@
 """Whole small runs of Algorithm 1: what they report, that they repeat, stop and resume bit by bit."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from nayer_core.augmentation import Augmentation
 from nayer_core.checkpoint import CheckpointFolder
-from nayer_core.contract.config import DistillConfig
 from nayer_core.contract.errors import ErrorCode, TrainingError
-from nayer_core.contract.events import CheckpointEvent, Event, MetricsEvent, PhaseEvent, ProgressEvent
-from nayer_core.distill import Distillation
+from nayer_core.contract.events import CheckpointEvent, MetricsEvent, PhaseEvent, ProgressEvent
 from nayer_core.memory_bank import images_made
-from nayer_core.networks.registry import build
-from nayer_core.precision import choose_arithmetic
-from nayer_core.weights import freeze
-
-CPU = torch.device("cpu")
-SIZE = (1, 12, 12)
-CONFIG = DistillConfig(
-    epochs=2,
-    warmup_epochs=1,
-    rounds_per_epoch=2,
-    warmup_rounds_per_epoch=2,
-    generator_steps=2,
-    student_steps=4,
-    synthesis_batch_size=10,
-    student_batch_size=12,
-    generator="table8",
-    generator_width=8,
-    noise_dim=16,
-    generator_reset_every=2,
-    cutmix=0.5,
-    precision="fp32",
-)
-
-
-class Run:
-    """A run on a teacher of random weights, with its events."""
-
-    def __init__(self, config: DistillConfig = CONFIG, seed: int = 0, teacher: str = "wrn_10_1"):
-        torch.manual_seed(100)
-        network = build(teacher, num_classes=4, input_size=SIZE)
-        network(torch.randn(64, *SIZE))  # gives BatchNorm statistics that are its own
-        torch.manual_seed(seed)
-        self.student = build("wrn_10_1", num_classes=4, input_size=SIZE)
-        self.events: list[Event] = []
-        lte = torch.randn(4, 20, generator=torch.Generator().manual_seed(5))
-        augment = Augmentation(torch.tensor([0.5]), torch.tensor([0.25]), crop_padding=1, flip=True)
-        arithmetic = choose_arithmetic(config.precision, CPU)
-        self.distillation = Distillation(
-            freeze(network), self.student, lte, SIZE, config, augment, arithmetic, seed, self.events.append
-        )
-
-    def of(self, kind: type) -> list:
-        return [event for event in self.events if isinstance(event, kind)]
-
-    def weights(self) -> dict[str, torch.Tensor]:
-        return {name: value.clone() for name, value in self.student.state_dict().items()}
-
-
-def _same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
-    return all(torch.equal(value, second[name]) for name, value in first.items())
-
-
-def _after(steps: int) -> Callable[[], bool]:
-    """Ask to stop once `steps` steps are done."""
-    left = [steps]
-
-    def should_stop() -> bool:
-        left[0] -= 1
-        return left[0] <= 0
-
-    return should_stop
+from tests.support.small_runs import CONFIG, Run, after, same
 
 
 def test_a_run_fills_the_bank_and_reports_each_part():
@@ -104,8 +40,8 @@ def test_the_same_seed_gives_bitwise_the_same_student(precision: str):
     first, again, other = Run(config), Run(config), Run(config, seed=1)
     for run in (first, again, other):
         run.distillation.run()
-    assert _same(first.weights(), again.weights())
-    assert not _same(first.weights(), other.weights())
+    assert same(first.weights(), again.weights())
+    assert not same(first.weights(), other.weights())
 
 
 @pytest.mark.parametrize("stop_after", [1, 3, 4, 6, 9, 12, 13, 16, 19])
@@ -114,12 +50,12 @@ def test_a_stopped_run_resumes_to_bitwise_the_same_student(stop_after: int, tmp_
     whole.distillation.run()
     stopped = Run()
     folder = CheckpointFolder(tmp_path)
-    assert not stopped.distillation.run(checkpoints=folder, should_stop=_after(stop_after))
+    assert not stopped.distillation.run(checkpoints=folder, should_stop=after(stop_after))
     assert len(stopped.of(CheckpointEvent)) == 1
     resumed = Run(seed=7)  # whatever it starts from, the checkpoint decides
     resumed.distillation.resume(CheckpointFolder(tmp_path))
     assert resumed.distillation.run()
-    assert _same(whole.weights(), resumed.weights())
+    assert same(whole.weights(), resumed.weights())
     assert torch.equal(whole.distillation.bank.images, resumed.distillation.bank.images)
     assert resumed.of(ProgressEvent)[-1].fraction == pytest.approx(1)
 
@@ -129,7 +65,7 @@ def test_a_resumed_run_has_reported_what_the_whole_run_reports(stop_after: int, 
     config = CONFIG.model_copy(update={"student_steps": 45})  # a loss is the mean over three steps
     whole, stopped, resumed = Run(config), Run(config), Run(config)
     whole.distillation.run()
-    stopped.distillation.run(checkpoints=CheckpointFolder(tmp_path), should_stop=_after(stop_after))
+    stopped.distillation.run(checkpoints=CheckpointFolder(tmp_path), should_stop=after(stop_after))
     resumed.distillation.resume(CheckpointFolder(tmp_path))
     resumed.distillation.run()
     reported = [[(e.epoch, e.step, e.values) for e in run.distillation.reported] for run in (whole, resumed)]
@@ -138,7 +74,7 @@ def test_a_resumed_run_has_reported_what_the_whole_run_reports(stop_after: int, 
 
 def test_a_checkpoint_of_another_version_of_the_program_is_refused(tmp_path: Path):
     saved = Run()
-    saved.distillation.run(checkpoints=CheckpointFolder(tmp_path), should_stop=_after(9))
+    saved.distillation.run(checkpoints=CheckpointFolder(tmp_path), should_stop=after(9))
     facts = saved.distillation.state()[1]
     for missing in ("reported", "position"):
         older = {name: fact for name, fact in facts.items() if name != missing}
@@ -153,7 +89,7 @@ def test_checkpointing_does_not_change_the_student(tmp_path: Path):
     plain.distillation.run()
     saved.distillation.run(checkpoints=CheckpointFolder(tmp_path), checkpoint_seconds=0)
     assert len(saved.of(CheckpointEvent)) >= 10
-    assert _same(plain.weights(), saved.weights())
+    assert same(plain.weights(), saved.weights())
 
 
 def test_a_broken_generation_is_stepped_over(tmp_path: Path):
@@ -168,7 +104,7 @@ def test_a_broken_generation_is_stepped_over(tmp_path: Path):
     resumed.distillation.resume(CheckpointFolder(tmp_path))
     assert resumed.distillation.position.epoch < 3
     resumed.distillation.run()
-    assert _same(whole.weights(), resumed.weights())
+    assert same(whole.weights(), resumed.weights())
 
 
 def test_two_older_generations_and_no_superfluous_file_are_kept(tmp_path: Path):
@@ -181,7 +117,7 @@ def test_two_older_generations_and_no_superfluous_file_are_kept(tmp_path: Path):
 
 def test_without_a_whole_generation_the_resume_is_refused(tmp_path: Path):
     saved = Run()
-    saved.distillation.run(checkpoints=CheckpointFolder(tmp_path), should_stop=_after(9))
+    saved.distillation.run(checkpoints=CheckpointFolder(tmp_path), should_stop=after(9))
     for path in tmp_path.glob("bank-*"):
         path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(TrainingError) as refused:
@@ -191,7 +127,7 @@ def test_without_a_whole_generation_the_resume_is_refused(tmp_path: Path):
 
 def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path):
     saved = Run()
-    saved.distillation.run(checkpoints=CheckpointFolder(tmp_path), should_stop=_after(9))
+    saved.distillation.run(checkpoints=CheckpointFolder(tmp_path), should_stop=after(9))
     other = Run(CONFIG.model_copy(update={"temperature": 3.0}))
     with pytest.raises(TrainingError) as refused:
         other.distillation.resume(CheckpointFolder(tmp_path))
@@ -219,7 +155,7 @@ def test_synthesis_leaves_the_students_statistics_alone():
     before = run.weights()
     run.distillation.synthesizer.redraw_generator()
     run.distillation.synthesizer.run_round(0, run.student)
-    assert _same(before, run.weights())
+    assert same(before, run.weights())
     assert run.student.training
     assert all(parameter.requires_grad for parameter in run.student.parameters())
 
@@ -254,10 +190,10 @@ def test_ablations_stop_and_resume_bit_by_bit_too(values: dict[str, object], tmp
     config = CONFIG.model_copy(update=values)
     whole, stopped, resumed = Run(config), Run(config), Run(config)
     whole.distillation.run()
-    stopped.distillation.run(checkpoints=CheckpointFolder(tmp_path), should_stop=_after(7))
+    stopped.distillation.run(checkpoints=CheckpointFolder(tmp_path), should_stop=after(7))
     resumed.distillation.resume(CheckpointFolder(tmp_path))
     resumed.distillation.run()
-    assert _same(whole.weights(), resumed.weights())
+    assert same(whole.weights(), resumed.weights())
 
 
 def test_fp16_scales_its_losses():

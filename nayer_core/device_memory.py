@@ -1,0 +1,52 @@
+"""Running out of memory: told from other errors, and cleared away."""
+
+import gc
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+Result = TypeVar("Result")
+
+# What torch raises besides OutOfMemoryError: its allocator on the CPU, and libraries of the device
+# that allocate for themselves.
+_TOLD_BY_LIBRARIES = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "DefaultCPUAllocator: not enough memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory, of the device or of the machine, has run out."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(told in str(error) for told in _TOLD_BY_LIBRARIES)
+
+
+class DeviceFull(Exception):
+    """A piece of work found no memory. Holds none of its frames, and so none of its tensors."""
+
+
+def do_within_memory(work: Callable[[], Result]) -> Result:
+    """Do a piece of work whose failing for want of memory can be got over.
+
+    Raises:
+        DeviceFull: memory has run out; the error itself, whose frames hold what fills the device,
+            is gone by then.
+    """
+    try:
+        return work()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    raise DeviceFull
+
+
+def give_back_unused(device: torch.device) -> None:
+    """Return what a failed step has left to the device; nothing may hold its error any more."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

@@ -1,0 +1,71 @@
+"""Runs of Algorithm 1 on networks so small that a whole one takes a fraction of a second."""
+
+from collections.abc import Callable
+
+import torch
+
+from nayer_core.augmentation import Augmentation
+from nayer_core.contract.config import DistillConfig
+from nayer_core.contract.events import Event
+from nayer_core.distill import Distillation
+from nayer_core.networks.registry import build
+from nayer_core.precision import choose_arithmetic
+from nayer_core.weights import freeze
+
+CPU = torch.device("cpu")
+SIZE = (1, 12, 12)
+CONFIG = DistillConfig(
+    epochs=2,
+    warmup_epochs=1,
+    rounds_per_epoch=2,
+    warmup_rounds_per_epoch=2,
+    generator_steps=2,
+    student_steps=4,
+    synthesis_batch_size=10,
+    student_batch_size=12,
+    generator="table8",
+    generator_width=8,
+    noise_dim=16,
+    generator_reset_every=2,
+    cutmix=0.5,
+    precision="fp32",
+)
+
+
+class Run:
+    """A run on a teacher of random weights, with its events."""
+
+    def __init__(self, config: DistillConfig = CONFIG, seed: int = 0, teacher: str = "wrn_10_1"):
+        torch.manual_seed(100)
+        network = build(teacher, num_classes=4, input_size=SIZE)
+        network(torch.randn(64, *SIZE))  # gives BatchNorm statistics that are its own
+        torch.manual_seed(seed)
+        self.student = build("wrn_10_1", num_classes=4, input_size=SIZE)
+        self.events: list[Event] = []
+        lte = torch.randn(4, 20, generator=torch.Generator().manual_seed(5))
+        augment = Augmentation(torch.tensor([0.5]), torch.tensor([0.25]), crop_padding=1, flip=True)
+        arithmetic = choose_arithmetic(config.precision, CPU)
+        self.distillation = Distillation(
+            freeze(network), self.student, lte, SIZE, config, augment, arithmetic, seed, self.events.append
+        )
+
+    def of(self, kind: type) -> list:
+        return [event for event in self.events if isinstance(event, kind)]
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        return {name: value.clone() for name, value in self.student.state_dict().items()}
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+def after(steps: int) -> Callable[[], bool]:
+    """Ask to stop once `steps` steps are done."""
+    left = [steps]
+
+    def should_stop() -> bool:
+        left[0] -= 1
+        return left[0] <= 0
+
+    return should_stop
