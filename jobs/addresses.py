@@ -9,6 +9,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 
 # What Python's table calls global, or leaves open, and is no receiver of anybody's.
 _REFUSED_V4 = (
+    IPv4Network("192.0.0.0/24"),  # protocols; at Oracle, the metadata of a machine
     IPv4Network("192.88.99.0/24"),  # relays of 6to4
     IPv4Network("168.63.129.16/32"),  # the host of a machine at Azure
 )
