@@ -13,6 +13,7 @@ from jobs.deliveries import MAX_ATTEMPTS, Answer, DueDelivery, retry_delay
 from jobs.errors import DeliveryNotFound, JobNotFound
 from jobs.records import Job
 from jobs.service import JobService
+from tests.support.hooked_jobs import make_due
 from tests.support.jobs import a_request, a_spec, an_artifact, claimed, inspected, running, submitted
 from tests.support.receiver import SECRET, SECRET_TEXTS
 
@@ -32,11 +33,6 @@ def an_ended_job(service: JobService) -> tuple[Job, DueDelivery]:
     job = service.cancel(submitted(service, **hooked()).id)
     (due,) = service.take_deliveries(10)
     return job, due
-
-
-def make_due(url: str) -> None:
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("UPDATE delivery SET next_attempt_at = now() WHERE status = 'pending'")
 
 
 def told(service: JobService, job_id: str) -> list[str]:

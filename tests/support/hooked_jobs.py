@@ -1,0 +1,28 @@
+"""Jobs that have something to tell, and what became of it."""
+
+from typing import Any
+
+import psycopg
+
+from jobs.deliveries import Delivery
+from jobs.service import JobService
+from tests.support.jobs import a_spec, submitted
+from tests.support.receiver import SECRET
+
+
+def ended(service: JobService, url: str, **webhook: Any) -> str:
+    """A job that was cancelled, with a message that tells of it."""
+    spec = a_spec(webhook={"url": url, "secret": SECRET, **webhook})
+    return service.cancel(submitted(service, spec=spec).id).id
+
+
+def only(service: JobService, job_id: str) -> Delivery:
+    """The only message of a job."""
+    (delivery,) = service.deliveries(job_id)[0]
+    return delivery
+
+
+def make_due(url: str) -> None:
+    """Let the time come at which messages are tried again."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("UPDATE delivery SET next_attempt_at = now() WHERE status = 'pending'")

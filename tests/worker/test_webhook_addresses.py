@@ -1,0 +1,134 @@
+"""Messages reach whom they are meant for and nobody else: names, addresses, certificates, proxies."""
+
+import asyncio
+import socket
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import trustme
+
+from jobs.service import JobService
+from jobs.settings import Settings
+from tests.support.hooked_jobs import ended, only
+from tests.support.receiver import Receiver, receiving, trusting
+from worker import webhooks
+from worker.webhooks import Courier
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """Receivers of tests are on this machine."""
+    return settings.model_copy(update={"webhook_private_addresses": True})
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with receiving(Receiver()) as receiver:
+        yield receiver
+
+
+@pytest.fixture
+def closed(service: JobService, settings: Settings) -> JobService:
+    """The service as it is where the operator allows nothing."""
+    strict = settings.model_copy(update={"webhook_private_addresses": False})
+    return JobService(service.database, service.doorbell, strict)
+
+
+class Names:
+    """A resolver that answers as told, and counts how often it was asked."""
+
+    def __init__(self, *answers: Sequence[str]):
+        self.answers = list(answers)
+        self.asked: list[tuple[str, int]] = []
+
+    async def __call__(self, host: str, port: int) -> Sequence[str]:
+        self.asked.append((host, port))
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+
+def test_who_cannot_be_reached_is_told_apart(service: JobService) -> None:
+    nowhere, nameless = ended(service, "http://receiver.test:9/"), ended(service, "https://nobody.test/")
+
+    async def resolve(host: str, port: int) -> Sequence[str]:
+        if host == "nobody.test":
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return ["127.0.0.1"]
+
+    Courier(service, resolve=resolve).round()
+    assert only(service, nowhere).last_error == "connection_failed"
+    assert only(service, nameless).last_error == "unresolvable"
+
+
+def test_the_system_is_asked_for_addresses() -> None:
+    assert asyncio.run(webhooks.resolve("127.0.0.1", 80)) == ["127.0.0.1"]
+    assert "127.0.0.1" in asyncio.run(webhooks.resolve("localhost", 80))
+
+
+def test_private_addresses_are_called_only_where_the_operator_allows_it(
+    service: JobService, receiver: Receiver, closed: JobService
+) -> None:
+    job_id = ended(service, receiver.url)
+    Courier(closed).round()
+    assert only(service, job_id).last_error == "address_refused"
+    assert receiver.received == []
+
+
+@pytest.mark.parametrize("addresses", [["93.184.215.14", "127.0.0.1"], ["::ffff:127.0.0.1"], ["10.0.0.1"]])
+def test_one_private_address_among_many_is_enough_to_refuse(
+    service: JobService, receiver: Receiver, closed: JobService, addresses: list[str]
+) -> None:
+    job_id = ended(service, f"http://receiver.test:{receiver.port}/")
+    Courier(closed, resolve=Names(addresses)).round()
+    assert only(service, job_id).last_error == "address_refused"
+    assert receiver.received == []
+
+
+def test_a_name_that_changes_its_mind_gains_nothing(service: JobService, receiver: Receiver) -> None:
+    """127.0.0.1 stands for a public address, 127.0.0.2 for what must not be reached."""
+    names = Names(["127.0.0.1"], ["127.0.0.2"])
+    courier = Courier(service, permits=lambda address: address == "127.0.0.1", resolve=names)
+    with receiving(Receiver()) as inside:
+        first = ended(service, f"http://receiver.test:{receiver.port}/hook")
+        courier.round()
+        assert names.asked == [("receiver.test", receiver.port)]
+        second = ended(service, f"http://receiver.test:{inside.port}/hook")
+        courier.round()
+        assert inside.received == []
+    assert only(service, first).status == "delivered"
+    assert receiver.received[0].headers["host"] == f"receiver.test:{receiver.port}"
+    assert only(service, second).last_error == "address_refused"
+
+
+def test_the_next_address_is_tried_where_one_does_not_answer(service: JobService, receiver: Receiver) -> None:
+    job_id = ended(service, f"http://receiver.test:{receiver.port}/hook")
+    Courier(service, resolve=Names(["127.0.0.3", "127.0.0.1"])).round()
+    assert only(service, job_id).status == "delivered"
+
+
+def test_a_certificate_is_checked_against_the_name(service: JobService, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    certificate = tmp_path / "receiver.pem"
+    authority.issue_cert("receiver.test").private_key_and_cert_chain_pem.write_to_path(certificate)
+    with receiving(Receiver(), certificate) as secure:
+        right = ended(service, f"https://receiver.test:{secure.port}/")
+        wrong = ended(service, f"https://other.test:{secure.port}/")
+        by_address = ended(service, secure.url)
+        Courier(service, resolve=Names(["127.0.0.1"]), tls=trusting(authority)).round()
+        assert len(secure.received) == 1
+        stranger = ended(service, f"https://receiver.test:{secure.port}/")
+        Courier(service, resolve=Names(["127.0.0.1"])).round()
+        assert len(secure.received) == 1
+    assert only(service, right).status == "delivered"
+    for job_id in (wrong, by_address, stranger):
+        assert only(service, job_id).last_error == "connection_failed"
+
+
+def test_proxies_of_the_environment_are_not_used(
+    service: JobService, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
+    job_id = ended(service, receiver.url)
+    Courier(service).round()
+    assert only(service, job_id).status == "delivered"

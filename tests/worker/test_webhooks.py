@@ -1,0 +1,193 @@
+"""Messages arrive, signed, at least once, whatever receivers do; over real connections."""
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
+import logging
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from standardwebhooks import Webhook, WebhookVerificationError
+
+from jobs.errors import ServiceUnavailable
+from jobs.service import JobService
+from jobs.settings import Settings
+from tests.support.hooked_jobs import ended, make_due, only
+from tests.support.receiver import SECRET, SECRET_TEXTS, Receiver, dripping, receiving
+from worker import webhooks
+from worker.webhooks import Courier
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """Receivers of tests are on this machine."""
+    return settings.model_copy(update={"webhook_private_addresses": True})
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with receiving(Receiver()) as receiver:
+        yield receiver
+
+
+@pytest.fixture
+def courier(service: JobService) -> Courier:
+    return Courier(service)
+
+
+def test_a_message_arrives_signed(service: JobService, courier: Courier, receiver: Receiver) -> None:
+    job_id = ended(service, receiver.url)
+    assert courier.round() == 1
+    (message,) = receiver.received
+    assert message.path == "/hook"
+    assert message.headers["content-type"] == "application/json"
+    assert message.headers["user-agent"].startswith("nayer/")
+    document = Webhook(SECRET).verify(message.body, message.headers)
+    assert (document["type"], document["data"]["id"]) == ("job.cancelled", job_id)
+
+    # The same by hand, as the standard has it.
+    signed = (
+        f"{message.headers['webhook-id']}.{message.headers['webhook-timestamp']}.".encode() + message.body
+    )
+    key = base64.b64decode(SECRET.removeprefix("whsec_"))
+    by_hand = base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
+    assert message.headers["webhook-signature"] == f"v1,{by_hand}"
+    with pytest.raises(WebhookVerificationError):
+        Webhook(SECRET).verify(message.body.replace(b"cancelled", b"succeeded"), message.headers)
+
+    delivery = only(service, job_id)
+    assert delivery.id == message.headers["webhook-id"]
+    assert (delivery.status, delivery.attempts, delivery.last_status_code) == ("delivered", 1, 204)
+    assert courier.round() == 0
+
+
+def test_without_a_secret_a_message_is_not_signed(
+    service: JobService, courier: Courier, receiver: Receiver
+) -> None:
+    ended(service, receiver.url, secret=None)
+    courier.round()
+    (message,) = receiver.received
+    assert "webhook-signature" not in message.headers
+    assert message.headers["webhook-id"].startswith("msg_")
+
+
+def test_what_fails_comes_again_under_its_id_with_a_new_signature(
+    service: JobService, courier: Courier, receiver: Receiver, settings: Settings
+) -> None:
+    receiver.answers = [500, 404, 302]
+    receiver.headers = [(b"location", receiver.url.replace("hook", "elsewhere").encode())]
+    job_id = ended(service, receiver.url)
+    for status in (500, 404, 302):
+        assert courier.round() == 1
+        delivery = only(service, job_id)
+        assert (delivery.status, delivery.last_status_code) == ("pending", status)
+        assert courier.round() == 0
+        make_due(settings.database_url)
+    courier.round()
+    assert only(service, job_id).status == "delivered"
+    assert {message.path for message in receiver.received} == {"/hook"}
+    assert len({message.headers["webhook-id"] for message in receiver.received}) == 1
+    assert len({message.body for message in receiver.received}) == 1
+    for message in receiver.received:
+        Webhook(SECRET).verify(message.body, message.headers)
+
+
+def test_a_receiver_that_is_gone_is_left_alone(
+    service: JobService, courier: Courier, receiver: Receiver, settings: Settings
+) -> None:
+    receiver.status = 410
+    job_id = ended(service, receiver.url)
+    courier.round()
+    delivery = only(service, job_id)
+    assert (delivery.status, delivery.last_status_code, delivery.next_attempt_at) == ("failed", 410, None)
+
+
+def test_a_body_is_not_read_however_long_it_is(
+    service: JobService, courier: Courier, receiver: Receiver
+) -> None:
+    receiver.endless_body = True
+    job_id = ended(service, receiver.url)
+    courier.round()
+    assert only(service, job_id).status == "delivered"
+
+
+def test_nobody_is_waited_for_beyond_a_limit(
+    service: JobService, courier: Courier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks, "ATTEMPT_SECONDS", 0.5)
+
+    async def hang() -> None:
+        await asyncio.sleep(3)
+
+    with dripping() as slow, receiving(Receiver(before=hang)) as silent:
+        stalled = [ended(service, slow), ended(service, silent.url)]
+        assert courier.round() == 2
+    assert [only(service, job_id).last_error for job_id in stalled] == ["timeout", "timeout"]
+
+
+def test_two_senders_send_each_message_once(service: JobService, receiver: Receiver) -> None:
+    sent = [ended(service, receiver.url) for _ in range(30)]
+    couriers, stop = [Courier(service), Courier(service)], threading.Event()
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(courier.deliver, stop) for courier in couriers]:
+            done.result()
+    assert sorted(message.document()["data"]["id"] for message in receiver.received) == sorted(sent)
+    assert {only(service, job_id).status for job_id in sent} == {"delivered"}
+
+
+def test_what_was_sent_and_not_written_down_comes_twice(
+    service: JobService,
+    courier: Courier,
+    receiver: Receiver,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As when upkeep is killed, or the database goes away, between the answer and the row."""
+
+    def away(*_: object) -> None:
+        raise ServiceUnavailable("database", "cut")
+
+    job_id = ended(service, receiver.url)
+    with monkeypatch.context() as patched:
+        patched.setattr(service, "settle_delivery", away)
+        courier.round()
+    assert only(service, job_id).status == "pending"
+    assert courier.round() == 0, "it belongs to the sender that is gone, for a minute"
+    make_due(settings.database_url)
+    courier.round()
+    first, second = receiver.received
+    assert first.headers["webhook-id"] == second.headers["webhook-id"]
+    assert only(service, job_id).status == "delivered"
+
+
+def test_a_mistake_over_one_message_keeps_no_other(
+    service: JobService, courier: Courier, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad, good = ended(service, "http://bad.test/"), ended(service, receiver.url)
+    whole = courier._call
+
+    async def call(due: Any, url: Any) -> Any:
+        if url.host == "bad.test":
+            raise RuntimeError("a bug")
+        return await whole(due, url)
+
+    monkeypatch.setattr(courier, "_call", call)
+    courier.round()
+    assert (only(service, bad).status, only(service, good).status) == ("pending", "delivered")
+
+
+def test_logs_hold_neither_secret_nor_url(
+    service: JobService, courier: Courier, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "worker")
+    caplog.set_level(logging.INFO)
+    job_id = ended(service, receiver.url)
+    courier.round()
+    assert f"job.cancelled of job {job_id}, attempt 1: 204" in caplog.text
+    assert not any(text in caplog.text for text in (*SECRET_TEXTS, "token=1", "/hook", "v1,"))
+    assert json.loads(receiver.received[0].body)["data"]["id"] == job_id
