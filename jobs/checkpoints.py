@@ -21,23 +21,24 @@ KEPT = 3
 def add(session: Session, job: JobTable, checkpoint: Checkpoint) -> bool:
     """Write a checkpoint of the present claim, and let go what it makes superfluous.
 
+    A run that went back saves a step that lies behind the newest: what this claim has saved from
+    there on is of a way it has left, and is let go.
+
     Returns:
-        False where this claim has saved this step before; nothing is changed then.
+        False where this very state was written before; nothing is changed then.
     """
-    inserted = session.scalar(
-        insert(CheckpointTable)
-        .values(
-            job_id=job.id,
-            fence=job.fence,
-            step=checkpoint.step,
-            epoch=checkpoint.epoch,
-            files={name: stored.sha256 for name, stored in checkpoint.files.items()},
+    files = {name: stored.sha256 for name, stored in checkpoint.files.items()}
+    of_claim = (CheckpointTable.job_id == job.id, CheckpointTable.fence == job.fence)
+    if (
+        session.scalar(
+            select(CheckpointTable.files).where(*of_claim, CheckpointTable.step == checkpoint.step)
         )
-        .on_conflict_do_nothing()
-        .returning(CheckpointTable.step)
-    )
-    if inserted is None:
+        == files
+    ):
         return False
+    session.execute(delete(CheckpointTable).where(*of_claim, CheckpointTable.step >= checkpoint.step))
+    values = {"job_id": job.id, "fence": job.fence, "step": checkpoint.step, "epoch": checkpoint.epoch}
+    session.execute(insert(CheckpointTable).values(**values, files=files))
     bodies = {stored.sha256: stored for stored in checkpoint.files.values()}
     rows = [
         {"job_id": job.id, "sha256": stored.sha256, "key": stored.key, "bytes": stored.bytes}

@@ -225,7 +225,7 @@ class FileTable(Table):
 class CheckpointTable(Table):
     """A saved state of a run, from which a later claim goes on.
 
-    One claim has one state at one step, so the key also names the write that may come twice.
+    One claim has one state at one step: the newer one, where a run went back and came by again.
     """
 
     __tablename__ = "checkpoint"

@@ -51,14 +51,30 @@ def test_a_checkpoint_is_told_once_however_often_it_is_written(service: JobServi
     checkpoint = a_checkpoint(step=100)
     for _ in range(2):
         service.checkpointed(claim, checkpoint)
-    service.checkpointed(claim, a_checkpoint(step=100))
-    assert service.checkpoints(claim)[0].files == checkpoint.files
+    assert [c.files for c in service.checkpoints(claim)] == [checkpoint.files]
     for _ in range(2):
         service.resumed(claim, checkpoint)
     assert told(service, claim.job.id) == [
         {"epoch": 1, "step": 100},
         {"epoch": 1, "step": 100, "resumed": True},
     ]
+
+
+@pytest.mark.parametrize("step", [200, 150, 100, 0])
+def test_a_run_that_went_back_leaves_what_it_had_saved_ahead(service: JobService, step: int) -> None:
+    before = running(service)
+    service.checkpointed(before, a_checkpoint(step=900))
+    job = service.release(before, counts_attempt=False, reason="drained")
+    claim = claimed(service, "distill", job)
+    for ahead in (100, 200, 300):
+        service.checkpointed(claim, a_checkpoint(step=ahead))
+    returned = a_checkpoint(step=step)
+    for _ in range(2):
+        service.checkpointed(claim, returned)
+    newest, *older = service.checkpoints(claim)
+    assert (newest.step, newest.files) == (step, returned.files)
+    assert [c.step for c in older if c.fence == claim.fence] == [s for s in (200, 100) if s < step][:2]
+    assert len(told(service, job.id)) == 5
 
 
 def test_a_worker_that_lost_the_job_changes_no_checkpoint(service: JobService) -> None:
