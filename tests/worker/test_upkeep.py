@@ -1,6 +1,8 @@
+import asyncio
 import contextlib
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -9,7 +11,10 @@ from cli.embedded import EmbeddedPostgres, EmbeddedValkey
 from jobs.service import JobService
 from jobs.settings import Settings
 from jobs.states import JobStatus
+from tests.support.hooked_jobs import ended, only
+from tests.support.receiver import SECRET_TEXTS, Receiver, receiving
 from tests.worker.conftest import StartProcess, Submit, wait_for
+from worker import webhooks
 from worker.upkeep import Upkeep
 
 
@@ -67,3 +72,46 @@ def test_after_an_outage_holders_may_renew_before_anything_is_reaped(
     upkeep.round()
     assert not service.heartbeat(claim).lost
     assert service.get(job_id).attempt == 1
+
+
+class TestWebHooks:
+    @pytest.fixture
+    def settings(self, settings: Settings) -> Settings:
+        return settings.model_copy(update={"webhook_private_addresses": True})
+
+    def test_they_are_delivered_and_logs_do_not_tell_too_much(
+        self, service: JobService, start_process: StartProcess, tmp_path: Path
+    ) -> None:
+        with receiving(Receiver(answers=[410])) as receiver:
+            gone, told = ended(service, receiver.url), ended(service, receiver.url)
+            process = start_process("worker.upkeep")
+            wait_for(lambda: all(only(service, job_id).last_status_code for job_id in (gone, told)))
+            states = {only(service, job_id).status for job_id in (gone, told)}
+            process.terminate()
+            assert process.wait(timeout=20) == 0
+        assert states == {"failed", "delivered"}
+        log = (tmp_path / "processes.log").read_text()
+        assert f"job.cancelled of job {told}" in log
+        assert not any(text in log for text in (*SECRET_TEXTS, "token=1", "answer of the receiver"))
+
+    def test_a_slow_receiver_keeps_no_lost_job_waiting(
+        self, service: JobService, submit: Submit, upkeep: Upkeep, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(webhooks, "ATTEMPT_SECONDS", 60)
+        answering, stop = threading.Event(), threading.Event()
+
+        async def hang() -> None:
+            await asyncio.to_thread(answering.wait, 30)
+
+        with receiving(Receiver(before=hang)) as receiver:
+            slow, job_id = ended(service, receiver.url), submit()
+            assert service.claim("inspect", "a worker that dies") is not None
+            thread = threading.Thread(target=upkeep.run, args=(stop,))
+            thread.start()
+            wait_for(lambda: receiver.received)
+            wait_for(lambda: service.get(job_id).attempt == 2)
+            assert only(service, slow).status == "pending"
+            answering.set()
+            stop.set()
+            thread.join(20)
+        assert only(service, slow).status == "delivered"
