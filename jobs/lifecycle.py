@@ -11,6 +11,11 @@ from jobs.states import JobStatus
 from jobs.tables import FileTable, JobTable
 from nayer_core.contract.errors import ErrorCode
 
+_LOST_HINTS = {
+    ErrorCode.WORKER_LOST: "Ask for less memory (smaller batches, a smaller student), or try again later.",
+    ErrorCode.DISK_FAILED: "Try again when the operator has made room for the workers.",
+}
+
 
 def problem(code: ErrorCode | str, message: str, hint: str, *, retryable: bool) -> dict[str, Any]:
     """Make the `error` of a failed job."""
@@ -104,19 +109,26 @@ def finish(
 
 
 def hand_back(
-    session: Session, job: JobTable, now: datetime, reason: str, *, counts_attempt: bool, max_attempts: int
+    session: Session,
+    job: JobTable,
+    now: datetime,
+    reason: str,
+    *,
+    counts_attempt: bool,
+    max_attempts: int,
+    code: ErrorCode = ErrorCode.WORKER_LOST,
 ) -> None:
     """Let another worker have the job, or end it where that is no use, or let it rest where that is wanted.
 
     Args:
         reason: how it came to this, as in "the process was killed by signal 9".
+        code: of the failure, where no attempt is left.
     """
     if job.cancel_requested:
         finish(session, job, JobStatus.CANCELLED, now, reason=reason)
     elif counts_attempt and job.attempt >= max_attempts:
         lost = f"{max_attempts} attempts at this job were lost; at the last one {reason}."
-        hint = "Ask for less memory (smaller batches, a smaller student), or try again later."
-        error = problem(ErrorCode.WORKER_LOST, lost, hint, retryable=True)
+        error = problem(code, lost, _LOST_HINTS[code], retryable=True)
         finish(session, job, JobStatus.FAILED, now, error)
     else:
         close_phase(job, now)

@@ -31,7 +31,7 @@ class WorkerSide:
     doorbell: Doorbell
     settings: Settings
 
-    def claim(self, queue: QueueName, worker: str) -> Claim | None:
+    def claim(self, queue: QueueName, worker: str, *, repeated: bool = False) -> Claim | None:
         """Take the best waiting job of a queue, or None when there is nothing to do.
 
         Dry runs come first (a person waits for the answer), then the oldest. In queue "distill" the
@@ -39,9 +39,14 @@ class WorkerSide:
 
         Args:
             queue: whose jobs are looked at.
-            worker: a name for the operator, as in "host:pid".
+            worker: a name for the operator, as in "host:pid:7"; no other call has it.
+            repeated: whether a call with this name raised `ServiceUnavailable`: the job it took, if it
+                took one, is given again, which would else lie under a lease that nobody knows of.
         """
         with self.database.transaction() as session:
+            taken = repository.find_taken(session, queue, worker) if repeated else None
+            if taken is not None:
+                return Claim(taken.as_job(), taken.fence, queue)
             row = repository.take_waiting(session, queue)
             if row is None:
                 return None
@@ -191,7 +196,9 @@ class WorkerSide:
 
         return self._settle(claim, [JobStatus.CANCELLED], change)
 
-    def release(self, claim: Claim, counts_attempt: bool, reason: str) -> Job:
+    def release(
+        self, claim: Claim, counts_attempt: bool, reason: str, code: ErrorCode = ErrorCode.WORKER_LOST
+    ) -> Job:
         """Give the job back: `running` becomes `queued`, `validating` stays, and its queue is rung.
 
         A job whose end was asked for is `cancelled` instead, one that shall rest is `paused`.
@@ -199,14 +206,15 @@ class WorkerSide:
         Args:
             claim: the job's.
             counts_attempt: False for a drain, which costs nothing; True for a crash, an out-of-memory
-                kill or a hang: `attempt` rises, and past `max_attempts` the job is `failed(worker_lost)`.
+                kill or a hang: `attempt` rises, and past `max_attempts` the job is failed with `code`.
             reason: how it came to this, as in "the process was killed by signal 9"; told to the client.
+            code: `worker_lost`, or `disk_failed`.
         """
 
         def change(session: Session, row: JobTable, now: datetime) -> None:
             attempts = self.settings.max_attempts
             lifecycle.hand_back(
-                session, row, now, reason, counts_attempt=counts_attempt, max_attempts=attempts
+                session, row, now, reason, counts_attempt=counts_attempt, max_attempts=attempts, code=code
             )
 
         waiting = JobStatus.QUEUED if claim.queue == "distill" else JobStatus.VALIDATING

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TextIO, get_args
 
+from nayer_core.contract.disk import disk_trouble
 from nayer_core.contract.errors import ErrorCode, NayerError, SpecError
 from nayer_core.contract.events import (
     EXIT_BUG,
@@ -60,7 +61,7 @@ def main(argv: Sequence[str], stdout: TextIO) -> int:
         try:
             args = _parse(argv)
             run: Run = importlib.import_module(COMMAND_MODULES[args.command]).run
-            outcome = run(args, emit)
+            outcome = _run(run, args, emit)
             if isinstance(outcome, dict):
                 emit(FinishedEvent(command=args.command, result=outcome))
                 outcome = EXIT_DONE
@@ -77,6 +78,18 @@ def main(argv: Sequence[str], stdout: TextIO) -> int:
             traceback.print_exc()
             outcome = EXIT_BUG
         return outcome
+
+
+def _run(run: Run, args: argparse.Namespace, emit: Emit) -> dict[str, Any] | int:
+    try:
+        return run(args, emit)
+    except Exception as error:
+        trouble = disk_trouble(error)
+        if trouble is None:
+            raise
+        message = f"A file could not be written: the disk of this machine {trouble}."
+        hint = "Make room, or run it on another machine; checkpoints that were saved are whole."
+        raise NayerError(ErrorCode.DISK_FAILED, message, hint, retryable=True) from error
 
 
 class _Parser(argparse.ArgumentParser):
@@ -124,6 +137,8 @@ def _parser() -> argparse.ArgumentParser:
     distill.add_argument("--embeddings", type=_file, help="safetensors, one row a class, with --teacher")
     distill.add_argument("--out", type=Path, required=True)
     distill.add_argument("--resume", type=_folder, help="checkpoint folder of an earlier run")
+    distill.add_argument("--bank", type=_file, help="bank of an earlier run: begin behind its warm-up")
+    distill.add_argument("--name", help="what the run is called in the bank it leaves (reuse_bank)")
     distill.add_argument(
         "--checkpoint-seconds", type=_seconds, default=60.0, help="time between two checkpoints (default 60)"
     )

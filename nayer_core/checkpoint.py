@@ -112,15 +112,17 @@ class CheckpointFolder:
             None where there is no such generation; then none is left, and the bank is empty.
         """
         found = next((one for one in self._whole_generations() if usable(one.facts)), None)
-        checkpoint = None if found is None else self._take_up(found, bank)
-        for number in self._generations():
-            if found is None or number > found.number:
-                for suffix in ("json", "safetensors"):  # without its JSON a generation does not count
-                    (self.path / f"state-{number:08d}.{suffix}").unlink(missing_ok=True)
         if found is None:
-            self._segment_hashes = {}
+            self.clear()
             bank.clear()
-        return checkpoint
+            return None
+        self._drop_after(found.number)
+        return self._take_up(found, bank)
+
+    def clear(self) -> None:
+        """Drop all generations."""
+        self._drop_after(-1)
+        self._segment_hashes = {}
 
     @property
     def is_empty(self) -> bool:
@@ -167,6 +169,13 @@ class CheckpointFolder:
             self._segment_hashes[segment.start] = self._write(self._bank_name(segment), content)
         return self._segment_hashes[segment.start]
 
+    def _drop_after(self, newest: int) -> None:
+        """Drop later generations; without its JSON, which goes first, one does not count."""
+        for number in self._generations():
+            if number > newest:
+                for suffix in ("json", "safetensors"):
+                    (self.path / f"state-{number:08d}.{suffix}").unlink(missing_ok=True)
+
     def _drop_superfluous(self) -> None:
         kept = sorted(self._generations())[-GENERATIONS_KEPT:]
         needed: set[str] = set()
@@ -182,11 +191,15 @@ class CheckpointFolder:
 
     def _write(self, name: str, content: bytes) -> str:
         path, unfinished = self.path / name, self.path / f".{name}.unfinished"
-        with unfinished.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
+        try:
+            with unfinished.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(path)
+        except OSError:
+            unfinished.unlink(missing_ok=True)  # a full disk has room again for those who can use it
+            raise
         folder = os.open(self.path, os.O_RDONLY)
         try:
             os.fsync(folder)

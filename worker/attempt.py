@@ -13,6 +13,7 @@ from jobs.records import Claim, StoredFile
 from jobs.service import JobService
 from jobs.settings import Settings
 from jobs.storage import Storage
+from nayer_core.contract.errors import ErrorCode
 from nayer_core.contract.events import (
     EXIT_DONE,
     EXIT_REFUSED,
@@ -24,7 +25,7 @@ from nayer_core.contract.events import (
 )
 from worker.child import Child, Limits
 from worker.lease import Drain, Lease, StopReason
-from worker.outcomes import Crashed, Refused, Stopped
+from worker.outcomes import Crashed, DiskFailed, Refused, Stopped
 from worker.recorder import Recorder
 from worker.watchdog import Watchdog
 
@@ -102,7 +103,7 @@ class Attempt:
 
         Raises:
             Refused: it said that the request cannot work.
-            Crashed: it broke down, hung, or was killed.
+            Crashed: it broke down, hung, or was killed; `DiskFailed` where it had no room.
             Stopped: it was ended because the job or the worker is to stop.
             LeaseLost: the job is no longer ours.
         """
@@ -209,6 +210,8 @@ class Attempt:
             return self._last.result
         if code == EXIT_REFUSED and isinstance(self._last, FailedEvent):
             last = self._last
+            if last.code is ErrorCode.DISK_FAILED:
+                raise DiskFailed("took no more from the program")
             raise Refused(last.code, last.message, last.hint, retryable=last.retryable)
         if asked is not None:
             raise Stopped(asked)

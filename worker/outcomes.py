@@ -3,6 +3,7 @@
 Outcome
   Refused   the request cannot work: the job fails with a reason
   Crashed   the child broke down: the job is tried again, and an attempt is used
+    DiskFailed  this machine's disk took no more: the same, after which the worker rests
   Stopped   somebody wanted the end, or a rest: the client, its own limit, or this worker going home
 """
 
@@ -37,6 +38,17 @@ class Crashed(Outcome):
         super().__init__(reason)
         self.reason = reason
         self.by_force = by_force
+
+
+class DiskFailed(Crashed):
+    """The disk of this machine takes no more; another worker's may.
+
+    Args:
+        reason: what it is, as in "is full".
+    """
+
+    def __init__(self, reason: str):
+        super().__init__(reason, by_force=False)
 
 
 class Stopped(Outcome):

@@ -6,6 +6,7 @@ parent takes both for data: whoever took over the child can lie in them and noth
 """
 
 import contextlib
+import errno
 import faulthandler
 import gc
 import json
@@ -20,6 +21,7 @@ from io import BufferedReader, BufferedWriter
 from pathlib import Path
 from typing import Any, NoReturn
 
+from nayer_core.contract.disk import disk_trouble
 from nayer_core.uploads.confinement import Limits, confine
 
 _log = logging.getLogger(__name__)
@@ -29,7 +31,8 @@ Parse = Callable[[BufferedReader, BufferedWriter], dict[str, Any]]
 
 MAX_ANSWER_BYTES = 4 << 20
 _MAX_NAME_BYTES = 60  # of an exception
-_DONE, _OUT_OF_MEMORY, _RAISED, _NOT_CONFINED = 0, 11, 12, 13  # exit codes of the child
+# Exit codes of the child.
+_DONE, _OUT_OF_MEMORY, _RAISED, _NOT_CONFINED, _DISK_FAILED = 0, 11, 12, 13, 14
 
 
 class ParseKilledError(Exception):
@@ -57,6 +60,7 @@ def parse_in_jail(
     Raises:
         ParseKilledError: it crashed, met a limit, raised, or answered no JSON object.
         RuntimeError: the jail cannot be built on this machine.
+        OSError: the disk takes no more.
     """
     deadline = time.monotonic() + wall_seconds
     with upload.open("rb") as source, output.open("wb") as sink:
@@ -105,6 +109,8 @@ def _live_in_jail(
     except BaseException as error:  # whatever it is, it must not climb into the parent's stack
         _say(f"{type(error).__name__} while the jail was built")
         os.write(answers, type(error).__name__.encode())
+        if exit_code == _RAISED and disk_trouble(error):
+            exit_code = _DISK_FAILED
     finally:
         os._exit(exit_code)
 
@@ -135,6 +141,8 @@ def _read_answer(pipe: int, deadline: float) -> bytes | None:
 
 
 def _judge(answer: bytes, exit_code: int, limits: Limits) -> dict[str, Any]:
+    if exit_code == _DISK_FAILED:  # a stranger who lies here has his own job tried again
+        raise OSError(errno.ENOSPC, "the disk took no more of what was read")
     if exit_code == _NOT_CONFINED:
         raise RuntimeError("the jail cannot be built on this machine; stderr names the error")
     if exit_code == -signal.SIGXCPU:

@@ -1,6 +1,6 @@
 """A disk that is soon full."""
 
-import os
+import contextlib
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,10 +25,10 @@ def small_disk(folder: Path, size: int) -> Iterator[Path]:
         subprocess.run(command, check=True)
 
 
-def fill(folder: Path, leave: int = 0) -> Path:
-    """Write a file that takes all the room there is, but for `leave` bytes; returns its path."""
+def fill(folder: Path) -> Path:
+    """Write a file that takes all the room there is; returns its path."""
     path = folder / "ballast"
-    space = os.statvfs(folder)
-    with path.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, max(1, space.f_bavail * space.f_frsize - leave))
+    with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
     return path

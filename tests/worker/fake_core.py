@@ -63,6 +63,9 @@ def misbehave(behaviour: str, out: Path) -> None:
     if behaviour == "refuse":
         emit("failed", code="diverged", message="The loss is not a number.", hint="Lower the rate.")
         sys.exit(2)
+    if behaviour == "disk_failed":
+        emit("failed", code="disk_failed", message="The disk is full.", hint="Make room.", retryable=True)
+        sys.exit(2)
     if behaviour == "silent_exit_0":
         sys.exit(0)
     if behaviour == "silent_exit_2":

@@ -26,6 +26,7 @@ from nayer_core.contract.config import DistillConfig
 from nayer_core.contract.spec import JobSpec, Normalization, ResolvedSpec, TextEncoderSpec
 from nayer_core.networks.registry import build
 from nayer_core.weights import save_weights
+from tests.support.small_disk import fill, small_disk
 from tests.worker.conftest import SPEC, StartProcess, wait_for, wait_for_status
 from worker.supervisor import Supervisor
 
@@ -225,6 +226,29 @@ def test_a_damaged_checkpoint_is_stepped_over(
     codes = [data["code"] for data in told(service, job_id, "warning")]
     assert (codes.count("checkpoint_damaged"), codes.count("started_anew")) == (1, 0)
     assert resumed_at(service, job_id) == older.step < newest.step == steps[-1]
+    assert_whole(service, storage, job, whole)
+
+
+def test_a_run_whose_disk_fills_up_goes_on_where_there_is_room(
+    service: JobService,
+    storage: Storage,
+    whole: dict[str, bytes],
+    job_id: str,
+    settings: Settings,
+    tmp_path: Path,
+) -> None:
+    with small_disk(tmp_path / "small", 64 * 2**20) as folder:
+        with supervised(settings.model_copy(update={"scratch_dir": folder})) as (_, thread):
+            wait_for_checkpoints(service, job_id)
+            fill(folder)
+            thread.join(60)
+        job = service.get(job_id)
+        assert (job.status, job.attempt) == (JobStatus.QUEUED, 2)
+        reason = told(service, job_id, "status")[-1]["reason"]
+        assert reason == "the disk of the distill worker took no more from the program"
+    with supervised(settings):
+        job = wait_for_status(service, job_id, JobStatus.SUCCEEDED, seconds=90)
+    assert resumed_at(service, job_id) > 0
     assert_whole(service, storage, job, whole)
 
 

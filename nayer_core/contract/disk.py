@@ -1,0 +1,23 @@
+"""What a disk says that takes no more: no bug, and no fault of the request."""
+
+import errno
+import re
+from types import MappingProxyType
+
+_TROUBLES = MappingProxyType(
+    {
+        errno.ENOSPC: "is full",
+        errno.EDQUOT: "has no quota left",
+        errno.EIO: "is broken",
+        errno.EROFS: "can only be read",
+    }
+)
+_NUMBER = re.compile(r"\(os error (\d+)\)")  # how libraries written in Rust tell it
+
+
+def disk_trouble(error: BaseException) -> str | None:
+    """Say what is wrong with the disk where that is why an error was raised; else None."""
+    if isinstance(error, OSError):
+        return _TROUBLES.get(error.errno or 0)
+    told = _NUMBER.search(str(error))
+    return None if told is None else _TROUBLES.get(int(told[1]))
