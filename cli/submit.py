@@ -42,6 +42,8 @@ def submit(
     seed: options.Seed = None,
     max_runtime: options.MaxRuntime = None,
     metadata: options.Metadata = None,
+    webhook: options.Webhook = None,
+    webhook_secret: options.WebhookSecret = None,
     idempotency_key: options.IdempotencyKey = None,
     detach: Detach = False,
     as_json: options.AsJson = False,
@@ -114,8 +116,12 @@ def build_spec(asked: Document) -> Document:
         "seed": asked.get("seed"),
         "max_runtime_seconds": asked.get("max_runtime"),
         "metadata": pairs(asked.get("metadata") or (), "--metadata"),
+        "webhook": {"url": asked["webhook"]} if asked.get("webhook") else None,
     }
-    return merge(read_spec(asked["spec"]) if asked.get("spec") else {}, changes)
+    document = merge(read_spec(asked["spec"]) if asked.get("spec") else {}, changes)
+    if isinstance(document.get("webhook"), dict) and asked.get("webhook_secret"):
+        document["webhook"] = {**document["webhook"], "secret": asked["webhook_secret"]}
+    return document
 
 
 def follow_to_end(client: Client, out: Output, job_id: str) -> RemoteJob:

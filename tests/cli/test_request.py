@@ -9,6 +9,7 @@ from cli.errors import RequestError
 from cli.request import merge, read_labels, settings
 from cli.submit import build_spec
 from nayer_core.contract.spec import JobSpec
+from tests.support.receiver import SECRET
 
 
 def test_labels_are_lines_or_a_json_list(tmp_path: Path) -> None:
@@ -72,3 +73,16 @@ def test_a_specification_that_is_no_object_is_refused(tmp_path: Path) -> None:
     path.write_text("[1]")
     with pytest.raises(RequestError, match="spec_unreadable"):
         build_spec({"spec": path})
+
+
+def test_a_web_hook_is_signed_with_the_secret_of_the_environment(tmp_path: Path) -> None:
+    path = tmp_path / "spec.json"
+    path.write_text('{"webhook": {"url": "https://example.com/a", "events": ["job.failed"]}}')
+    asked = {"spec": path, "webhook_secret": SECRET}
+    failed = {"url": "https://example.com/a", "events": ["job.failed"], "secret": SECRET}
+    assert build_spec(asked) == {"webhook": failed}
+    assert build_spec({**asked, "webhook": "https://example.com/b"}) == {
+        "webhook": {**failed, "url": "https://example.com/b"}
+    }
+    assert build_spec({"webhook": "https://example.com/b"}) == {"webhook": {"url": "https://example.com/b"}}
+    assert build_spec({"webhook_secret": SECRET}) == {}, "a secret alone asks for nothing"
