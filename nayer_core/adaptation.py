@@ -39,6 +39,17 @@ class Adaptation:
         """All of it as JSON values."""
         return {**asdict(self), "history": list(self.history)}
 
+    def told(self, config: DistillConfig) -> dict[str, Any]:
+        """What a model card says: the numbers in force at the end where `config` was asked for."""
+        in_force = self.applied_to(config)
+        return {
+            "rollbacks": self.rollbacks,
+            "lr_scale": self.lr_scale,
+            "synthesis_batch_size": in_force.synthesis_batch_size,
+            "student_batch_size": in_force.student_batch_size,
+            "history": list(self.history),
+        }
+
     @property
     def lr_scale(self) -> float:
         """What both learning rates are multiplied with."""

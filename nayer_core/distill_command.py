@@ -19,6 +19,7 @@ from nayer_core.checkpoint import CheckpointFolder
 from nayer_core.contract.errors import ErrorCode, TrainingError
 from nayer_core.contract.events import EXIT_STOPPED, Emit, Event, MetricsEvent, StoppedEvent, WarningEvent
 from nayer_core.contract.spec import ResolvedSpec
+from nayer_core.device_memory import is_out_of_memory
 from nayer_core.distill import Distillation
 from nayer_core.evaluation import EvaluationSet
 from nayer_core.measurement import Measurement
@@ -26,6 +27,7 @@ from nayer_core.model_card import write_model_card
 from nayer_core.network_file import Description
 from nayer_core.networks.registry import build, count_parameters
 from nayer_core.precision import Arithmetic, choose_arithmetic
+from nayer_core.recovery import Recovery
 from nayer_core.samples import write_samples
 from nayer_core.weights import file_sha256, freeze, load_weights, read_weights
 
@@ -51,6 +53,7 @@ def run(args: argparse.Namespace, emit: Emit) -> dict[str, Any] | int:
 
     Fills `args.out` with student.safetensors, model_card.json, metrics.jsonl, samples.png and
     the folder checkpoint/. SIGTERM saves a checkpoint and ends with exit code 3.
+    A run that diverges for good leaves the student of its last good state, partial_student.safetensors.
     """
     if args.input is not None:
         return _distill(args, args.input, emit)
@@ -79,13 +82,15 @@ def _distill(args: argparse.Namespace, source: Path, emit: Emit) -> dict[str, An
     with _MetricsFile(args.out / "metrics.jsonl", emit) as metrics_file:
         try:
             return _run(args, inputs, student, arithmetic, seed, stop, metrics_file)
-        except torch.OutOfMemoryError as error:
-            config = inputs.spec.config
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            capacity = inputs.spec.config.bank_capacity
             raise TrainingError(
                 ErrorCode.DEVICE_OUT_OF_MEMORY,
-                f"The {device.type} device has no room for batches of {config.synthesis_batch_size} "
-                f"(synthesis) and {config.student_batch_size} (student).",
-                "Halve config.synthesis_batch_size and config.student_batch_size.",
+                f"The {device.type} device has no room for the networks, a bank of up to {capacity} images "
+                "and what is measured of the student.",
+                "Lower config.bank_capacity, or choose smaller networks.",
             ) from error
 
 
@@ -103,23 +108,49 @@ def _run(
     distillation = Distillation(
         inputs.teacher, student, inputs.lte, spec.input_size, spec.config, augment, arithmetic, seed, emit
     )
+    recovery = Recovery(
+        distillation,
+        _own_checkpoints(args),
+        spec.on_out_of_memory,
+        after_return=lambda: metrics_file.begin(distillation.reported),
+    )
     if args.resume is not None:
         distillation.resume(CheckpointFolder(args.resume))
     metrics_file.begin(distillation.reported)
     measurement = Measurement(distillation, inputs.teacher, inputs.evaluation, emit)
-    finished = distillation.run(
-        checkpoints=CheckpointFolder(args.out / "checkpoint"),
-        checkpoint_seconds=args.checkpoint_seconds,
-        after_epoch=measurement.after_epoch,
-        should_stop=lambda: stop.requested,
-    )
+    try:
+        finished = recovery.run(
+            checkpoint_seconds=args.checkpoint_seconds,
+            after_epoch=measurement.after_epoch,
+            should_stop=lambda: stop.requested,
+        )
+    except TrainingError as error:
+        if error.code is ErrorCode.DIVERGED:
+            _save_student(student, spec, args.out / "partial_student.safetensors")
+        raise
     if not finished:
         emit(StoppedEvent(reason="SIGTERM"))
         return EXIT_STOPPED
+    return _finish(args.out, inputs, distillation, measurement, seed)
+
+
+def _own_checkpoints(args: argparse.Namespace) -> CheckpointFolder:
+    """Give the folder for this run's states; what an earlier run has left there is none of them."""
+    own = CheckpointFolder(args.out / "checkpoint")
+    if args.resume is None or args.resume.resolve() != own.path.resolve():
+        own.clear()
+    return own
+
+
+def _finish(
+    out: Path, inputs: Inputs, distillation: Distillation, measurement: Measurement, seed: int
+) -> dict[str, Any]:
+    """Measure the student and write what is left of the run."""
+    spec, arithmetic = inputs.spec, distillation.arithmetic
     distill_seconds = distillation.seconds
     metrics = measurement.at_the_end(spec, seed)
-    student_facts = _save_student(student, spec, args.out / "student.safetensors")
-    write_samples(distillation.bank, spec.labels, args.out / "samples.png")
+    student_facts = _save_student(distillation.student, spec, out / "student.safetensors")
+    write_samples(distillation.bank, spec.labels, out / "samples.png")
     result = {
         "student": student_facts,
         "metrics": metrics,
@@ -127,8 +158,9 @@ def _run(
         "precision": arithmetic.name,
         "device": arithmetic.device.type,
         "seed": seed,
+        "adaptation": distillation.adaptation.told(spec.config),
     }
-    write_model_card(args.out / "model_card.json", spec, inputs.teacher, result)
+    write_model_card(out / "model_card.json", spec, inputs.teacher, result)
     return result
 
 
@@ -200,7 +232,8 @@ class _MetricsFile:
         self._closing.close()
 
     def begin(self, earlier: Sequence[MetricsEvent]) -> None:
-        """Write what was reported up to the checkpoint, in place of what an earlier process left."""
+        """Write what was reported up to the checkpoint, in place of what is told of another way on."""
+        self._closing.close()
         self._file = self._closing.enter_context(self._path.open("w", encoding="utf-8"))
         for event in earlier:
             self._write(event)

@@ -142,7 +142,7 @@ class Measurement:
             self.teacher,
             self.run.lte,
             spec.input_size,
-            spec.config,
+            self.run.config_in_force,
             self.run.augment,
             self.run.arithmetic,
             rng,

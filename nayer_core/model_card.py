@@ -28,6 +28,7 @@ def write_model_card(path: Path, spec: ResolvedSpec, teacher: nn.Module, result:
             "torch": torch.__version__,
             "distill_seconds": result["distill_seconds"],
         },
+        "adaptation": result["adaptation"],
         "metrics": result["metrics"],
         "limits": [
             "A number holds for what it was measured on and for nothing else.",

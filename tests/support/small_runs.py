@@ -1,16 +1,20 @@
 """Runs of Algorithm 1 on networks so small that a whole one takes a fraction of a second."""
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors.torch import save_file
 
 from nayer_core.augmentation import Augmentation
 from nayer_core.contract.config import DistillConfig
 from nayer_core.contract.events import Event
+from nayer_core.contract.spec import Normalization, ResolvedSpec, TextEncoderSpec
 from nayer_core.distill import Distillation
 from nayer_core.networks.registry import build
 from nayer_core.precision import choose_arithmetic
-from nayer_core.weights import freeze
+from nayer_core.weights import freeze, save_weights
 
 CPU = torch.device("cpu")
 SIZE = (1, 12, 12)
@@ -69,3 +73,28 @@ def after(steps: int) -> Callable[[], bool]:
         return left[0] <= 0
 
     return should_stop
+
+
+def write_inputs(folder: Path, config: DistillConfig = CONFIG, **asked: Any) -> Path:
+    """Fill a folder as inspect and embed do, for the command `distill`; `asked` is more of the spec."""
+    folder.mkdir()
+    torch.manual_seed(0)
+    teacher = build("wrn_10_1", num_classes=4, input_size=SIZE)
+    teacher(torch.randn(64, *SIZE))
+    save_weights(teacher, folder / "teacher.safetensors")
+    save_file({"lte": torch.randn(4, 10)}, folder / "lte.safetensors")
+    spec = ResolvedSpec(
+        labels=("circle", "square", "star", "heart"),
+        input_size=SIZE,
+        normalization=Normalization(mean=(0.5,), std=(0.25,)),
+        teacher_architecture="wrn_10_1",
+        teacher_accuracy=None,
+        student_architecture="lenet5",
+        preset="quick",
+        config=config,
+        text_encoder=TextEncoderSpec(name="file", whiten=True),
+        seed=3,
+        **asked,
+    )
+    (folder / "spec.json").write_text(spec.model_dump_json())
+    return folder
