@@ -5,12 +5,14 @@ that went through JPEG, on which the teacher has 80.95 %. Both lie outside the p
 `../shared/data`.
 """
 
+import argparse
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -24,9 +26,10 @@ from nayer_core.contract.events import Event, MetricsEvent
 from nayer_core.contract.presets import resolve_config
 from nayer_core.distill import Distillation
 from nayer_core.evaluation import EvaluationSet, predict, share_equal
+from nayer_core.inspection import read_teacher
 from nayer_core.networks.registry import build
 from nayer_core.precision import Arithmetic, choose_arithmetic
-from nayer_core.weights import freeze, load_weights, remove_prefix
+from nayer_core.weights import freeze
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 SIZE = (3, 32, 32)
@@ -52,6 +55,47 @@ class Result:
     last: dict[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class TeacherFile:
+    """A teacher of CIFAR-10.
+
+    Attributes:
+        path: in any layout that the service takes.
+        architecture: its name, or `auto`.
+        mean: what its training subtracted from images in [0, 1], by channel.
+        std: what it divided them by.
+    """
+
+    path: Path = DATA / "cifar10_resnet20.pt"
+    architecture: str = "auto"
+    mean: tuple[float, ...] = MEAN
+    std: tuple[float, ...] = STD
+
+    def load(self) -> nn.Module:
+        """The network, frozen."""
+        with tempfile.TemporaryDirectory() as scratch:
+            teacher = read_teacher(
+                self.path, self.architecture, num_classes=10, input_size=SIZE, scratch=Path(scratch)
+            )
+        return freeze(teacher.network).to(device()).to(memory_format=torch.channels_last)
+
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        """Let a command line name one."""
+        parser.add_argument("--teacher", type=Path, default=cls.path, help="of CIFAR-10")
+        parser.add_argument("--architecture", default=cls.architecture, help="of the teacher")
+        parser.add_argument("--mean", nargs=3, type=float, default=cls.mean, help="of its training images")
+        parser.add_argument("--std", nargs=3, type=float, default=cls.std, help="likewise")
+
+    @classmethod
+    def of(cls, args: argparse.Namespace) -> Self:
+        """The one that a command line names."""
+        return cls(args.teacher, args.architecture, tuple(args.mean), tuple(args.std))
+
+
+PUBLISHED_TEACHER = TeacherFile()
+
+
 def require_data() -> None:
     """End the program where the data is absent."""
     if not DATA.is_dir():
@@ -65,11 +109,7 @@ def device() -> torch.device:
 
 def load_teacher() -> nn.Module:
     """The published ResNet-20, frozen."""
-    saved = torch.load(DATA / "cifar10_resnet20.pt", weights_only=True)["state_dict"]
-    network = load_weights(
-        build("resnet20", num_classes=10, input_size=SIZE), remove_prefix(saved, "module.")
-    )
-    return freeze(network).to(device()).to(memory_format=torch.channels_last)
+    return PUBLISHED_TEACHER.load()
 
 
 def load_images() -> EvaluationSet:
@@ -99,7 +139,12 @@ def arithmetic(config: DistillConfig) -> Arithmetic:
 
 
 def prepare(
-    preset: str, overrides: Mapping[str, Any], codes: str, seed: int, emit: Any = lambda _: None
+    preset: str,
+    overrides: Mapping[str, Any],
+    codes: str,
+    seed: int,
+    emit: Any = lambda _: None,
+    teacher: TeacherFile = PUBLISHED_TEACHER,
 ) -> Distillation:
     """Set a run up, ready to start."""
     _, config = resolve_config(preset, overrides, SIZE)
@@ -108,13 +153,13 @@ def prepare(
         build(STUDENT, num_classes=10, input_size=SIZE).to(device()).to(memory_format=torch.channels_last)
     )
     augment = Augmentation(
-        torch.tensor(MEAN, device=device()),
-        torch.tensor(STD, device=device()),
+        torch.tensor(teacher.mean, device=device()),
+        torch.tensor(teacher.std, device=device()),
         config.crop_padding,
         config.flip,
     )
     return Distillation(
-        load_teacher(),
+        teacher.load(),
         student,
         label_codes(codes).to(device()),
         SIZE,
@@ -127,7 +172,13 @@ def prepare(
 
 
 def run(
-    preset: str, overrides: Mapping[str, Any], codes: str, seed: int, *, until: float | None = None
+    preset: str,
+    overrides: Mapping[str, Any],
+    codes: str,
+    seed: int,
+    *,
+    until: float | None = None,
+    teacher: TeacherFile = PUBLISHED_TEACHER,
 ) -> Result:
     """Distil once.
 
@@ -137,6 +188,7 @@ def run(
         codes: a name of `label_codes`.
         seed: of the run.
         until: measure after every epoch and stop at this accuracy; None measures at the end alone.
+        teacher: whom to learn from.
     """
     result = Result(0.0, 0.0)
 
@@ -144,7 +196,7 @@ def run(
         if isinstance(event, MetricsEvent):
             result.last.update(event.values)
 
-    distillation = prepare(preset, overrides, codes, seed, emit)
+    distillation = prepare(preset, overrides, codes, seed, emit, teacher)
     images, measuring = load_images(), 0.0
     started = time.perf_counter()
 

@@ -1,0 +1,167 @@
+"""A run under measurement, with the paper's metrics, and the file that keeps what it came to.
+
+A trial is known by its data, label codes, configuration and seed. Trials in the file are not run
+again, so an interrupted table goes on where it stopped and tables share their rows.
+"""
+
+import json
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks import cifar10, machine, mnist
+from nayer_core.contract.config import DistillConfig
+from nayer_core.contract.events import Event, MetricsEvent
+from nayer_core.distill import Distillation
+from nayer_core.evaluation import EvaluationSet, predict, share_equal
+from nayer_core.precision import Arithmetic
+from nayer_core.quality import answers, diversity_score
+
+RESULTS = Path(__file__).parent / "results" / "trials.jsonl"
+METRICS = ("accuracy", "diversity", "class_diversity", "convergence_steps", "converged")
+
+# The shape of the everyday presets, spelt out so that a table keeps its meaning when they change.
+EVERYDAY: Mapping[str, Any] = {
+    "rounds_per_epoch": 1,
+    "images_of_last_steps": 3,
+    "generator": "table8",
+    "student_lr_schedule": "step",
+    "temperature": 4.0,
+    "cutmix": 0.5,
+}
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """What a trial needs of `mnist` and `cifar10`."""
+
+    prepare: Callable[..., Distillation]
+    load_images: Callable[[], EvaluationSet]
+
+
+DATA: dict[str, DataSet] = {
+    "mnist": DataSet(mnist.prepare, mnist.load_images),
+    "cifar10": DataSet(cifar10.prepare, cifar10.load_images),
+}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run.
+
+    Attributes:
+        data: a name of `DATA`.
+        codes: a name that its `label_codes` knows.
+        config: fields of `DistillConfig` that differ from their defaults.
+        seed: of the run.
+    """
+
+    data: str
+    codes: str
+    config: Mapping[str, Any]
+    seed: int
+
+    def identity(self) -> dict[str, Any]:
+        """All that the outcome depends on; values that equal their defaults do not count."""
+        config = DistillConfig.model_validate(self.config).model_dump(exclude_defaults=True)
+        return {"data": self.data, "codes": self.codes, "config": config, "seed": self.seed}
+
+
+class KeptTrials:
+    """Finished trials in a file, one JSON object a line.
+
+    Args:
+        path: read where it exists, appended to.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.rows: list[dict[str, Any]] = []
+        if path.exists():
+            self.rows = [json.loads(line) for line in path.read_text().splitlines()]
+
+    def find(self, trial: Trial) -> dict[str, Any] | None:
+        """What `trial` came to, or None where it has not been run."""
+        identity = trial.identity()
+        for row in self.rows:
+            if all(row[name] == value for name, value in identity.items()):
+                return row
+        return None
+
+    def outcome(self, trial: Trial) -> dict[str, Any]:
+        """What `trial` came to; run now, and kept, where it has not been."""
+        kept = self.find(trial)
+        if kept is not None:
+            return kept
+        row = trial.identity() | run(trial) | {"machine": machine.describe()}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        self.rows.append(row)
+        return row
+
+
+def run(trial: Trial) -> dict[str, float | None]:
+    """Distil once and measure.
+
+    Returns:
+        `accuracy`: of the student after the last epoch, on real images. `diversity`: mean L2
+        distance between the teacher's features (of length 1) of each epoch's newest round and of
+        earlier ones (Table 12). `class_diversity`: the same, pairs of one class only.
+        `convergence_steps`: mean of the steps until L_CE < 0.1, over the rounds that got there,
+        None where none did. `converged`: their share of all rounds.
+    """
+    data = DATA[trial.data]
+    converged_after: list[float | None] = []
+
+    def emit(event: Event) -> None:
+        if isinstance(event, MetricsEvent) and "ce" in event.values:
+            converged_after.append(event.values.get("convergence_steps"))
+
+    distillation = data.prepare("paper-cifar10", trial.config, trial.codes, trial.seed, emit)
+    archive = _Archive(distillation)
+    distillation.run(after_epoch=archive.compare)
+    images = data.load_images()
+    predictions = predict(distillation.student, images.images, distillation.augment, archive.exact)
+    reached = [steps for steps in converged_after if steps is not None]
+    return {
+        "accuracy": share_equal(predictions, images.labels),
+        "diversity": statistics.mean(archive.scores),
+        "class_diversity": statistics.mean(archive.class_scores),
+        "convergence_steps": statistics.mean(reached) if reached else None,
+        "converged": len(reached) / len(converged_after),
+    }
+
+
+class _Archive:
+    """Features of each epoch's newest round, held against those of all earlier epochs."""
+
+    def __init__(self, distillation: Distillation):
+        self.distillation = distillation
+        self.exact = Arithmetic(distillation.arithmetic.device, torch.float32)
+        self.features: list[Tensor] = []
+        self.labels: list[Tensor] = []
+        self.scores: list[float] = []
+        self.class_scores: list[float] = []
+
+    def compare(self) -> None:
+        run = self.distillation
+        images, labels = run.bank.read(run.bank.segments[-1])
+        new = answers(run.synthesizer.teacher, images, run.augment, self.exact).features
+        labels = labels.cpu()
+        if self.features:
+            old, old_labels = torch.cat(self.features), torch.cat(self.labels)
+            self.scores.append(diversity_score(new, old))
+            within = [
+                diversity_score(new[labels == index], old[old_labels == index])
+                for index in labels.unique().tolist()
+                if (old_labels == index).any()
+            ]
+            self.class_scores.append(statistics.mean(within))
+        self.features.append(new)
+        self.labels.append(labels)
