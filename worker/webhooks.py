@@ -10,6 +10,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 
 import httpx
@@ -20,6 +21,7 @@ from jobs.errors import ServiceUnavailable
 from jobs.service import JobService
 
 BATCH = 20
+WRITERS = 4  # connections to the database at once
 ATTEMPT_SECONDS = 10  # from the name to the status, however slowly a receiver drips
 CONNECT_SECONDS = 3  # for one of several addresses
 
@@ -80,14 +82,19 @@ class Courier:
         return len(taken)
 
     async def _deliver_all(self, taken: Sequence[DueDelivery]) -> None:
-        await asyncio.gather(*(self._deliver(due) for due in taken))
+        # Looking up a name blocks a thread, for as long as the system likes: each has its own, and none
+        # is kept from writing its answer by the lookups of others.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(BATCH + WRITERS))
+        writing = asyncio.Semaphore(WRITERS)
+        await asyncio.gather(*(self._deliver(due, writing) for due in taken))
 
-    async def _deliver(self, due: DueDelivery) -> None:
+    async def _deliver(self, due: DueDelivery, writing: asyncio.Semaphore) -> None:
         try:
             answer = await self._attempt(due)
             said = answer.error or answer.status_code
             logger.info("%s of job %s, attempt %d: %s", due.event, due.job_id, due.attempt, said)
-            await asyncio.to_thread(self._service.settle_delivery, due, answer)
+            async with writing:
+                await asyncio.to_thread(self._service.settle_delivery, due, answer)
         except ServiceUnavailable as error:
             logger.warning("%s of job %s will be sent again: %s", due.event, due.job_id, error.message)
         except Exception:  # a mistake over one message must not keep the others

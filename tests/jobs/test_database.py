@@ -13,6 +13,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from psycopg.errors import CheckViolation
+from sqlalchemy import text
 
 import migrations
 from cli.embedded import EmbeddedPostgres
@@ -163,6 +164,14 @@ def test_a_mistake_in_a_statement_is_not_an_outage(database_url: str) -> None:
     with pytest.raises(Exception, match="nothing") as raised, database.transaction() as session:
         session.connection().exec_driver_sql("SELECT nothing")
     assert not isinstance(raised.value, ServiceUnavailable)
+    database.close()
+
+
+def test_the_values_of_a_failed_statement_are_not_told(database_url: str) -> None:
+    database = Database(database_url)
+    with pytest.raises(Exception, match="division") as raised, database.transaction() as session:
+        session.execute(text("SELECT 1 / :zero WHERE :value <> ''"), {"zero": 0, "value": "a secret"})
+    assert "a secret" not in str(raised.value)
     database.close()
 
 

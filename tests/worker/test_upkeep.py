@@ -1,5 +1,6 @@
 import asyncio
 import contextlib
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from cli.embedded import EmbeddedPostgres, EmbeddedValkey
 from jobs.service import JobService
 from jobs.settings import Settings
 from jobs.states import JobStatus
-from tests.support.hooked_jobs import ended, only
+from tests.support.hooked_jobs import ended, make_due, only
 from tests.support.receiver import SECRET_TEXTS, Receiver, receiving
 from tests.worker.conftest import StartProcess, Submit, wait_for
 from worker import webhooks
@@ -115,3 +116,22 @@ class TestWebHooks:
             stop.set()
             thread.join(20)
         assert only(service, slow).status == "delivered"
+
+    def test_what_was_sent_by_one_that_was_killed_comes_again_under_its_id(
+        self, service: JobService, start_process: StartProcess, settings: Settings
+    ) -> None:
+        processes: list[subprocess.Popen[bytes]] = []
+
+        async def kill() -> None:
+            processes[0].kill()
+
+        with receiving(Receiver(before=kill)) as receiver:
+            job_id = ended(service, receiver.url)
+            processes.append(start_process("worker.upkeep"))
+            wait_for(lambda: processes[0].poll() is not None)
+            assert (only(service, job_id).status, only(service, job_id).attempts) == ("pending", 1)
+            make_due(settings.database_url)
+            start_process("worker.upkeep")
+            wait_for(lambda: only(service, job_id).status == "delivered")
+            first, second = receiver.received
+        assert first.headers["webhook-id"] == second.headers["webhook-id"] == only(service, job_id).id

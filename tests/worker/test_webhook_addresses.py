@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -132,3 +133,20 @@ def test_proxies_of_the_environment_are_not_used(
     job_id = ended(service, receiver.url)
     Courier(service).round()
     assert only(service, job_id).status == "delivered"
+
+
+def test_names_that_hang_keep_no_other_message(
+    service: JobService, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks, "ATTEMPT_SECONDS", 1)
+
+    async def resolve(host: str, port: int) -> Sequence[str]:
+        if host == "hanging.test":
+            await asyncio.to_thread(threading.Event().wait, 2)
+        return await asyncio.to_thread(lambda: ["127.0.0.1"])
+
+    hanging = [ended(service, "http://hanging.test/") for _ in range(webhooks.BATCH - 1)]
+    job_id = ended(service, receiver.url)
+    assert Courier(service, resolve=resolve).round() == webhooks.BATCH
+    assert only(service, job_id).status == "delivered"
+    assert {only(service, late).last_error for late in hanging} == {"timeout"}
