@@ -14,6 +14,7 @@ EventType = Literal["status", "phase", "progress", "warning", "metrics", "artifa
 # The artifacts a job may have, and how each is served.
 ARTIFACT_MEDIA_TYPES = {
     "student.safetensors": "application/octet-stream",
+    "partial_student.safetensors": "application/octet-stream",
     "model_card.json": "application/json",
     "metrics.jsonl": "application/x-ndjson",
     "samples.png": "image/png",

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,9 @@ logger = logging.getLogger(__name__)
 
 STUDENT = "student.safetensors"
 COMPANIONS = ("model_card.json", "metrics.jsonl", "samples.png")
+# Of a run that diverged: the student of its last good state, and how it came to that.
+PARTIAL_STUDENT = "partial_student.safetensors"
+LEFT_BY_FAILURE = (PARTIAL_STUDENT, "metrics.jsonl")
 
 
 def distill(attempt: Attempt) -> Job:
@@ -33,16 +36,24 @@ def distill(attempt: Attempt) -> Job:
     out.mkdir()
     for name, stored in attempt.write(lambda: attempt.service.inputs(attempt.claim)).items():
         attempt.fetch(stored, inputs / name)
-    result = _go_on_or_begin(attempt, inputs, out)
+    try:
+        result = _go_on_or_begin(attempt, inputs, out)
+    except Refused as refusal:
+        if (out / PARTIAL_STUDENT).is_file():
+            refusal.artifacts = _publish(attempt, out, LEFT_BY_FAILURE)
+        raise
     if not (out / STUDENT).is_file():
         raise Crashed("it finished without leaving a student", by_force=False)
-    artifacts = [
-        Artifact.of(name, attempt.store(out / name, "artifacts"))
-        for name in (STUDENT, *COMPANIONS)
-        if (out / name).is_file()
-    ]
+    artifacts = _publish(attempt, out, (STUDENT, *COMPANIONS))
     metrics = dict(_numbers(result.get("metrics", {})))
     return attempt.conclude(lambda: attempt.service.succeed(attempt.claim, artifacts, metrics))
+
+
+def _publish(attempt: Attempt, out: Path, names: Sequence[str]) -> list[Artifact]:
+    """Store what the core has left of these files."""
+    return [
+        Artifact.of(name, attempt.store(out / name, "artifacts")) for name in names if (out / name).is_file()
+    ]
 
 
 def _go_on_or_begin(attempt: Attempt, inputs: Path, out: Path) -> dict[str, Any]:

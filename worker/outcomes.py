@@ -7,6 +7,9 @@ Outcome
   Stopped   somebody wanted the end, or a rest: the client, its own limit, or this worker going home
 """
 
+from collections.abc import Sequence
+
+from jobs.records import Artifact
 from nayer_core.contract.errors import ErrorCode, NayerError
 from worker.lease import StopReason
 
@@ -16,14 +19,28 @@ class Outcome(Exception):
 
 
 class Refused(Outcome):
-    """The request cannot work; its owner is told why."""
+    """The request cannot work; its owner is told why.
 
-    def __init__(self, code: ErrorCode, message: str, hint: str, *, retryable: bool = False):
+    Args:
+        code, message, hint, retryable: as in the core's `failed` line.
+        artifacts: what is published of the work in spite of that; it lies in the store.
+    """
+
+    def __init__(
+        self,
+        code: ErrorCode,
+        message: str,
+        hint: str,
+        *,
+        retryable: bool = False,
+        artifacts: Sequence[Artifact] = (),
+    ):
         super().__init__(str(NayerError(code, message, hint)))
         self.code = code
         self.message = message
         self.hint = hint
         self.retryable = retryable
+        self.artifacts = artifacts
 
 
 class Crashed(Outcome):

@@ -124,7 +124,8 @@ def _carry_out(attempt: Attempt) -> Job:
         return _FLOWS[claim.queue](attempt)
     except Refused as refusal:
         reasons = (refusal.code, refusal.message, refusal.hint, refusal.retryable)
-        return attempt.conclude(lambda: service.fail(claim, *reasons))
+        left = refusal.artifacts
+        return attempt.conclude(lambda: service.fail(claim, *reasons, artifacts=left))
     except Stopped as stop:
         return _stop(attempt, stop.reason)
     except DiskFailed:

@@ -66,6 +66,12 @@ def misbehave(behaviour: str, out: Path) -> None:
     if behaviour == "disk_failed":
         emit("failed", code="disk_failed", message="The disk is full.", hint="Make room.", retryable=True)
         sys.exit(2)
+    if behaviour == "diverge":
+        (out / "partial_student.safetensors").write_bytes(b"half a student")
+        (out / "metrics.jsonl").write_text('{"epoch": 1, "step": 1, "kl": 1.0}\n')
+        emit("warning", code="rolled_back", message="Back to step 0, and on with smaller steps.")
+        emit("failed", code="diverged", message="The loss is not a number.", hint="Lower the rate.")
+        sys.exit(2)
     if behaviour == "silent_exit_0":
         sys.exit(0)
     if behaviour == "silent_exit_2":

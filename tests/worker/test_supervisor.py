@@ -145,6 +145,24 @@ def test_a_refusal_is_told_in_the_cores_words(
     }
 
 
+def test_what_is_left_of_a_run_that_diverged_can_be_downloaded(
+    service: JobService, storage: Storage, supervisor: Supervisor, submit: Submit
+) -> None:
+    job_id = submit(distill="diverge")
+    supervisor.work_off("inspect")
+    supervisor.work_off("distill")
+    job = service.get(job_id)
+    assert job.status is JobStatus.FAILED
+    assert job.error is not None
+    assert (job.error["code"], job.attempt) == ("diverged", 1)
+    left = {artifact.name: b"".join(storage.open_range(artifact.key)) for artifact in job.artifacts}
+    assert left["partial_student.safetensors"] == b"half a student"
+    assert "student.safetensors" not in left
+    assert b'"step": 1' in left["metrics.jsonl"]
+    log = [event.data.get("code") for event in service.events(job_id) if event.type in ("warning", "error")]
+    assert log[-2:] == ["rolled_back", "diverged"]
+
+
 @pytest.mark.parametrize(
     "behaviour", ["exit_1", "killed", "silent_exit_0", "silent_exit_2", "unasked_exit_3", "hang"]
 )
