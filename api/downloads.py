@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from fastapi import Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
 from api.problems import Problem
@@ -49,11 +50,17 @@ def requested_span(header: str | None, size: int) -> Span | None:
     return Span(start, end)
 
 
-async def serve(request: Request, artifact: Artifact, storage: Storage) -> Response:
+async def serve(
+    request: Request, artifact: Artifact, storage: Storage, redirect_seconds: float | None
+) -> Response:
     """Answer a GET or HEAD for `artifact`.
 
     The strong ETag is the SHA-256 of the whole file, so a range that is resumed on another day or
-    from another process can be trusted to continue the same bytes.
+    from another process can be trusted to continue the same bytes. Where clients reach the store, a
+    GET is sent on to it; one with If-Range is not, for the store's own ETag is another.
+
+    Args:
+        redirect_seconds: how long a redirect can be followed; None where the client wants none.
 
     Raises:
         Problem: `range_not_satisfiable`.
@@ -78,11 +85,22 @@ async def serve(request: Request, artifact: Artifact, storage: Storage) -> Respo
     start, end = (span.start, span.end) if span else (0, artifact.bytes)
     headers["Content-Length"] = str(end - start)
     status = 206 if span else 200
+    if redirect_seconds is not None and request.method == "GET" and "if-range" not in request.headers:
+        url = await run_in_threadpool(storage.download_url, artifact.key, redirect_seconds)
+        if url is not None:
+            return _redirect(url, headers)
     if request.method == "HEAD" or start == end:
         return Response(status_code=status, headers=headers, media_type=artifact.media_type)
     chunks = storage.stream_async(artifact.key, start, end)
     first = await anext(chunks)  # a store that is away shall answer 503, not break a 200
     return StreamingResponse(_join(first, chunks), status, headers, artifact.media_type)
+
+
+def _redirect(url: str, headers: dict[str, str]) -> Response:
+    told = {name: headers[name] for name in ("ETag", "Repr-Digest", "Accept-Ranges")}
+    # Whoever has the URL may read the file: no cache may keep it, no page may be told of it.
+    secret = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
+    return Response(status_code=307, headers={**told, **secret, "Location": url})
 
 
 def matches(header: str | None, etag: str) -> bool:

@@ -37,7 +37,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     parts = Parts(
         settings=settings,
         service=service,
-        storage=Storage.open(settings.storage_url),
+        storage=Storage.open(settings.storage_url, public_endpoint=settings.storage_public_url),
         feed=EventFeed(service),
         measurements=Measurements(service),
     )

@@ -6,7 +6,6 @@ ClientError            carries a stable code, a message and a hint
   DownloadCorruptError      the bytes do not hash to what the service announced
 """
 
-import hashlib
 import json
 import os
 import time
@@ -20,6 +19,7 @@ from typing import Any, Self
 import httpx
 from pydantic import BaseModel, ConfigDict
 
+from cli.download import Download
 from cli.errors import ApiError, DownloadCorruptError, ServiceUnreachableError, raise_for_problem
 from cli.sse import read_data
 from cli.upload import OnBytes, open_parts
@@ -29,7 +29,6 @@ CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 60.0  # the service beats every live stream more often than this
 BUSY_TRIES = 4  # for 429 and 503, at the pace that Retry-After asks for
 LONGEST_PAUSE_SECONDS = 10.0
-CHUNK_BYTES = 1 << 20
 
 
 class RemoteJob(BaseModel):
@@ -202,7 +201,7 @@ class Client:
         Raises:
             ApiError: there is no such artifact (yet).
             DownloadCorruptError: what arrived is not what the service announced.
-            ServiceUnreachableError: the connection broke off.
+            ServiceUnreachableError: the connection broke off again and again.
         """
         listed = {body["name"]: body for body in self._get(f"/jobs/{job_id}/artifacts")["data"]}
         if name not in listed:
@@ -212,7 +211,10 @@ class Client:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
         try:
-            found = self._fetch(f"/jobs/{job_id}/artifacts/{name}", part, size, on_bytes)
+            with part.open("wb") as out:
+                found = Download(self._http, f"/jobs/{job_id}/artifacts/{name}", size, on_bytes).write_to(out)
+                out.flush()
+                os.fsync(out.fileno())
             if found != expected:
                 raise DownloadCorruptError(
                     "download_corrupt",
@@ -223,23 +225,6 @@ class Client:
         finally:
             part.unlink(missing_ok=True)
         return expected
-
-    def _fetch(self, url: str, path: Path, size: int, on_bytes: OnBytes | None) -> str:
-        digest, done = hashlib.sha256(), 0
-        try:
-            with self._http.stream("GET", url) as response, path.open("wb") as out:
-                raise_for_problem(response)
-                for chunk in response.iter_bytes(CHUNK_BYTES):
-                    out.write(chunk)
-                    digest.update(chunk)
-                    done += len(chunk)
-                    if on_bytes:
-                        on_bytes(done, size)
-                out.flush()
-                os.fsync(out.fileno())
-        except httpx.TransportError as error:
-            raise ServiceUnreachableError(self.url, _reason(error)) from error
-        return digest.hexdigest()
 
     def _get(self, path: str, params: Mapping[str, Any] | None = None) -> Any:
         return self._answer(lambda: self._http.get(path, params=params)).json()

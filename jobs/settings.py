@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 Seconds = Annotated[float, Field(gt=0)]
@@ -28,6 +28,14 @@ class Settings(BaseSettings):
     database_url: str = Field(repr=False, description="postgresql://user:password@host:port/name")
     redis_url: str = Field(repr=False, description="redis://host:port/0")
     storage_url: str = Field(repr=False, description="file:///absolute/folder or s3://bucket[/prefix]")
+    storage_public_url: str | None = Field(
+        None,
+        repr=False,
+        description="https:// address at which clients reach the S3 store: downloads are redirected there.",
+    )
+    signed_url_seconds: Annotated[float, Field(ge=1, le=7 * DAY)] = Field(
+        900, description="How long such a redirect can be followed, by the store's clock; at most a week."
+    )
     data_dir: Path = Path.home() / ".local" / "share" / "nayer"
     scratch_dir: Path | None = Field(
         None, description="Job folders of the worker; the system's default if unset."
@@ -101,6 +109,15 @@ class Settings(BaseSettings):
     @classmethod
     def _known_store(cls, url: str) -> str:
         return _require_scheme(url, "NAYER_STORAGE_URL", ("file", "s3"))
+
+    @field_validator("storage_public_url")
+    @classmethod
+    def _reached_by_http(cls, url: str | None, info: ValidationInfo) -> str | None:
+        if url is None:
+            return None
+        if not str(info.data.get("storage_url", "s3://")).startswith("s3://"):
+            raise ValueError("NAYER_STORAGE_PUBLIC_URL needs a store at s3://")
+        return _require_scheme(url, "NAYER_STORAGE_PUBLIC_URL", ("https", "http"))
 
 
 def _require_scheme(url: str, name: str, schemes: tuple[str, ...]) -> str:

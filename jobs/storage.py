@@ -27,10 +27,10 @@ from urllib.parse import unquote, urlsplit
 
 import obstore
 from obstore.exceptions import BaseError, NotFoundError
-from obstore.store import LocalStore, ObjectStore
+from obstore.store import LocalStore, ObjectStore, S3Store
 
 from jobs.bodies import PIECE_BYTES, Body, gather, gather_async, pieces_of
-from jobs.buckets import open_bucket
+from jobs.buckets import open_bucket, sign_download
 from jobs.errors import FileCorrupt, FileMissing, ServiceUnavailable, StorageFull
 from jobs.records import StoredFile
 
@@ -55,21 +55,32 @@ class Storage:
         store: where files go.
         probe: the same place, asked once and briefly: for `check`.
         folder: the folder behind a `file://` store.
+        public: the same place at the address at which clients reach it: for `download_url`.
     """
 
-    def __init__(self, store: ObjectStore, probe: ObjectStore, folder: Path | None = None):
+    def __init__(
+        self,
+        store: ObjectStore,
+        probe: ObjectStore,
+        folder: Path | None = None,
+        public: S3Store | None = None,
+    ):
         self._store = store
         self._probe = probe
         self._folder = folder
+        self._public = public
 
     @classmethod
-    def open(cls, url: str, options: Mapping[str, str] | None = None) -> Self:
+    def open(
+        cls, url: str, options: Mapping[str, str] | None = None, public_endpoint: str | None = None
+    ) -> Self:
         """Open a store; connects to nothing yet.
 
         Args:
             url: `file:///absolute/folder` (made if it is not there) or `s3://bucket[/prefix]`.
             options: for S3, in place of the `AWS_*` environment variables: access_key_id,
                 secret_access_key, region, endpoint. A plain `http://` endpoint is allowed.
+            public_endpoint: where clients reach an S3 store, if they do.
 
         Raises:
             ValueError: the URL is neither of the two.
@@ -81,8 +92,13 @@ class Storage:
             return cls(store, store, folder)
         if parts.scheme == "s3" and parts.netloc:
             prefix = parts.path.strip("/")
-            patient = open_bucket(parts.netloc, prefix, options or {}, patient=True)
-            return cls(patient, open_bucket(parts.netloc, prefix, options or {}, patient=False))
+            patient, probe = (
+                open_bucket(parts.netloc, prefix, options or {}, patient=patient) for patient in (True, False)
+            )
+            if public_endpoint is None:
+                return cls(patient, probe)
+            there = {**(options or {}), "endpoint": public_endpoint.rstrip("/")}
+            return cls(patient, probe, public=open_bucket(parts.netloc, prefix, there, patient=False))
         raise ValueError("a storage URL is file:///absolute/folder or s3://bucket[/prefix]")
 
     def publish(self, path: Path, folder: str) -> StoredFile:
@@ -138,6 +154,16 @@ class Storage:
         with _answering(key):
             size = obstore.head(self._store, key)["size"]
         return self._pieces(key, start, size if end is None else min(end, size))
+
+    def download_url(self, key: str, seconds: float) -> str | None:
+        """Sign a URL under which a client can GET the file from the store itself, for so long.
+
+        None where clients do not reach the store. Whether there is such a file is not asked.
+        """
+        if self._public is None:
+            return None
+        with _answering(key):
+            return sign_download(self._public, key, seconds)
 
     def exists(self, key: str) -> bool:
         """Tell whether a file lies under the key."""

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from api.dependencies import JobId, PartsOf
@@ -22,10 +22,18 @@ _HEADERS = {
     "Repr-Digest": {"description": "The file's SHA-256 (RFC 9530).", "schema": {"type": "string"}},
     "Accept-Ranges": {"description": "`bytes`.", "schema": {"type": "string"}},
 }
+_LOCATION = {
+    "Location": {
+        "description": "A signed URL. Send it `Range` where wanted, and never the API key.",
+        "schema": {"type": "string"},
+    },
+    **_HEADERS,
+}
 DOWNLOAD_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"description": "The whole file.", "content": _BYTES, "headers": _HEADERS},
     206: {"description": "The bytes that `Range` asked for.", "content": _BYTES, "headers": _HEADERS},
     304: {"description": "The file that `If-None-Match` names."},
+    307: {"description": "Where the store itself gives the file, for a while.", "headers": _LOCATION},
     **documented(
         "job_not_found",
         "artifact_not_found",
@@ -44,6 +52,10 @@ _RANGE_PARAMETERS = {
         )
     ]
 }
+Redirect = Annotated[
+    bool,
+    Query(description="Whether the answer may lead to the store itself, where this service has one."),
+]
 
 
 @router.get(
@@ -74,13 +86,16 @@ async def download_artifact(
     job_id: JobId,
     name: Annotated[str, Path(description="A name from the list, e.g. `model_card.json`.")],
     parts: PartsOf,
+    redirect: Redirect = True,
 ) -> Response:
     """Whole or in ranges, so that a broken download can be continued; HEAD tells size and digest."""
     if name not in ARTIFACT_MEDIA_TYPES:
         await run_in_threadpool(parts.service.get, job_id)
         raise ArtifactNotFound(f"No job has an artifact named {shorten(name)!r}.")
     artifact = await run_in_threadpool(parts.service.artifact, job_id, name)
-    return await serve(request, artifact, parts.storage)
+    return await serve(
+        request, artifact, parts.storage, parts.settings.signed_url_seconds if redirect else None
+    )
 
 
 @router.head("/jobs/{job_id}/student", include_in_schema=False)
@@ -92,7 +107,11 @@ async def download_artifact(
     responses=DOWNLOAD_RESPONSES,
     openapi_extra=_RANGE_PARAMETERS,
 )
-async def download_student(request: Request, job_id: JobId, parts: PartsOf) -> Response:
+async def download_student(
+    request: Request, job_id: JobId, parts: PartsOf, redirect: Redirect = True
+) -> Response:
     """Short for the artifact `student.safetensors`."""
     artifact = await run_in_threadpool(parts.service.artifact, job_id, STUDENT)
-    return await serve(request, artifact, parts.storage)
+    return await serve(
+        request, artifact, parts.storage, parts.settings.signed_url_seconds if redirect else None
+    )
