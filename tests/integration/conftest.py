@@ -74,6 +74,7 @@ def stack(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) 
             "NAYER_DEVICE": "cpu",
             "OMP_NUM_THREADS": "1",  # several processes at once on few cores
             "NAYER_UPKEEP_SECONDS": "1",
+            "NAYER_WEBHOOK_PRIVATE_ADDRESSES": "true",
         }
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))

@@ -5,21 +5,36 @@ import io
 import json
 import pickle
 import zipfile
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load, save
+from standardwebhooks import Webhook
 
 from nayer_core.networks.registry import build
 from tests.integration.conftest import INPUT_SIZE, Digits, Stack, accuracy_of, npz
+from tests.support.receiver import SECRET, SECRET_TEXTS, Receiver, receiving
+from tests.support.serving import wait_until
 
 ARTIFACTS = {"report.json", "student.safetensors", "model_card.json", "metrics.jsonl", "samples.png"}
 
 
-def test_a_teacher_goes_in_and_a_student_comes_out(stack: Stack, digits: Digits) -> None:
+STEPS = ["queued", "running", "succeeded"]
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with receiving(Receiver()) as receiver:
+        yield receiver
+
+
+def test_a_teacher_goes_in_and_a_student_comes_out(stack: Stack, digits: Digits, receiver: Receiver) -> None:
     evaluation = npz(images=digits.images.numpy(), labels=digits.labels.numpy())
-    submitted = stack.submit(digits.spec, teacher=digits.teacher_file, evaluation=evaluation)
+    events = [f"job.{step}" for step in STEPS]
+    spec = {**digits.spec, "webhook": {"url": receiver.url, "events": events, "secret": SECRET}}
+    submitted = stack.submit(spec, teacher=digits.teacher_file, evaluation=evaluation)
     job = stack.follow(submitted["id"])
     assert job["status"] == "succeeded", (job["error"], stack.log.read_text()[-4000:])
     assert job["teacher"]["architecture"] == "resnet20"
@@ -48,10 +63,16 @@ def test_a_teacher_goes_in_and_a_student_comes_out(stack: Stack, digits: Digits)
     log = events_of(stack, job["id"])
     assert [event["seq"] for event in log] == list(range(1, len(log) + 1))
     statuses = [event["data"]["status"] for event in log if event["type"] == "status"]
-    assert statuses == ["validating", "queued", "running", "succeeded"]
+    assert statuses == ["validating", *STEPS]
     phases = [event["data"]["phase"] for event in log if event["type"] == "phase"]
     assert phases == ["inspect", "embed", "warmup", "distill", "evaluate"]
     assert any(event["type"] == "metrics" for event in log)
+
+    wait_until(lambda: len(receiver.received) == len(STEPS), 20, "every step is told to the web hook")
+    told = [Webhook(SECRET).verify(message.body, message.headers) for message in receiver.received]
+    by_time = sorted(told, key=lambda message: message["timestamp"])
+    assert [message["data"]["status"] for message in by_time] == STEPS
+    assert not any(text in stack.log.read_text() for text in SECRET_TEXTS)
 
 
 def test_a_job_can_be_cancelled_while_it_runs(stack: Stack, digits: Digits) -> None:
