@@ -1,6 +1,6 @@
 """The paper's ablations of the generator's input and of the noisy layer (Tables 4, 12, 15 and 17).
 
-    python -m benchmarks.ablations [TABLE ...] [--seeds 0 1 2] [--results FILE]
+    python -m benchmarks.ablations [TABLE ...] [--seeds 0 1 2] [--results FILE] [--kept-only]
 
 TABLE is `table4`, `table12`, `table15`, `table17` (MNIST digits, half a minute of one core for a
 run) or `cifar10` (the five most telling rows on a published teacher; needs ../shared/data). Prints
@@ -126,13 +126,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("tables", nargs="*", metavar="TABLE", choices=[[], *TABLES], help="all by default")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--results", type=Path, default=RESULTS, help="finished runs, one a line")
+    parser.add_argument("--kept-only", action="store_true", help="print what is finished, run nothing")
     args = parser.parse_args(arguments)
     tables = args.tables or list(TABLES)
     if any(TABLES[table][0] == "cifar10" for table in tables):
         cifar10.require_data()
     print(f"{machine.describe()}, seeds {args.seeds}")
     kept = KeptTrials(args.results)
-    for table in tables:
+    for table in () if args.kept_only else tables:
         for seed in args.seeds:
             for name in TABLES[table][1]:
                 outcome = kept.outcome(trial(table, name, seed))
@@ -150,15 +151,16 @@ def trial(table: str, name: str, seed: int) -> Trial:
 def as_markdown(table: str, seeds: Sequence[int], kept: KeptTrials) -> str:
     """A table of finished runs: mean and spread over the seeds, beside the paper's figures."""
     lines = [
-        "| | accuracy % | diversity | in class | convergence steps | rounds converged "
+        "| | seeds | accuracy % | diversity | in class | convergence steps | rounds converged "
         "| paper: accuracy % | diversity | convergence |",
-        "|" + "---|" * 9,
+        "|" + "---|" * 10,
     ]
     for name in TABLES[table][1]:
         outcomes = [outcome for seed in seeds if (outcome := kept.find(trial(table, name, seed)))]
         values = {metric: [outcome[metric] for outcome in outcomes] for metric in METRICS}
         convergence, diversity, accuracy = ROWS[name].paper
         cells = [
+            str(len(outcomes)),
             spread([100 * value for value in values["accuracy"]], 1),
             spread(values["diversity"], 3),
             spread(values["class_diversity"], 3),
@@ -176,8 +178,8 @@ def spread(values: Sequence[float], digits: int) -> str:
     """Mean and standard deviation over the seeds; `-` where there is nothing."""
     if not values:
         return "-"
-    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.mean(values):.{digits}f} ± {deviation:.{digits}f}"
+    mean = f"{statistics.mean(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Which vectors should stand for the classes: text embeddings, whitened or not, or none of meaning.
 
-    python -m benchmarks.label_codes [BUDGET ...] [--codes NAME ...] [--seeds 0 1 2] [--results FILE]
+    python -m benchmarks.label_codes [BUDGET ...] [--codes NAME ...] [--seeds 0 1 2] [--kept-only]
 
 BUDGET is `mnist-short`, `mnist-long`, `cifar10-short` or `cifar10-long`; the latter two need
 ../shared/data. Prints Markdown. Finished runs are kept in the results file, which
@@ -34,13 +34,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--codes", nargs="+", choices=CODES, default=list(CODES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--results", type=Path, default=RESULTS, help="finished runs, one a line")
+    parser.add_argument("--kept-only", action="store_true", help="print what is finished, run nothing")
     args = parser.parse_args(arguments)
     budgets = args.budgets or list(BUDGETS)
     if any(BUDGETS[budget][0] == "cifar10" for budget in budgets):
         cifar10.require_data()
     print(f"{machine.describe()}, seeds {args.seeds}")
     kept = KeptTrials(args.results)
-    for budget in budgets:
+    for budget in () if args.kept_only else budgets:
         for seed in args.seeds:
             for codes in codes_of(budget, args.codes):
                 outcome = kept.outcome(trial(budget, codes, seed))

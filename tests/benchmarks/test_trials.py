@@ -49,10 +49,12 @@ def test_an_interrupted_table_goes_on_and_repeats_nothing(
     assert [trial.seed for trial in ran] == [0, 0, 1, 1]
     ablations.main(["table12", "--seeds", "0", "--results", str(results)])
     assert len(ran) == 4 + 7  # A3 is the row that Table 15 begins with
+    ablations.main(["table4", "--kept-only", "--results", str(results)])
     rows = [json.loads(line) for line in results.read_text().splitlines()]
     assert len(rows) == len(ran)
     printed = capsys.readouterr().out
-    assert "| NL (K-to-1), A3 | 50.0 ± 0.0 | 0.500 ± 0.000 | 0.500 ± 0.000 | - | 50% | 93.48" in printed
+    assert "| NL (K-to-1), A3 | 1 | 50.0 | 0.500 | 0.500 | - | 50% | 93.48" in printed
+    assert "| NL (K-to-1), A3 | 2 | 50.0 ± 0.0 | 0.500 ± 0.000 | 0.500 ± 0.000 | - | 50% | 93.48" in printed
 
 
 def test_a_run_is_known_by_what_it_depends_on(tmp_path: Path, ran: list[Trial]) -> None:
