@@ -97,7 +97,8 @@ class WorkerSide:
     ) -> Job:
         """End the inspection: the job becomes `queued` and `distill` is rung; a dry run has `succeeded`.
 
-        The uploads are let go: from here on only the canonical files are read.
+        The uploads are let go: from here on only the canonical files are read. A job whose end was
+        asked for meanwhile is `cancelled`.
 
         Args:
             claim: the job's, of queue "inspect".
@@ -109,6 +110,9 @@ class WorkerSide:
 
         def change(session: Session, row: JobTable, now: datetime) -> None:
             row.resolved, row.report = dict(resolved), dict(report)
+            if row.cancel_requested:  # since the last heartbeat; no worker would ever take it again
+                lifecycle.finish(session, row, JobStatus.CANCELLED, now)
+                return
             for name, stored in inputs.items():
                 lifecycle.put_file(row, "input", name, stored, now)
             if row.dry_run:
@@ -120,7 +124,7 @@ class WorkerSide:
             row.rung_at = now
             lifecycle.move(session, row, JobStatus.QUEUED)
 
-        return self._settle(claim, [JobStatus.QUEUED, JobStatus.SUCCEEDED], change)
+        return self._settle(claim, [JobStatus.QUEUED, JobStatus.SUCCEEDED, JobStatus.CANCELLED], change)
 
     def inputs(self, claim: Claim) -> dict[str, StoredFile]:
         """Read the canonical files of the job by name, as `validated` was given them."""

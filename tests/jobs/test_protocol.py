@@ -115,7 +115,8 @@ class Protocol(RuleBasedStateMachine):
         claim = data.draw(st.sampled_from([claim for claim in self.claims if claim.queue == "inspect"]))
         if self.allowed_if_good(claim, lambda: self.service.validated(claim, {}, {}, {})):
             model = self.models[claim.job.id]
-            model.status, model.held = JobStatus.QUEUED, False
+            ended = JobStatus.CANCELLED if model.cancel_requested else JobStatus.QUEUED
+            self.set_end(model, ended)
 
     @precondition(lambda self: self.claims)
     @rule(data=st.data(), crashed=st.booleans())
