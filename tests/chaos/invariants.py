@@ -1,0 +1,96 @@
+"""What must hold after every run, whatever was done to it.
+
+I1  every job that was answered for exists and has come to its end
+I2  a terminal job never changes
+I3  fences only rise
+I4  no row was written under a fence that was not the highest of its time
+I5  a run goes on from a state that was saved, and its steps only grow from there
+I6  succeeded means exactly one student, whose bytes hash and load
+I7  no row without its file, and no file without a row once the sweep went by
+I8  nothing waits without being rung for
+I10 the student is bitwise that of an undisturbed run
+I11 the attempts are those that were used
+I12 no secret stands in a log
+
+Tenants (I9) do not exist in this service. I10 and I12 are checked where students and logs are made.
+"""
+
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import Any
+
+from jobs import upkeep
+from jobs.records import Job, JobEvent
+from jobs.service import JobService
+from jobs.states import JobStatus
+from jobs.storage import Storage
+
+# How a job is handed back at the cost of an attempt, as its log tells it.
+COSTLY = (upkeep.SILENCE, "crashed", "broke down", "unexpected error")
+
+
+def check_job(service: JobService, storage: Storage, job_id: str) -> Job:
+    """Hold one job that should have ended to all that can be read from its rows and files."""
+    job = service.get(job_id)
+    assert job.is_terminal, f"I1: job {job_id} is {job.status}"
+    events = service.events(job_id, limit=100_000)
+    assert [event.seq for event in events] == list(range(1, len(events) + 1)), "the log has gaps"
+    ends = [
+        event for event in events if event.type == "status" and JobStatus(event.data["status"]).is_terminal
+    ]
+    assert len(ends) == 1, f"I2: {len(ends)} ends"
+    assert ends[0] is events[-1], "I2: something was told after the end"
+    check_attempts(job, events)
+    check_steps(events)
+    students = [artifact for artifact in job.artifacts if artifact.name == "student.safetensors"]
+    assert len(students) == (job.status is JobStatus.SUCCEEDED and not job.dry_run), "I6: students"
+    for artifact in job.artifacts:
+        assert storage.exists(artifact.key), f"I7: {artifact.name} is not in the store"
+    return job
+
+
+def check_attempts(job: Job, events: Iterable[JobEvent]) -> None:
+    """I11: one attempt for every loss, and no other."""
+    told = [event.data for event in events if event.type == "status"]
+    attempts = [data["attempt"] for data in told]
+    assert all(before <= after for before, after in pairwise(attempts)), f"I11: attempts fell: {attempts}"
+    losses = [data for data in told if any(reason in data.get("reason", "") for reason in COSTLY)]
+    uncounted = [data for data in losses if JobStatus(data["status"]) is JobStatus.CANCELLED]
+    assert job.attempt == 1 + len(losses) - len(uncounted), f"I11: attempt {job.attempt} after {losses}"
+
+
+def check_steps(events: Iterable[JobEvent]) -> None:
+    """I5: within a claim the steps grow, and a claim that resumed begins behind a saved state."""
+    saved: set[int] = set()
+    last = 0
+    for event in events:
+        if event.type == "status" and event.data["status"] == JobStatus.RUNNING:
+            last = last if event.data.keys() & {"pause_requested", "cancel_requested"} else 0
+        elif event.type == "checkpoint" and event.data.get("resumed"):
+            assert event.data["step"] in saved, f"I5: resumed at {event.data['step']}, saved {sorted(saved)}"
+            last = event.data["step"]
+        elif event.type == "checkpoint":
+            saved.add(event.data["step"])
+        elif event.type == "metrics":
+            assert event.data["step"] > last, f"I5: step {event.data['step']} after {last}"
+            last = event.data["step"]
+
+
+def check_fences(rows: Iterable[tuple[int, Any]]) -> None:
+    """I3, I4: in the order of a log, the fences its lines were written under only rise."""
+    fences = [fence for _, fence in sorted(rows) if fence is not None]
+    assert fences == sorted(fences), f"I4: the log was written under {fences}"
+
+
+def check_files(service: JobService, storage: Storage) -> None:
+    """I7, once everything has ended: after a sweep rows and files name each other exactly."""
+    report = upkeep.sweep(service, storage, grace_seconds=-60)
+    assert report.missing == [], f"I7: rows without files: {report.missing}"
+    left = [stored.key for stored in storage.list() if "#" in stored.key]
+    assert left == [], f"I7: files that a sweep left: {left}"
+
+
+def check_rung(service: JobService, seconds: float = 60) -> None:
+    """I8: nothing that waits has been silent for longer than this."""
+    waiting = service.statistics().oldest_waiting_seconds
+    assert all(age < seconds for age in waiting.values()), f"I8: {waiting}"

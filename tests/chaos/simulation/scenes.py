@@ -1,0 +1,293 @@
+"""What each fault does to a job at a stage, and what must come of it: the simulated half of the matrix."""
+
+import errno
+import threading
+import time
+from collections.abc import Callable
+from unittest.mock import patch
+
+import pytest
+
+from jobs import upkeep
+from jobs.errors import FileCorrupt
+from jobs.records import Job
+from jobs.service import JobService
+from jobs.states import JobStatus
+from nayer_core.contract.errors import ErrorCode
+from tests.chaos.simulation.players import ChildKilled, Worker, refusal
+from tests.chaos.simulation.stage import Stage
+
+DONE = JobStatus.SUCCEEDED
+HELD = ("P2", "P5", "P6", "P7", "P8", "P9")
+
+
+def ended(stage: Stage, status: JobStatus = DONE, attempt: int = 1, code: str | None = None) -> Job:
+    job = stage.end()
+    assert (job.status, job.attempt) == (status, attempt), job
+    assert code is None or (job.error or {})["code"] == code
+    return job
+
+
+def child_killed(stage: Stage) -> None:
+    stage.into_the_work()
+    stage.call(stage.hit, ChildKilled())
+    ended(stage, attempt=2)
+
+
+def worker_killed(stage: Stage) -> None:
+    if stage.nth:
+        stage.into_the_work()
+    held = stage.hit is not None and stage.hit[0].claims is not None
+    stage.kill()
+    stage.lose_lease()
+    ended(stage, attempt=1 + held)
+
+
+def worker_goes_home(stage: Stage) -> None:
+    for player, _ in stage.workers():
+        player.draining = True
+    ended(stage)
+
+
+def worker_stands_still(stage: Stage) -> None:
+    stage.into_the_work()
+    zombie = stage.freeze()
+    job = ended(stage, attempt=2)
+    refused = stage.world.ledger.refused
+    stage.wake(zombie)
+    assert stage.job() == job
+    assert stage.world.ledger.refused > refused or stage.phase == "P9"
+    stage.verdict()
+
+
+def out_of_memory(stage: Stage) -> None:
+    stage.call(stage.hit, ChildKilled())
+    if stage.nth:  # once
+        ended(stage, attempt=2)
+        return
+    for _ in range(2):  # again and again
+        again = Stage.__new__(Stage)
+        again.__dict__ = stage.__dict__
+        assert again._reach()
+        stage.call(stage.hit, ChildKilled())
+    ended(stage, JobStatus.FAILED, attempt=3, code="worker_lost")
+
+
+def api_killed(stage: Stage) -> None:
+    if stage.phase == "P10":
+        stage.world.weather.database.append("unanswered")
+        with pytest.raises(Exception, match="database"):
+            stage.world.service.cancel(stage.client.job_id)
+    elif stage.nth:  # the row is there, the answer is not
+        stage.world.weather.database.append("unanswered")
+        stage.call(stage.hit)
+    stage.kill()
+    ended(stage)
+
+
+def broker_down(stage: Stage) -> None:
+    stage.world.bell.down = True
+    for playing in list(stage.playing):
+        while stage.call(playing) is not None:
+            pass
+    ended(stage)
+
+
+def broker_forgets(stage: Stage) -> None:
+    stage.world.bell.flush()
+    ended(stage)
+
+
+def delivered_five_times(stage: Stage) -> None:
+    before = [stage.job().version] if stage.client.job_id else []
+    more = [Worker(stage.world, queue) for queue in ("inspect", "distill") for _ in range(5)]
+    claims = [(worker, worker.play()) for worker in more]
+    for playing in claims:
+        stage.call(playing)
+        stage.playing.append(playing)
+    for playing in claims:
+        stage.call(playing)
+    owners = [worker for worker, _ in claims if worker.claims is not None]
+    assert len(owners) == (stage.phase in ("P4", "P5")), "one owner of a waiting job, none of a held one"
+    assert stage.phase in ("P4", "P5") or before == [stage.job().version]
+    ended(stage)
+
+
+def database_restarts(stage: Stage) -> None:
+    stage.world.weather.database.extend(["cut", "refused", "refused"])
+    if stage.phase == "P10":
+        for _ in range(3):
+            with pytest.raises(Exception, match="database"):
+                stage.world.service.get(stage.client.job_id)
+    ended(stage)
+
+
+def cut_at_commit(stage: Stage) -> None:
+    if stage.phase == "P1":  # nothing is committed while an upload comes in: it is the store's answer
+        stage.world.weather.store.append("unanswered")
+    stage.world.weather.database.append("unanswered" if stage.nth else "cut")
+    if stage.phase == "P10":
+        with pytest.raises(Exception, match="database"):
+            stage.world.service.cancel(stage.client.job_id)
+    elif stage.hit in stage.playing:
+        stage.call(stage.hit)
+    ended(stage)
+
+
+def store_away(stage: Stage) -> None:
+    stage.world.weather.store.extend(["away"] * 3)
+    if stage.phase == "P10":
+        for _ in range(3):
+            with pytest.raises(Exception, match="storage"):
+                stage.world.fetch(stage.job().teacher)
+    elif stage.hit in stage.playing:
+        stage.call(stage.hit)
+    ended(stage)
+
+
+def store_damages(stage: Stage) -> None:
+    job: Job
+    if stage.phase in ("P1", "P9"):  # what lies there is not what was sent
+        before = len(list(stage.world.storage.list()))
+        while len(list(stage.world.storage.list())) == before:
+            stage.world.weather.store.append("flipped")
+            if stage.call(stage.hit) is None:
+                break
+        stage.world.weather.store.clear()
+        if stage.phase == "P1":
+            ended(stage, JobStatus.FAILED, attempt=3, code="worker_lost")
+        return
+    if stage.phase == "P7":  # the newest state is damaged: the one before is gone on from
+        stage.world.weather.store.append("flipped")
+        stage.call(stage.hit)
+        stage.call(stage.hit)
+        stage.kill()
+        stage.lose_lease()
+        ended(stage, attempt=2)
+        return
+    if stage.phase == "P10":
+        job = stage.job()
+        for fault in ("truncated", "flipped"):
+            stage.world.weather.store.append(fault)
+            with pytest.raises(FileCorrupt):
+                stage.world.fetch(_student(job))
+    else:
+        stage.world.weather.store.extend(["truncated", "flipped"])
+    ended(stage)
+
+
+def _student(job: Job):  # type: ignore[no-untyped-def]
+    from jobs.records import StoredFile
+
+    (artifact,) = [found for found in job.artifacts if found.name == "student.safetensors"]
+    return StoredFile(artifact.key, artifact.sha256, artifact.bytes)
+
+
+def disk_full(stage: Stage) -> None:
+    if stage.phase in ("P5", "P6"):  # the worker's own disk
+        stage.into_the_work()
+        stage.call(stage.hit, OSError(errno.ENOSPC, "No space left on device"))
+        ended(stage, attempt=2)
+        return
+    stage.world.weather.store.extend(["full", "full"])
+    ended(stage)
+
+
+def refused_with(code: ErrorCode) -> Callable[[Stage], None]:
+    def scene(stage: Stage) -> None:
+        stage.call(stage.hit, refusal(code))
+        ended(stage, JobStatus.FAILED, code=code.value)
+        assert stage.world.execute("SELECT count(*) FROM checkpoint") == [(0,)]
+
+    return scene
+
+
+def not_finite(stage: Stage) -> None:
+    refused_with(ErrorCode.NON_FINITE_WEIGHTS if stage.phase == "P2" else ErrorCode.DIVERGED)(stage)
+
+
+def clock_is_wrong(stage: Stage) -> None:
+    real, off = time.time, (3600, -3600, 0)[stage.nth % 3]
+    with patch("time.time", lambda: real() + off):
+        stage.world.let_time_pass()
+        stage.world.upkeep()  # takes nothing from a worker that is alive
+        ended(stage)
+
+
+def cancelled(stage: Stage) -> None:
+    if stage.phase == "P3":
+        stage.call(stage.hit)
+    won = stage.world.service.cancel(stage.client.job_id)
+    job = stage.end()
+    assert job.status in ((won.status,) if won.is_terminal else (DONE, JobStatus.CANCELLED))
+    assert job.status is JobStatus.CANCELLED or stage.phase in ("P8", "P9", "P10", "P7", "P2", "P6")
+    assert stage.world.service.cancel(job.id) == job
+
+
+def black_hole(stage: Stage) -> None:
+    if stage.phase == "P4":
+        stage.world.bell.flush()
+        ended(stage)
+        return
+    stage.into_the_work()
+    lost = stage.freeze()
+    ended(stage, attempt=2)
+    stage.world.weather.database.extend(["refused"] * 5)  # it finds out that nobody answers, then that
+    job = stage.job()
+    stage.wake(lost)  # it is no longer asked
+    assert stage.job() == job
+    stage.verdict()
+
+
+def upkeeps(stage: Stage) -> None:
+    held = stage.phase in HELD
+    if held:
+        stage.into_the_work()
+        stage.kill()
+    stage.world.run_out_leases()
+    before = stage.job() if stage.client.job_id else None
+    assert before is None or stage.job() == before  # none: it waits, and nothing is lost
+    stage.world.weather.database.append("cut")  # one that dies in the middle
+    stage.world.upkeep(crashing=True)
+    taken: list[int] = []
+    two = [threading.Thread(target=lambda: taken.append(upkeep.reap(stage.world.observer))) for _ in range(2)]
+    for thread in two:
+        thread.start()
+    for thread in two:
+        thread.join()
+    assert sum(taken) <= 1, "two upkeeps took one job"
+    ended(stage, attempt=1 + held)
+
+
+def deployment(stage: Stage) -> None:
+    for player, _ in stage.workers():
+        player.draining = True
+    world = stage.world
+    world.service.database.close()  # every pooled connection is a new program's
+    world.service = JobService(world.service.database, world.bell, world.service.settings)
+    ended(stage)
+
+
+SCENES: dict[str, Callable[[Stage], None]] = {
+    "F1": child_killed,
+    "F2": worker_killed,
+    "F3": worker_goes_home,
+    "F4": worker_stands_still,
+    "F5": out_of_memory,
+    "F6": api_killed,
+    "F7": broker_down,
+    "F8": broker_forgets,
+    "F9": delivered_five_times,
+    "F10": database_restarts,
+    "F11": cut_at_commit,
+    "F12": store_away,
+    "F13": store_damages,
+    "F14": disk_full,
+    "F15": refused_with(ErrorCode.DEVICE_OUT_OF_MEMORY),
+    "F16": not_finite,
+    "F17": clock_is_wrong,
+    "F18": cancelled,
+    "F19": black_hole,
+    "F20": upkeeps,
+    "F21": deployment,
+}

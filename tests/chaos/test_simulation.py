@@ -1,0 +1,58 @@
+"""Seeds of everything at once, on the real tables; none may lose a job.
+
+`NAYER_CHAOS_SEED=7` repeats one run, `NAYER_CHAOS_JOBS=10000` goes on until so many jobs have ended.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import pytest
+
+from cli.embedded import EmbeddedPostgres
+from tests.chaos.simulation.many import simulate
+from tests.support.services import fresh_database
+
+SEEDS = int(os.environ.get("NAYER_CHAOS_SEEDS", "200"))
+PROCESSES = min(4, os.cpu_count() or 1)
+
+
+@pytest.mark.skipif("NAYER_CHAOS_SEED" not in os.environ, reason="a look at one seed, when it is named")
+def test_one_seed(postgres: EmbeddedPostgres) -> None:
+    seed = int(os.environ["NAYER_CHAOS_SEED"])
+    with fresh_database(postgres) as url:
+        simulate(url, range(seed, seed + 1), 0)
+
+
+@pytest.mark.timeout(7200)
+def test_no_seed_loses_a_job(
+    postgres: EmbeddedPostgres, record_property: Callable[[str, object], None]
+) -> None:
+    jobs = int(os.environ.get("NAYER_CHAOS_JOBS", "0"))
+    seeds = (jobs or SEEDS) // PROCESSES
+    with ExitStack() as stack:
+        running = []
+        for first in range(PROCESSES):
+            url = stack.enter_context(fresh_database(postgres))
+            asked = [url, first, PROCESSES, seeds, -(-jobs // PROCESSES)]
+            command = [sys.executable, "-m", "tests.chaos.simulation.many", *map(str, asked)]
+            running.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        results = [json.loads(process.communicate()[0] or "null") for process in running]
+    assert None not in results, "a seed broke an invariant; its process says which, above"
+    ended, happened = Counter[str](), Counter[str]()
+    for result in results:
+        ended.update(result["ended"])
+        happened.update(result["happened"])
+    refused = sum(result["refused"] for result in results)
+    record_property("simulated_jobs", ended.total())
+    record_property("simulated_seeds", sum(result["seeds"] for result in results))
+    record_property("simulated_refused_writes", refused)
+    # The runs were worth it: all of it happened, most jobs came through, and zombies were refused.
+    assert len(happened) == 12
+    assert ended["succeeded"] > ended.total() / 2
+    assert {"failed", "cancelled"} <= set(ended)
+    assert refused > seeds / 10
