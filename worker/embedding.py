@@ -11,10 +11,11 @@ from typing import Any
 
 from jobs.errors import FileCorrupt, FileMissing
 from jobs.settings import Settings
+from nayer_core.contract.encoders import cached_clip_revisions
 from nayer_core.contract.events import Phase, PhaseEvent, WarningEvent
 from worker.attempt import Attempt
 from worker.child import Limits
-from worker.environment import embed_environment
+from worker.environment import embed_environment, hub_home
 from worker.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
@@ -68,7 +69,8 @@ def embed(attempt: Attempt, resolved: Mapping[str, Any], out: Path) -> dict[str,
 def cache_key(resolved: Mapping[str, Any], settings: Settings) -> str:
     """Digest everything that the embeddings are a function of, without asking for torch.
 
-    Weights are named by where the operator's settings take them from, and the release of the core.
+    Weights are named by where the operator's settings take them from, by what of them this machine has,
+    which decides what `auto` comes to, and by the release of the core.
     """
     weights = None
     if settings.clip_weights is not None and settings.clip_weights.exists():
@@ -80,6 +82,7 @@ def cache_key(resolved: Mapping[str, Any], settings: Settings) -> str:
         "prompt": encoder["prompt"],
         "labels": resolved["labels"],
         "clip_weights": weights,
+        "clip_cached": cached_clip_revisions(hub_home(settings)),
         "hub": settings.allow_hub,
         "core": importlib.metadata.version("nayer"),
     }

@@ -24,12 +24,17 @@ def core_environment(folder: Path, inherited: Mapping[str, str] = os.environ) ->
     return kept | {"HOME": str(folder), "TMPDIR": str(folder), "HF_HUB_OFFLINE": "1"}
 
 
+def hub_home(settings: Settings, inherited: Mapping[str, str] = os.environ) -> Path:
+    """Say where weights of encoders are cached on this machine."""
+    return Path(inherited.get("HF_HOME", str(settings.data_dir / "huggingface")))
+
+
 def embed_environment(
     folder: Path, settings: Settings, inherited: Mapping[str, str] = os.environ
 ) -> dict[str, str]:
     """Say what `embed` may see: also where encoder weights are, and the hub where that is allowed."""
     environment = core_environment(folder, inherited)
-    environment["HF_HOME"] = inherited.get("HF_HOME", str(settings.data_dir / "huggingface"))
+    environment["HF_HOME"] = str(hub_home(settings, inherited))
     if settings.clip_weights is not None:
         environment["NAYER_CLIP_WEIGHTS"] = str(settings.clip_weights)
     if settings.allow_hub:

@@ -1,15 +1,20 @@
 import base64
+import contextlib
 import hashlib
 import random
 from collections.abc import Callable
+from datetime import datetime, timedelta
 
 import httpx
 import pytest
 
 from api.downloads import matches, requested_span
 from api.problems import Problem
+from jobs import upkeep
+from jobs.service import JobService
+from jobs.settings import Settings
 from tests.api.bodies import CONTENT_TYPE, body, spec_part, teacher_part
-from tests.api.conftest import PlayedWorker, assert_problem
+from tests.api.conftest import PlayedWorker, assert_problem, serve
 
 Submit = Callable[..., str]
 STUDENT = random.Random(0).randbytes(3_000_000)
@@ -125,6 +130,23 @@ def test_a_student_that_is_not_there_yet(submit: Submit, client: httpx.Client) -
     assert_problem(client.get(f"/jobs/{job_id}/student"), 409, "artifact_not_ready")
     client.post(f"/jobs/{job_id}/cancel")
     assert_problem(client.get(f"/jobs/{job_id}/student"), 404, "artifact_not_found")
+
+
+def test_an_artifact_is_kept_for_its_time(
+    finished: str, client: httpx.Client, settings: Settings, service: JobService
+) -> None:
+    listed = client.get(f"/jobs/{finished}").json()["artifacts"]
+    assert {item["expires_at"] for item in listed} == {None}
+    day = settings.model_copy(update={"keep_artifacts_seconds": 86_400})
+    with contextlib.contextmanager(serve)(day) as url:
+        job = httpx.get(f"{url}/jobs/{finished}").json()
+        (told,) = {item["expires_at"] for item in job["artifacts"]}
+        kept_for = datetime.fromisoformat(told) - datetime.fromisoformat(job["finished_at"])
+        assert kept_for == timedelta(days=1)
+        assert httpx.get(f"{url}/jobs/{finished}/artifacts").json()["data"] == job["artifacts"]
+        assert httpx.get(f"{url}{job['links']['student']}").content == STUDENT
+    upkeep.retain(JobService(service.database, service.doorbell, day))
+    assert "student" in client.get(f"/jobs/{finished}").json()["links"]
 
 
 @pytest.mark.parametrize("name", ["samples.png", "nothing", "..%2f..%2fetc", "%00", "é"])
