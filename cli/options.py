@@ -48,6 +48,13 @@ Whiten = Annotated[
     ),
 ]
 Seed = Annotated[int | None, typer.Option(help="Default 0.")]
+OnOutOfMemory = Annotated[
+    str | None,
+    typer.Option(
+        metavar="fail|halve",
+        help="Where the device is full: name batches that fit, or go on with halved ones.",
+    ),
+]
 MaxRuntime = Annotated[int | None, typer.Option(metavar="SECONDS", help="The job fails after so long.")]
 Webhook = Annotated[
     str | None, typer.Option(metavar="URL", help="Is told of the job's end; see `GET /schema`.")
