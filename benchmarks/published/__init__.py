@@ -9,7 +9,7 @@ Nothing in the service uses this package. What is odd here is odd on purpose:
 
 `statistics.py`
   3. each BatchNorm input is copied, permuted, to take its variance;
-  4. the hooks stay while the student is trained and while it is measured.
+  4. the hooks stay and work while the student is trained.
 
 `image_folder.py`
   5. every synthetic image becomes a PNG file, and none is ever dropped;
