@@ -34,12 +34,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """
     settings = settings or Settings()
     service = JobService.open(settings)
+    storage = Storage.open(settings.storage_url, public_endpoint=settings.storage_public_url)
     parts = Parts(
         settings=settings,
         service=service,
-        storage=Storage.open(settings.storage_url, public_endpoint=settings.storage_public_url),
+        storage=storage,
         feed=EventFeed(service),
-        measurements=Measurements(service),
+        measurements=Measurements(service, storage),
     )
     app = FastAPI(
         title="nayer",

@@ -8,6 +8,7 @@ from prometheus_client.registry import Collector
 
 from jobs.errors import ServiceUnavailable
 from jobs.service import JobService
+from jobs.storage import Storage
 
 SECONDS = (0.005, 0.02, 0.1, 0.5, 2, 10, 60, 300, 1800)  # a question to an upload of many gigabytes
 
@@ -74,13 +75,31 @@ class JobCollector(Collector):
         return ()
 
 
+class StorageCollector(Collector):
+    """Tells at each scrape how much room a store in a folder has; of a bucket nothing."""
+
+    def __init__(self, storage: Storage):
+        self._storage = storage
+
+    def collect(self) -> Iterable[Metric]:
+        """Bytes that are left."""
+        free = self._storage.free_bytes()
+        if free is not None:
+            yield GaugeMetricFamily("nayer_storage_free_bytes", "Room left in the store.", value=free)
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: registering must not need the store."""
+        return ()
+
+
 class Measurements:
     """All numbers of one application."""
 
-    def __init__(self, service: JobService):
+    def __init__(self, service: JobService, storage: Storage):
         self._registry = CollectorRegistry()
         self.http = HttpMeasurements(self._registry)
         self._registry.register(JobCollector(service))
+        self._registry.register(StorageCollector(storage))
 
     def exposition(self) -> bytes:
         """The text format of Prometheus, version 0.0.4."""

@@ -13,8 +13,6 @@ obstore's async side and exits at once is aborted by its runtime). Open a store 
 """
 
 import asyncio
-import errno
-import os
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
@@ -29,13 +27,11 @@ import obstore
 from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import LocalStore, ObjectStore, S3Store
 
+from jobs import folders
 from jobs.bodies import PIECE_BYTES, Body, gather, gather_async, pieces_of
 from jobs.buckets import open_bucket, sign_download
 from jobs.errors import FileCorrupt, FileMissing, ServiceUnavailable, StorageFull
 from jobs.records import StoredFile
-
-# What a file system answers when it, or its owner's quota, is full.
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -190,11 +186,21 @@ class Storage:
                     yield StoredObject(found["path"], found["size"], found["last_modified"])
 
     def now(self) -> datetime:
-        """Read the store's own clock, the one that files' ages are told by."""
+        """Read the store's own clock, the one that files' ages are told by.
+
+        A store that takes no file more is to be swept all the same: of one that is full, this is when
+        its newest file came, which is never later.
+        """
         key = f"checks/{uuid.uuid4().hex}"
-        with _answering(key):
-            obstore.put(self._store, key, b"now")
-            written = obstore.head(self._store, key)["last_modified"]
+        try:
+            with _answering(key):
+                obstore.put(self._store, key, b"now")
+                written = obstore.head(self._store, key)["last_modified"]
+        except ServiceUnavailable:
+            newest = max((found.modified_at for found in self.list()), default=None)
+            if newest is None:
+                raise
+            return newest
         self.delete(key)
         return written
 
@@ -203,13 +209,11 @@ class Storage:
 
         A bucket has a rule for that (expire incomplete multipart uploads); a folder has not.
         """
-        if self._folder is None:
-            return 0
-        halves = [path for path in self._folder.rglob("*#*") if path.is_file()]
-        old = [path for path in halves if path.stat().st_mtime < before.timestamp()]
-        for path in old:
-            path.unlink(missing_ok=True)
-        return len(old)
+        return 0 if self._folder is None else folders.remove_halves(self._folder, before)
+
+    def free_bytes(self) -> int | None:
+        """Tell how much room is left; None where that cannot be told, as of a bucket."""
+        return None if self._folder is None else folders.free_bytes(self._folder)
 
     def check(self) -> float:
         """Write, read and remove a small file, once; seconds it took."""
@@ -259,21 +263,8 @@ class Storage:
             yield bytes(piece)
 
     def _sync(self, key: str) -> None:
-        """Let a file in a folder outlive a power cut before a row names it; a bucket sees to that itself.
-
-        Raises:
-            ServiceUnavailable: the disk did not take it, which it may tell no sooner; no file is left.
-        """
-        if self._folder is None:
-            return
-        path = self._folder / key
-        try:
-            for place in (path, path.parent):
-                _fsync(place)
-        except OSError as error:
-            path.unlink(missing_ok=True)
-            full = error.errno in _FULL
-            raise StorageFull if full else ServiceUnavailable("storage", _name(error)) from error
+        if self._folder is not None:
+            folders.sync(self._folder / key)
 
 
 @contextmanager
@@ -283,18 +274,6 @@ def _answering(key: str) -> Iterator[None]:
     except (NotFoundError, FileNotFoundError) as error:
         raise FileMissing(f"The store holds no file {key}.") from error
     except BaseError as error:
-        if any(f"(os error {number})" in str(error) for number in _FULL):
+        if any(f"(os error {number})" in str(error) for number in folders.FULL):
             raise StorageFull from error
         raise ServiceUnavailable("storage", type(error).__name__) from error
-
-
-def _fsync(place: Path) -> None:
-    descriptor = os.open(place, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _name(error: OSError) -> str:
-    return errno.errorcode.get(error.errno or 0, type(error).__name__)

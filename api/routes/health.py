@@ -11,7 +11,7 @@ from api.dependencies import Parts, PartsOf
 from api.errors import RETRY_SECONDS
 from api.problems import documented
 from api.schemas import Check, Health, Readiness, Version
-from jobs.errors import ServiceUnavailable
+from jobs.errors import ServiceUnavailable, StorageFull
 
 probes = APIRouter(tags=["operations"])
 router = APIRouter(tags=["operations"])
@@ -65,6 +65,10 @@ def _checks(parts: Parts) -> dict[str, Check]:
     started = time.perf_counter()
     try:
         found["storage"] = _check(parts.storage.check())
+    except StorageFull:  # what is there can be fetched, and deleted, which is the cure
+        waited = time.perf_counter() - started
+        detail = "full: files can be read and deleted, none can be stored"
+        found["storage"] = Check(ok=True, latency_ms=round(1000 * waited, 1), detail=detail)
     except ServiceUnavailable:
         found["storage"] = _check(None, time.perf_counter() - started)
     return found

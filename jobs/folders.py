@@ -1,0 +1,54 @@
+"""What a bucket sees to by itself and a folder does not: power cuts, killed writers, its own size."""
+
+import errno
+import os
+from datetime import datetime
+from pathlib import Path
+
+from jobs.errors import ServiceUnavailable, StorageFull
+
+# What a file system answers when it, or its owner's quota, is full.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def sync(path: Path) -> None:
+    """Let a file that was just written outlive a power cut.
+
+    Raises:
+        ServiceUnavailable: the disk did not take it, which it may tell no sooner; no file is left.
+    """
+    try:
+        for place in (path, path.parent):
+            _fsync(place)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        if error.errno in FULL:
+            raise StorageFull from error
+        name = errno.errorcode.get(error.errno or 0, type(error).__name__)
+        raise ServiceUnavailable("storage", name) from error
+
+
+def remove_halves(folder: Path, before: datetime) -> int:
+    """Remove what writers left that were killed in the middle before then; returns how many."""
+    halves = [path for path in folder.rglob("*#*") if path.is_file()]
+    old = [path for path in halves if path.stat().st_mtime < before.timestamp()]
+    for path in old:
+        path.unlink(missing_ok=True)
+    return len(old)
+
+
+def free_bytes(folder: Path) -> int | None:
+    """Tell how much more the folder's disk takes; None while it is away."""
+    try:
+        disk = os.statvfs(folder)
+    except OSError:
+        return None
+    return disk.f_bavail * disk.f_frsize
+
+
+def _fsync(place: Path) -> None:
+    descriptor = os.open(place, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
