@@ -134,7 +134,8 @@ def test_what_is_not_settled_is_given_out_again_under_its_id(service: JobService
     make_due(database_url)
     (again,) = service.take_deliveries(10)
     assert (again.id, again.content, again.attempt) == (lost.id, lost.content, 2)
-    service.settle_delivery(lost, Answer(status_code=500))  # comes too late to say anything
+    service.settle_delivery(lost, Answer(status_code=410))  # comes too late to say anything
+    assert service.deliveries(job.id)[0][0].last_status_code is None
     service.settle_delivery(again, Answer(status_code=204))
     service.settle_delivery(again, Answer(status_code=500))
     (delivery,) = service.deliveries(job.id)[0]
