@@ -80,13 +80,21 @@ def _all_digits() -> tuple[np.ndarray, np.ndarray]:
 
 
 def train_teacher(
-    digits: Digits, *, epochs: int = EPOCHS, seed: int = 0, told: Told = lambda _epoch, _loss: None
+    digits: Digits,
+    *,
+    architecture: str = TEACHER,
+    epochs: int = EPOCHS,
+    peak_learning_rate: float = PEAK_LEARNING_RATE,
+    seed: int = 0,
+    told: Told = lambda _epoch, _loss: None,
 ) -> nn.Module:
     """Train the teacher on randomly shifted digits, with one rise and fall of the learning rate.
 
     Args:
         digits: what to learn from.
+        architecture: of the teacher.
         epochs: passes over them.
+        peak_learning_rate: half as much is right for networks without BatchNorm, or less.
         seed: first weights, order and shifts follow from it.
         told: called after each epoch with its number, from 1, and its mean loss.
 
@@ -96,17 +104,17 @@ def train_teacher(
     torch.manual_seed(seed)
     rng = torch.Generator().manual_seed(seed)
     images, labels = digits.normalized()
-    network = build(TEACHER, num_classes=len(LABELS), input_size=INPUT_SIZE)
+    network = build(architecture, num_classes=len(LABELS), input_size=INPUT_SIZE)
     network = network.to(memory_format=torch.channels_last).train()
     steps = len(images) // BATCH_SIZE
     optimizer = torch.optim.SGD(
         network.parameters(),
-        lr=PEAK_LEARNING_RATE,
+        lr=peak_learning_rate,
         momentum=MOMENTUM,
         weight_decay=WEIGHT_DECAY,
         nesterov=True,
     )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LEARNING_RATE, total_steps=epochs * steps)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak_learning_rate, total_steps=epochs * steps)
     for epoch in range(1, epochs + 1):
         losses = []
         for batch in torch.randperm(len(images), generator=rng)[: steps * BATCH_SIZE].split(BATCH_SIZE):

@@ -78,6 +78,11 @@ class BNRegularization:
         self._observed.append(channel_statistics(inputs[0]))
 
 
+def is_experimental(teacher: nn.Module) -> bool:
+    """Whether a teacher remembers no statistics, so that a prior must stand in for L_BN."""
+    return not BNRegularization(teacher, momentum=0.0)
+
+
 def channel_statistics(features: Tensor) -> Tensor:
     """Mean and biased variance of each channel over all else, in float32.
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from nayer_core import inspection, text_encoders
 from nayer_core.augmentation import Augmentation
 from nayer_core.checkpoint import CheckpointFolder
+from nayer_core.contract.banks import bank_key
 from nayer_core.contract.errors import ErrorCode, TrainingError
 from nayer_core.contract.events import EXIT_STOPPED, Emit, Event, MetricsEvent, StoppedEvent, WarningEvent
 from nayer_core.contract.spec import ResolvedSpec
@@ -29,6 +30,7 @@ from nayer_core.networks.registry import build, count_parameters
 from nayer_core.precision import Arithmetic, choose_arithmetic
 from nayer_core.recovery import Recovery
 from nayer_core.samples import write_samples
+from nayer_core.warm_bank import BankUnusable, is_warm, save_warm_bank, take_warm_bank
 from nayer_core.weights import file_sha256, freeze, load_weights, read_weights
 
 
@@ -40,6 +42,7 @@ class Inputs:
     teacher: nn.Module
     lte: Tensor
     evaluation: EvaluationSet | None
+    bank_key: str
 
     def augmentation(self, device: torch.device) -> Augmentation:
         """What stands between images and networks."""
@@ -51,9 +54,10 @@ class Inputs:
 def run(args: argparse.Namespace, emit: Emit) -> dict[str, Any] | int:
     """Distil as the files in `args.input` ask, or inspect and embed first where it is run by hand.
 
-    Fills `args.out` with student.safetensors, model_card.json, metrics.jsonl, samples.png and
-    the folder checkpoint/. SIGTERM saves a checkpoint and ends with exit code 3.
-    A run that diverges for good leaves the student of its last good state, partial_student.safetensors.
+    Fills `args.out` with student.safetensors, model_card.json, metrics.jsonl, samples.png, the
+    folder checkpoint/ and, with `reuse_bank`, bank.safetensors for later runs. SIGTERM saves a
+    checkpoint and ends with exit code 3. A run that diverges for good leaves the student of its
+    last good state, partial_student.safetensors.
     """
     if args.input is not None:
         return _distill(args, args.input, emit)
@@ -116,12 +120,19 @@ def _run(
     )
     if args.resume is not None:
         distillation.resume(CheckpointFolder(args.resume))
+    elif args.bank is not None:
+        _take_bank(distillation, args.bank, inputs.bank_key, seed, emit)
     metrics_file.begin(distillation.reported)
     measurement = Measurement(distillation, inputs.teacher, inputs.evaluation, emit)
+
+    def after_epoch() -> None:
+        _leave_bank(distillation, args, inputs, seed)
+        measurement.after_epoch()
+
     try:
         finished = recovery.run(
             checkpoint_seconds=args.checkpoint_seconds,
-            after_epoch=measurement.after_epoch,
+            after_epoch=after_epoch,
             should_stop=lambda: stop.requested,
         )
     except TrainingError as error:
@@ -159,9 +170,25 @@ def _finish(
         "device": arithmetic.device.type,
         "seed": seed,
         "adaptation": distillation.adaptation.told(spec.config),
+        "warm_bank": distillation.warm_bank,
     }
     write_model_card(out / "model_card.json", spec, inputs.teacher, result)
     return result
+
+
+def _take_bank(run: Distillation, bank: Path, key: str, seed: int, emit: Emit) -> None:
+    try:
+        emit(take_warm_bank(run, bank, key=key, seed=seed))
+    except BankUnusable as unusable:
+        message = f"The bank of an earlier run is not used: {unusable}. The run warms up itself."
+        emit(WarningEvent(code="bank_unusable", message=message))
+
+
+def _leave_bank(run: Distillation, args: argparse.Namespace, inputs: Inputs, seed: int) -> None:
+    """Write the warm-up for later runs, once, where that is wanted and it was this run's own."""
+    if inputs.spec.reuse_bank and is_warm(run) and run.warm_bank is None and not run.adaptation.history:
+        path = args.out / "bank.safetensors"
+        save_warm_bank(run, path, key=inputs.bank_key, seed=seed, made_by=args.name)
 
 
 def _save_student(student: nn.Module, spec: ResolvedSpec, path: Path) -> dict[str, Any]:
@@ -203,7 +230,12 @@ def read_inputs(folder: Path, device: torch.device, emit: Emit) -> Inputs:
     if (path := folder / "evaluation.safetensors").exists():
         tensors = read_weights(path)
         evaluation = EvaluationSet(tensors["images"], tensors["labels"])
-    return Inputs(spec, teacher, lte.to(device), evaluation)
+    key = bank_key(
+        spec.model_dump(mode="json"),
+        teacher_sha256=file_sha256(folder / "teacher.safetensors"),
+        lte_sha256=file_sha256(folder / "lte.safetensors"),
+    )
+    return Inputs(spec, teacher, lte.to(device), evaluation, key)
 
 
 class _StopSignal:

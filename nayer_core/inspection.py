@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nayer_core.bn_regularization import BNRegularization
+from nayer_core.bn_regularization import BNRegularization, is_experimental
 from nayer_core.contract.errors import ErrorCode
 from nayer_core.contract.events import Emit, Phase, PhaseEvent, WarningEvent
 from nayer_core.contract.spec import JobSpec, ResolvedSpec
@@ -178,10 +178,10 @@ def _doubts(teacher: Teacher, spec: ResolvedSpec) -> list[WarningEvent]:
     if torch.allclose(logits, logits[:1].expand_as(logits), rtol=1e-5, atol=1e-7):
         message = "The teacher gives the same answer whatever the image; there is nothing to learn from it."
         doubts.append(WarningEvent(code="constant_teacher", message=message))
-    if not BNRegularization(teacher.network, momentum=0.0):
+    if is_experimental(teacher.network):
         message = (
-            f"{spec.teacher_architecture} has no BatchNorm, whose statistics guide the images; "
-            "the method is experimental here and the student will be worse."
+            f"{spec.teacher_architecture} has no BatchNorm, whose statistics guide the images. Those of "
+            "teacher.normalization stand in: experimental, and the student will be worse."
         )
         doubts.append(WarningEvent(code="no_batch_norm", message=message))
     student, its_teacher = _parameters(spec.student_architecture, spec), count_parameters(teacher.network)
@@ -209,6 +209,7 @@ def _report(teacher: Teacher, spec: ResolvedSpec, warnings: list[WarningEvent]) 
         "candidates": list(teacher.recognition.candidates),
         "parameters": count_parameters(teacher.network),
         "batch_norm_layers": len(BNRegularization(teacher.network, momentum=0.0).layers),
+        "experimental": is_experimental(teacher.network),
         "num_classes": spec.num_classes,
         "input_size": list(spec.input_size),
         "format": teacher.kind,

@@ -7,8 +7,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from nayer_core.bn_regularization import is_experimental
 from nayer_core.contract.spec import ResolvedSpec
 from nayer_core.networks.registry import count_parameters
+
+_EXPERIMENTAL = (
+    "Experimental: the teacher has no BatchNorm, and the statistics of its normalisation stood in for "
+    "those of its layers."
+)
 
 
 def write_model_card(path: Path, spec: ResolvedSpec, teacher: nn.Module, result: dict[str, Any]) -> None:
@@ -16,6 +22,7 @@ def write_model_card(path: Path, spec: ResolvedSpec, teacher: nn.Module, result:
     card = {
         "student": {**result["student"], "labels": list(spec.labels), "input_size": list(spec.input_size)},
         "teacher": {"architecture": spec.teacher_architecture, "parameters": count_parameters(teacher)},
+        "experimental": is_experimental(teacher),
         "normalization": spec.normalization.model_dump(mode="json"),
         "method": {
             "name": "NAYER (Tran et al., CVPR 2024), data-free: no real image was used in training",
@@ -23,6 +30,7 @@ def write_model_card(path: Path, spec: ResolvedSpec, teacher: nn.Module, result:
             "config": spec.config.model_dump(),
             "text_encoder": spec.text_encoder.model_dump(),
             "seed": result["seed"],
+            "warm_bank": result["warm_bank"],
             "precision": result["precision"],
             "device": result["device"],
             "torch": torch.__version__,
@@ -34,6 +42,7 @@ def write_model_card(path: Path, spec: ResolvedSpec, teacher: nn.Module, result:
             "A number holds for what it was measured on and for nothing else.",
             "Distillation without data gives no protection of privacy or membership.",
             "What is wrong or planted in the teacher may be in the student.",
+            *([_EXPERIMENTAL] if is_experimental(teacher) else []),
         ],
     }
     path.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")

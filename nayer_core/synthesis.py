@@ -13,6 +13,7 @@ from nayer_core.bn_regularization import BNRegularization
 from nayer_core.conditioning import build_noisy_layer, generator_codes, noisy_layer_output
 from nayer_core.contract.config import DistillConfig
 from nayer_core.generator import build_generator
+from nayer_core.image_prior import input_statistics_distance
 from nayer_core.losses import adversarial_loss, label_cross_entropy
 from nayer_core.memory_bank import to_bytes
 from nayer_core.noisy_layer import sweep_labels
@@ -152,6 +153,9 @@ class Synthesizer:
         if self.bn_regularization:
             terms["bn"] = self.bn_regularization.loss()
             loss = loss + self.config.bn_weight * terms["bn"]
+        elif self.config.image_prior_weight:
+            terms["prior"] = input_statistics_distance(inputs)
+            loss = loss + self.config.image_prior_weight * terms["prior"]
         if student is not None:
             terms["adv"] = adversarial_loss(student(inputs), teacher_logits)
             loss = loss + self.config.adv_weight * terms["adv"]

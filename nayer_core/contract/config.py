@@ -82,6 +82,11 @@ class DistillConfig(BaseModel):
         0.9, description="Share of earlier rounds in the matched statistics (authors)."
     )
 
+    image_prior_weight: Weight = Field(
+        0.3,
+        description="Input statistics' weight where the teacher has no BatchNorm (decision 0014).",
+    )
+
     # The memory bank and its augmentation
     bank_capacity: Annotated[int, Field(ge=2)] = Field(
         400_000, description="Most synthetic images kept; the oldest give way (Table 5)."

@@ -5,6 +5,7 @@ progress    where the run is                     at most two a second
 metrics     numbers by name at a step            at most two a second
 warning     something the client should know     never dropped
 checkpoint  a state was saved, with its files    never dropped
+bank        an earlier run's warm-up was taken   never dropped
 finished | failed | stopped                      the last line: exit code 0, 2 or 3
 """
 
@@ -78,6 +79,19 @@ class CheckpointEvent(_Record):
     files: dict[str, str]  # name -> sha256
 
 
+class BankEvent(_Record):
+    """The warm-up of an earlier run on this teacher was taken in place of an own one.
+
+    `made_by` is what that run was called, where it had a name: in the service, its job.
+    """
+
+    event: Literal["bank"] = "bank"
+    images: int
+    made_by: str | None
+    seed: int
+    sha256: str  # of the bank's file
+
+
 class FinishedEvent(_Record):
     """The command did what it was asked; `result` is what it found."""
 
@@ -109,6 +123,7 @@ Event = (
     | MetricsEvent
     | WarningEvent
     | CheckpointEvent
+    | BankEvent
     | FinishedEvent
     | FailedEvent
     | StoppedEvent

@@ -65,6 +65,7 @@ def _folder(path: Path, *, evaluation: bool = False, accuracy: float | None = No
 def _run(source: Path, out: Path, **more: Any) -> tuple[dict[str, Any] | int, list[Event]]:
     events: list[Event] = []
     asked = {"input": source, "out": out, "resume": None, "device": "cpu", "seed": None, **more}
+    asked = {"bank": None, "name": None} | asked
     asked.setdefault("checkpoint_seconds", 60.0)
     return distill_command.run(argparse.Namespace(**asked), events.append), events
 

@@ -123,6 +123,7 @@ def test_doubts_are_told_and_do_not_stop_the_job(inspect):
     assert codes(report) == ["no_batch_norm", "student_larger_than_teacher"]
     assert [event.code for event in events if isinstance(event, WarningEvent)] == codes(report)
     assert report["batch_norm_layers"] == 0
+    assert report["experimental"]
 
 
 def test_a_teacher_that_answers_everything_alike_is_told(inspect):

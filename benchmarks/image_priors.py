@@ -1,0 +1,157 @@
+"""What may stand in for L_BN where the teacher has no BatchNorm: priors on images, side by side.
+
+    python -m benchmarks.image_priors [NAME ...] [--seeds 0 1 2]
+
+A LeNet-5 teacher for MNIST digits, a wrn_10_1 student, Gaussian label codes; accuracy on the 1,000
+digits kept aside. One row a prior. `input statistics` is the one the method has; the others live here.
+Rows already in the results file for a seed are not run again.
+"""
+
+import argparse
+import functools
+import json
+import statistics
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks import machine
+from examples.mnist_teacher import INPUT_SIZE, LABELS, MEAN, STD, accuracy, load_digits, train_teacher
+from nayer_core import text_encoders
+from nayer_core.augmentation import Augmentation
+from nayer_core.contract.presets import resolve_config
+from nayer_core.distill import Distillation
+from nayer_core.networks.registry import build
+from nayer_core.precision import choose_arithmetic
+from nayer_core.weights import freeze
+
+RESULTS = Path(__file__).parent / "results" / "image_priors.jsonl"
+TEACHER, STUDENT = "lenet5", "wrn_10_1"
+# The demo's configuration with 8 epochs in place of 12; one thread for torch.
+CONFIG: dict[str, Any] = {
+    "epochs": 8,
+    "flip": False,
+    "crop_padding": 2,
+    "student_steps": 50,
+    "student_batch_size": 128,
+    "generator_width": 32,
+    "noise_dim": 256,
+    "generator_lr": 0.01,
+    "student_lr": 0.1,
+}
+
+Prior = Callable[[Tensor, Tensor], Tensor]  # (normalised images, inputs of the last Linear) -> scalar
+
+
+def total_variation(inputs: Tensor, _features: Tensor) -> Tensor:
+    """Mean absolute difference of neighbours, both ways (DeepInversion's R_TV, as a mean)."""
+    rows, columns = inputs[..., 1:, :] - inputs[..., :-1, :], inputs[..., 1:] - inputs[..., :-1]
+    return rows.abs().mean() + columns.abs().mean()
+
+
+def squares(inputs: Tensor, _features: Tensor) -> Tensor:
+    """Mean square of the normalised images (DeepInversion's R_l2, as a mean)."""
+    return inputs.square().mean()
+
+
+def activation(_inputs: Tensor, features: Tensor) -> Tensor:
+    """Reward strong features (DAFL's L_a, as a mean)."""
+    return -features.float().abs().mean()
+
+
+# name -> (weight of the input statistics, weight of another prior, which one)
+ROWS: dict[str, tuple[float, float, Prior]] = {
+    "none": (0.0, 0.0, squares),
+    "input statistics 0.3": (0.3, 0.0, squares),
+    "input statistics 1": (1.0, 0.0, squares),
+    "total variation 0.1": (0.0, 0.1, total_variation),
+    "total variation 1": (0.0, 1.0, total_variation),
+    "l2 0.1": (0.0, 0.1, squares),
+    "activation 0.1": (0.0, 0.1, activation),
+    "input statistics 0.3, total variation 0.1": (0.3, 0.1, total_variation),
+}
+
+
+def main() -> None:
+    """Run what is missing and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("rows", nargs="*", metavar="NAME", help="rows to run; all by default")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    print(machine.describe())
+    for name in args.rows or ROWS:
+        accuracies = [_accuracy(name, seed) for seed in args.seeds]
+        spread = statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0
+        print(f"{name:42}  {statistics.mean(accuracies):.4f} +- {spread:.4f}  {accuracies}", flush=True)
+
+
+def _accuracy(name: str, seed: int) -> float:
+    for line in RESULTS.read_text().splitlines() if RESULTS.exists() else ():
+        row = json.loads(line)
+        if (row["row"], row["seed"]) == (name, seed):
+            return float(row["accuracy"])
+    teacher = load_teacher()
+    _, aside = load_digits()
+    weight, other_weight, other = ROWS[name]
+    run = _prepare(weight, teacher, seed)
+    with _added(run, other_weight, other):
+        run.run()
+    row = {"row": name, "seed": seed, "accuracy": round(accuracy(run.student.eval(), aside), 4)}
+    row |= {"teacher": round(accuracy(teacher, aside), 4), "machine": machine.describe()}
+    row["brightness"] = round(run.bank.images[-300:].float().mean().item() / 255, 3)
+    with RESULTS.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+    return float(row["accuracy"])
+
+
+def _prepare(weight: float, teacher: nn.Module, seed: int) -> Distillation:
+    _, config = resolve_config("quick", CONFIG | {"image_prior_weight": weight}, INPUT_SIZE)
+    torch.manual_seed(seed)
+    student = build(STUDENT, num_classes=len(LABELS), input_size=INPUT_SIZE)
+    student = student.to(memory_format=torch.channels_last)
+    lte = text_encoders.embed("gaussian", "a photo of a {label}", LABELS).lte
+    codes, _ = text_encoders.prepare(lte, whiten=True)
+    augment = Augmentation(torch.tensor([MEAN]), torch.tensor([STD]), config.crop_padding, config.flip)
+    arithmetic = choose_arithmetic(config.precision, torch.device("cpu"))
+    return Distillation(
+        teacher, student, codes, INPUT_SIZE, config, augment, arithmetic, seed, lambda _event: None
+    )
+
+
+@contextmanager
+def _added(run: Distillation, weight: float, prior: Prior) -> Iterator[None]:
+    """Let a run's synthesis have one term more in its loss while the block lasts."""
+    plain: Any = run.synthesizer._loss
+    seen: dict[str, Tensor] = {}
+    head = [layer for layer in run.synthesizer.teacher.modules() if isinstance(layer, nn.Linear)][-1]
+    hooks = [
+        run.synthesizer.teacher.register_forward_pre_hook(lambda _, inputs: seen.update(inputs=inputs[0])),
+        head.register_forward_pre_hook(lambda _, inputs: seen.update(features=inputs[0])),
+    ]
+
+    def with_prior(*arguments: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        loss, terms = plain(*arguments)
+        return loss + weight * prior(seen["inputs"], seen["features"]), terms
+
+    if weight:
+        run.synthesizer._loss = with_prior  # type: ignore[method-assign]  # for this comparison alone
+    yield
+    for hook in hooks:
+        hook.remove()
+
+
+@functools.cache
+def load_teacher() -> nn.Module:
+    """Train the LeNet-5 on 4,000 digits; at the rate that suits a residual network it would die."""
+    training, _ = load_digits()
+    network = train_teacher(training, architecture=TEACHER, epochs=20, peak_learning_rate=0.02)
+    return freeze(network).to(memory_format=torch.channels_last)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,22 @@
+"""What guides the images where the teacher has no BatchNorm and so remembers no statistics.
+
+One thing about the teacher's data is known all the same: the mean and the deviation of each channel,
+which its training subtracted and divided by. Normalised images have mean 0 and variance 1, and images
+are held to that, as ZeroQ (Cai et al., CVPR 2020) does beside the statistics of the layers.
+"""
+
+import torch
+from torch import Tensor
+
+
+def input_statistics_distance(inputs: Tensor) -> Tensor:
+    """How far the channels of a batch are from mean 0 and variance 1, in the form of L_BN.
+
+    Args:
+        inputs: (B, C, H, W) float32, normalised as the teacher's training images were.
+
+    Returns:
+        Scalar >= 0: the norm of the means and the norm of what the variances differ from 1, added.
+    """
+    variance, mean = torch.var_mean(inputs, dim=(0, 2, 3), correction=0)
+    return torch.linalg.vector_norm(torch.stack([mean, variance - 1]), dim=1).sum()
