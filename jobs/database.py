@@ -17,6 +17,9 @@ __all__ = ["Database", "Session"]
 CONNECT_SECONDS = 3
 STATEMENT_SECONDS = 30
 LOCK_SECONDS = 10
+# A worker that stands still in the middle of a transaction holds its job's row, and the reaper passes
+# locked rows over: nobody would get the job before this.
+IDLE_SECONDS = 10
 
 # A server that vanished without a word (a cut cable, a black hole) is noticed after this.
 SILENCE_SECONDS = 15
@@ -49,7 +52,7 @@ class Database:
                 "tcp_user_timeout": SILENCE_SECONDS * 1000,
                 "options": (
                     f"-c statement_timeout={STATEMENT_SECONDS}s -c lock_timeout={LOCK_SECONDS}s"
-                    " -c idle_in_transaction_session_timeout=60s -c timezone=UTC"
+                    f" -c idle_in_transaction_session_timeout={IDLE_SECONDS}s -c timezone=UTC"
                 ),
             },
         )

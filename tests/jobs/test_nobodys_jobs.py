@@ -1,7 +1,11 @@
 """Jobs that nobody knows of: a claim whose answer was lost, an end that was asked for a moment too late."""
 
+import time
+
 import pytest
 
+from jobs import repository
+from jobs.errors import ServiceUnavailable
 from jobs.service import JobService
 from jobs.states import JobStatus
 from tests.support.jobs import claimed, inspected, submitted
@@ -46,3 +50,21 @@ def test_a_job_cancelled_while_its_inspection_ended_waits_for_nobody(service: Jo
     ended = service.validated(claim, {}, {}, {})
     assert ended.status == JobStatus.CANCELLED
     assert service.validated(claim, {}, {}, {}) == ended
+
+
+def test_who_stands_still_in_a_transaction_lets_go_of_the_row(service: JobService) -> None:
+    """As a worker under SIGSTOP does: the reaper passes locked rows over."""
+    job = submitted(service)
+
+    def stand_still() -> None:
+        with service.database.transaction() as session:
+            repository.lock_job(session, job.id).phase = "x"
+            session.flush()
+            ask = session.connection().exec_driver_sql
+            ask("SET LOCAL idle_in_transaction_session_timeout = '50ms'")  # ten seconds outside of tests
+            time.sleep(0.5)
+
+    with pytest.raises(ServiceUnavailable):
+        stand_still()
+    assert service.get(job.id) == job
+    assert service.claim("inspect", "another") is not None
