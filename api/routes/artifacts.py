@@ -5,12 +5,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
-from api.dependencies import JobId, PartsOf
+from api.dependencies import JobId, Parts, PartsOf
 from api.downloads import serve
 from api.problems import documented, shorten
 from api.schemas import ArtifactList
 from api.views import JobView
-from jobs.errors import ArtifactNotFound
+from jobs.errors import ArtifactNotFound, FileMissing
 from jobs.records import ARTIFACT_MEDIA_TYPES
 
 router = APIRouter(tags=["artifacts"])
@@ -92,10 +92,7 @@ async def download_artifact(
     if name not in ARTIFACT_MEDIA_TYPES:
         await run_in_threadpool(parts.service.get, job_id)
         raise ArtifactNotFound(f"No job has an artifact named {shorten(name)!r}.")
-    artifact = await run_in_threadpool(parts.service.artifact, job_id, name)
-    return await serve(
-        request, artifact, parts.storage, parts.settings.signed_url_seconds if redirect else None
-    )
+    return await _serve(request, parts, job_id, name, redirect=redirect)
 
 
 @router.head("/jobs/{job_id}/student", include_in_schema=False)
@@ -111,7 +108,15 @@ async def download_student(
     request: Request, job_id: JobId, parts: PartsOf, redirect: Redirect = True
 ) -> Response:
     """Short for the artifact `student.safetensors`."""
-    artifact = await run_in_threadpool(parts.service.artifact, job_id, STUDENT)
-    return await serve(
-        request, artifact, parts.storage, parts.settings.signed_url_seconds if redirect else None
-    )
+    return await _serve(request, parts, job_id, STUDENT, redirect=redirect)
+
+
+async def _serve(request: Request, parts: Parts, job_id: str, name: str, *, redirect: bool) -> Response:
+    artifact = await run_in_threadpool(parts.service.artifact, job_id, name)
+    seconds = parts.settings.signed_url_seconds if redirect else None
+    try:
+        return await serve(request, artifact, parts.storage, seconds)
+    except FileMissing:
+        # Deleted or expired since it was looked up? Else the store has lost it.
+        await run_in_threadpool(parts.service.artifact, job_id, name)
+        raise

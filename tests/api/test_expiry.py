@@ -1,12 +1,14 @@
 """What is left of artifacts that were kept for their time."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import httpx
+import pytest
 
 from jobs import upkeep
 from jobs.service import JobService
 from jobs.settings import Settings
+from jobs.storage import Storage
 from tests.api.conftest import PlayedWorker, assert_problem
 
 
@@ -29,3 +31,35 @@ def test_an_artifact_that_is_no_longer_kept_is_gone_but_told(
     assert after.status_code == 200
     assert after.json()["artifacts"] == before.json()["artifacts"]
     assert "student" not in after.json()["links"]
+
+
+@pytest.mark.parametrize(
+    ("end", "status", "code"), [("delete", 404, "job_not_found"), ("expire", 410, "artifact_expired")]
+)
+def test_what_goes_while_it_is_asked_for_is_no_mistake_of_the_service(
+    submit: Callable[..., str],
+    client: httpx.Client,
+    worker: PlayedWorker,
+    settings: Settings,
+    service: JobService,
+    monkeypatch: pytest.MonkeyPatch,
+    end: str,
+    status: int,
+    code: str,
+) -> None:
+    job_id = submit()
+    worker.finish(worker.start(job_id))
+    read = Storage.stream_async
+
+    async def too_late(storage: Storage, key: str, start: int, stop: int) -> AsyncIterator[bytes]:
+        if end == "delete":
+            service.delete(job_id)
+        else:
+            moment = settings.model_copy(update={"keep_artifacts_seconds": 1e-6})
+            upkeep.retain(JobService(service.database, service.doorbell, moment))
+        storage.delete(key)
+        async for piece in read(storage, key, start, stop):
+            yield piece
+
+    monkeypatch.setattr(Storage, "stream_async", too_late)
+    assert_problem(client.get(f"/jobs/{job_id}/student"), status, code)

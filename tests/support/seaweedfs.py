@@ -74,6 +74,8 @@ class EmbeddedSeaweed(EmbeddedServer):
         command += ["-dir", str(self.folder / "data"), "-master.telemetry=false", "-filer", "-s3"]
         command += ["-master.port", str(master), "-volume.port", str(volume), "-filer.port", str(filer)]
         command += ["-s3.port", str(self.port), "-s3.port.grpc", str(free_port())]
+        # Catalogues at fixed ports, which a second server on this machine would not get.
+        command += ["-s3.port.iceberg=0", "-s3.port.lance=0"]
         command += ["-s3.config", str(self.folder / "s3.json"), "-volume.max", "20"]
         command += ["-master.volumeSizeLimitMB", "256"]
         with self.open_log() as log:
