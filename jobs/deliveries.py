@@ -15,6 +15,7 @@ from nayer_core.contract.webhook import SECRET_PREFIX
 MAX_ATTEMPTS = 10
 FIRST_DELAY = timedelta(seconds=10)
 DELAY_FACTOR = 3
+LONGEST_DELAY = timedelta(days=1)  # that a receiver may ask for
 JITTER = 0.2  # what fails together, because a receiver is away, does not all come back together
 
 GONE = 410
@@ -86,10 +87,15 @@ class DueDelivery:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of one attempt: a status, or why there is none."""
+    """What came of one attempt: a status, or why there is none.
+
+    Args:
+        retry_after: how long the receiver wants to be left alone, where it says so in seconds.
+    """
 
     status_code: int | None = None
     error: DeliveryError | None = None
+    retry_after: timedelta = timedelta()
 
     @property
     def accepted(self) -> bool:
@@ -104,14 +110,16 @@ def sign(secret: str, message_id: str, timestamp: int, content: bytes) -> str:
     return "v1," + base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode()
 
 
-def retry_delay(attempts: int, chance: float) -> timedelta | None:
+def retry_delay(attempts: int, chance: float, retry_after: timedelta = timedelta()) -> timedelta | None:
     """Tell how long to wait after a failed attempt; None where it was the last.
 
     Args:
         attempts: how many there were, at least 1.
         chance: in [0, 1), drawn anew for each; spreads the delay by `JITTER` to both sides.
+        retry_after: what the receiver asked for; never shortens the delay.
     """
     if attempts >= MAX_ATTEMPTS:
         return None
     spread = 1 + JITTER * (2 * chance - 1)
-    return FIRST_DELAY * (spread * math.pow(DELAY_FACTOR, attempts - 1))
+    own = FIRST_DELAY * (spread * math.pow(DELAY_FACTOR, attempts - 1))
+    return max(own, min(retry_after, LONGEST_DELAY))

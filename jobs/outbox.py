@@ -84,7 +84,7 @@ def settle(session: Session, sent: DueDelivery, answer: Answer, chance: float) -
     if row is None:
         return
     row.last_status_code, row.last_error = answer.status_code, answer.error
-    delay = retry_delay(row.attempts, chance)
+    delay = retry_delay(row.attempts, chance, answer.retry_after)
     if answer.accepted:
         row.status, row.next_attempt_at, row.delivered_at = DeliveryStatus.DELIVERED, None, func.now()
     elif delay is not None and not gone:

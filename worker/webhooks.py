@@ -6,11 +6,13 @@ was judged: a name that changes its mind between the check and the call (DNS reb
 
 import asyncio
 import logging
+import re
 import socket
 import ssl
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from importlib.metadata import version
 
 import httpx
@@ -151,4 +153,10 @@ class Courier:
                 extensions={"sni_hostname": url.raw_host.decode("ascii")},
             ) as response,
         ):
-            return Answer(response.status_code)  # its body is not read
+            # Its body is not read.
+            return Answer(response.status_code, retry_after=_retry_after(response.headers))
+
+
+def _retry_after(headers: httpx.Headers) -> timedelta:
+    seconds = headers.get("retry-after", "")
+    return timedelta(seconds=int(seconds)) if re.fullmatch("[0-9]{1,9}", seconds) else timedelta()

@@ -170,7 +170,9 @@ def test_attempts_spread_over_about_a_day() -> None:
         assert all(delays)
         assert timedelta(hours=20) < total < timedelta(hours=34)
     assert retry_delay(MAX_ATTEMPTS, 0.5) is None
-    assert retry_delay(1, 0.5) == timedelta(seconds=10)
+    assert retry_delay(1, 0.5) == retry_delay(1, 0.5, timedelta(seconds=3)) == timedelta(seconds=10)
+    assert retry_delay(1, 0.5, timedelta(hours=2)) == timedelta(hours=2)
+    assert retry_delay(1, 0.5, timedelta(days=400)) == timedelta(days=1)
 
 
 def test_a_receiver_that_is_gone_is_told_nothing_more(service: JobService) -> None:

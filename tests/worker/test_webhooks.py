@@ -107,6 +107,19 @@ def test_a_receiver_that_is_gone_is_left_alone(
     assert (delivery.status, delivery.last_status_code, delivery.next_attempt_at) == ("failed", 410, None)
 
 
+@pytest.mark.parametrize(("asked", "waits"), [(b"3600", 3600), (b"9" * 9, 86400), (b"soon", 10), (b"-5", 10)])
+def test_a_receiver_may_ask_for_time(
+    service: JobService, courier: Courier, receiver: Receiver, asked: bytes, waits: int
+) -> None:
+    receiver.status, receiver.headers = 503, [(b"retry-after", asked)]
+    job_id = ended(service, receiver.url)
+    courier.round()
+    delivery = only(service, job_id)
+    assert delivery.next_attempt_at is not None
+    waited = (delivery.next_attempt_at - delivery.created_at).total_seconds()
+    assert 0.8 * waits <= waited <= 1.2 * waits + 60
+
+
 def test_a_body_is_not_read_however_long_it_is(
     service: JobService, courier: Courier, receiver: Receiver
 ) -> None:
