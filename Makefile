@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve check test bench clean
+.PHONY: help setup demo serve check test chaos bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,12 @@ check: setup ## Format, lint, types and import contracts
 
 test: setup ## Run the whole test suite
 	$(BIN)/python -m pytest
+
+KILLS ?= 25
+JOBS ?= 1000
+
+chaos: setup ## Break the service in every way the matrix names (KILLS=200 JOBS=10000 for longer)
+	$(BIN)/python -m tests.chaos --kills $(KILLS) --jobs $(JOBS)
 
 bench: setup ## Measure the core's speed and its short runs on this machine (needs ../shared/data)
 	$(BIN)/python -m benchmarks.bench

@@ -1,0 +1,188 @@
+"""One real job brought to one phase, and held there while something is done to the service."""
+
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+from sqlalchemy import text
+
+from jobs.records import Job
+from jobs.states import JobStatus
+from tests.api.bodies import BOUNDARY, CONTENT_TYPE, part, spec, spec_part
+from tests.chaos import invariants
+from tests.chaos.real.core import student_of
+from tests.chaos.real.fleet import SECRET, Fleet, Member, wait_for
+from tests.chaos.real.proxy import Fate, Hold
+
+GATES = {"P2": "inspect", "P6": "step"}
+# What is said in the transaction that stands for a phase.
+SAID = {
+    "P5": b'"status":"running"',
+    "P7": b'"state.json":"',
+    "P8": b'"values":{',
+    "P9": b'"status":"succeeded"',
+}
+END_SECONDS = 60
+OUTAGE_STATUSES = {503, 429}
+
+
+class Case:
+    """A job, its gates, and the worker that holds it.
+
+    Args:
+        fleet: whole and running.
+        phase: where the job is to be held.
+        folder: empty; the gates of this job.
+    """
+
+    def __init__(self, fleet: Fleet, phase: str, folder: Path):
+        self.fleet = fleet
+        self.phase = phase
+        self.gates = folder
+        self.key = uuid.uuid4().hex
+        self.teacher = json.dumps({"gates": str(folder), "key": self.key}).encode()
+        self.job_id = ""
+        self.member: Member | None = None
+        self.hold: Hold | None = None
+        self.struck_at = 0.0
+        self.statuses: set[int] = set()
+        self.before: list[Case] = []
+
+    @property
+    def holder(self) -> Member:
+        assert self.member is not None
+        return self.member
+
+    def arrive(self) -> "Case":
+        """Submit the job and wait until it is where it is to be."""
+        fleet, phase = self.fleet, self.phase
+        if phase in GATES:
+            (self.gates / GATES[phase]).touch()
+            self.submit()
+            reached = self.gates / f"{GATES[phase]}.reached"
+            wait_for(reached.exists, END_SECONDS, f"the core comes to {phase}")
+            self.member = fleet.worker_of(self.job_id)
+        elif phase in SAID:
+            self.hold = fleet.hold(fleet.distillers, SAID[phase])
+            self.submit()
+            assert self.hold.reached.wait(END_SECONDS), f"nobody came to {phase}"
+            self.member = fleet.holder(self.hold)
+        elif phase == "P4":  # it waits because every distiller is busy, and its message with it
+            for number, _ in enumerate(fleet.distillers):
+                folder = self.gates / f"before-{number}"
+                folder.mkdir()
+                self.before.append(Case(fleet, "P6", folder).arrive())
+            self.submit()
+            self.until(JobStatus.QUEUED)
+        elif phase == "P10":
+            self.submit()
+            self.until(JobStatus.SUCCEEDED)
+        self.struck_at = time.time()
+        return self
+
+    def leave(self, fate: Fate = "forward") -> None:
+        """Let everything go on that was held."""
+        for name in GATES.values():
+            (self.gates / name).unlink(missing_ok=True)
+        if self.hold is not None:
+            self.hold.let(fate)
+        for case in self.before:
+            case.leave()
+
+    def submit(self, tries: int = 40) -> None:
+        """Post the job; while the service answers 503, or not at all, again with the same key."""
+        for _ in range(tries):
+            status, body = self.post()
+            if status == 202:
+                self.job_id = body["id"]
+                return
+            time.sleep(0.3)
+        raise AssertionError(f"never accepted: {self.statuses}")
+
+    def post(self) -> tuple[int, Any]:
+        """One request; 0 where the connection broke."""
+        files = {"spec": (None, json.dumps(spec())), "teacher": ("teacher.pt", self.teacher)}
+        return self.ask("POST", "/jobs", files=files, headers={"Idempotency-Key": self.key})
+
+    def ask(self, method: str, path: str, **more: Any) -> tuple[int, Any]:
+        """One request to the API, its status being noted; 0 where the connection broke."""
+        try:
+            answer = self.fleet.client.request(method, path, **more)
+        except httpx.TransportError:
+            return 0, None
+        self.statuses.add(answer.status_code)
+        if answer.status_code in OUTAGE_STATUSES:
+            assert "retry-after" in answer.headers
+        assert answer.status_code < 500 or answer.status_code in OUTAGE_STATUSES, answer.text
+        is_json = "json" in answer.headers.get("content-type", "")
+        return answer.status_code, answer.json() if is_json else answer.content
+
+    @property
+    def student(self) -> str:
+        """Where the student is downloaded from the API itself."""
+        return f"/jobs/{self.job_id}/artifacts/student.safetensors?redirect=false"
+
+    def send_half_and(self, strike: Callable[[], object]) -> int:
+        """Begin an upload, do something, send the rest; returns what the client is told, 0 for nothing."""
+        headers = {"Content-Type": CONTENT_TYPE, "Idempotency-Key": self.key}
+        return self.ask("POST", "/jobs", content=self._halves(strike), headers=headers)[0]
+
+    def _halves(self, strike: Callable[[], object]) -> Iterator[bytes]:
+        middle = len(self.teacher) // 2
+        yield spec_part() + part("teacher", self.teacher, "teacher.pt")[: middle - len(self.teacher) - 2]
+        time.sleep(0.3)
+        strike()
+        time.sleep(0.3)
+        yield self.teacher[middle:] + f"\r\n--{BOUNDARY}--\r\n".encode()
+
+    def job(self) -> Job:
+        return self.fleet.service.get(self.job_id)
+
+    def until(self, status: JobStatus, seconds: float = END_SECONDS) -> Job:
+        def there() -> Job | None:
+            job = self.job()
+            assert not job.is_terminal or job.status is status, f"ended as {job.status}: {job.error}"
+            return job if job.status is status else None
+
+        found: Job = wait_for(there, seconds, f"job {self.job_id} is {status}")
+        return found
+
+    def ended(
+        self,
+        *statuses: JobStatus,
+        attempt: int | None = 1,
+        code: str | None = None,
+        seconds: float = END_SECONDS,
+    ) -> Job:
+        """Wait for the end, and hold the job to all invariants.
+
+        Args:
+            attempt: which attempt it must be; None where more than one is right.
+        """
+        wait_for(lambda: self.job().is_terminal, seconds, f"the end of {self.job_id}")
+        fleet = self.fleet
+        job = invariants.check_job(fleet.service, fleet.storage, self.job_id)
+        assert job.status in (statuses or (JobStatus.SUCCEEDED,)), job.error
+        assert attempt in (None, job.attempt), f"attempt {job.attempt}, not {attempt}"
+        assert code is None or (job.error or {})["code"] == code
+        with fleet.service.database.transaction() as session:
+            asked = text("SELECT seq, fence FROM event WHERE job_id = :id")
+            invariants.check_fences([tuple(row) for row in session.execute(asked, {"id": job.id})])
+        if job.status is JobStatus.SUCCEEDED:
+            (student,) = [found for found in job.artifacts if found.name == "student.safetensors"]
+            assert b"".join(fleet.storage.open_range(student.key)) == student_of(self.teacher), "I10"
+        assert SECRET not in fleet.logs(), "I12"
+        for case in self.before:
+            case.ended(attempt=None)
+        return job
+
+    def recovery_seconds(self, fence: int) -> float | None:
+        """How long after the fault a later attempt made its first step."""
+        with self.fleet.service.database.transaction() as session:
+            asked = text("SELECT min(created_at) FROM event WHERE job_id = :id AND fence > :fence")
+            moment = session.execute(asked, {"id": self.job_id, "fence": fence}).scalar()
+        return moment.timestamp() - self.struck_at if moment else None

@@ -1,0 +1,124 @@
+"""Processes that are killed, stopped and told to go home while a job is held in a phase.
+
+Every function strikes, lets the job go on, and waits for the end that must come.
+"""
+
+import contextlib
+import signal
+import threading
+import time
+
+from jobs.states import JobStatus
+from tests.chaos.real.case import Case
+from tests.chaos.real.fleet import wait_for
+
+DONE = JobStatus.SUCCEEDED
+HELD_AT_COMMIT = ("P5", "P7", "P8", "P9")
+
+
+def child_killed(case: Case) -> None:
+    if case.phase == "P5":  # the child of a fresh claim, before its first word
+        (case.gates / "start.killed").touch()
+        case.submit()
+    elif case.phase == "P9":  # after its last step
+        (case.gates / "finalise.killed").touch()
+        case.submit()
+    else:
+        case.arrive()
+        for core in case.holder.cores():
+            with contextlib.suppress(ProcessLookupError):
+                core.kill()
+        case.leave()
+    if case.phase == "P2":  # whoever kills its reader is not read again
+        case.ended(JobStatus.FAILED, code="teacher_rejected")
+    else:
+        # A child that had done its work when it was killed is not missed.
+        case.ended(attempt=None if case.phase in ("P7", "P8") else 2)
+
+
+def worker_killed(case: Case) -> None:
+    case.arrive()
+    fence = case.job().fence if case.job_id else 0
+    if case.phase in ("P4", "P10"):
+        for distiller in case.fleet.distillers:
+            distiller.kill()
+            distiller.start()
+        case.leave()
+        case.ended()
+        return
+    case.holder.kill()
+    case.leave("cut")
+    # At the claim nothing was taken; at any other place the attempt was.
+    case.ended(attempt=1 if case.phase == "P5" else 2)
+    case.recovered = case.recovery_seconds(fence)  # type: ignore[attr-defined]
+
+
+def worker_killed_as_commit_arrives(case: Case) -> None:
+    """The COMMIT of a dead worker arrives after all."""
+    case.arrive()
+    case.holder.kill()
+    case.leave("forward")
+    case.ended(attempt=1 if case.phase == "P9" else 2)
+
+
+def worker_goes_home(case: Case) -> None:
+    case.arrive()
+    if case.phase == "P4":
+        case.fleet.distillers[0].terminate()
+    else:
+        case.holder.process.send_signal(signal.SIGTERM)  # type: ignore[union-attr]
+    case.leave()
+    if case.phase != "P4":
+        case.holder.process.wait(60)  # type: ignore[union-attr]
+    case.ended(attempt=1)
+
+
+def worker_stands_still(case: Case) -> None:
+    case.arrive()
+    case.holder.send(signal.SIGSTOP)
+    case.leave("cut" if case.phase in HELD_AT_COMMIT else "forward")
+    zombie = case.holder
+    held = case.phase != "P5"
+    job = case.ended(attempt=1 + held)
+    zombie.send(signal.SIGCONT)
+    wait_for(lambda: not zombie.cores(), 30, "the zombie ends its child")
+    time.sleep(0.5)  # what it might still write
+    assert case.job() == job
+    assert zombie.alive()
+    case.ended(attempt=1 + held)
+
+
+def out_of_memory(case: Case) -> None:
+    point = {"P2": "inspect", "P6": "step", "P7": "saved", "P9": "finalise"}[case.phase]
+    (case.gates / f"{point}.memory").touch()
+    case.submit()
+    case.ended(attempt=2)
+
+
+def api_killed(case: Case) -> None:
+    api = case.fleet.api
+    if case.phase == "P1":
+        case.send_half_and(api.kill)
+        api.start()
+        case.submit()
+    elif case.phase == "P3":
+        hold = case.fleet.hold([api], b'"status":"validating"')
+        asking = threading.Thread(target=case.post)
+        asking.start()
+        assert hold.reached.wait(30)
+        api.kill()
+        hold.let("forward")  # the row is there, and nobody was told
+        asking.join()
+        api.start()
+        case.submit()
+        body = case.ask("GET", "/jobs")[1]
+        assert sum(found["id"] == case.job_id for found in body["data"]) == 1
+    else:
+        case.arrive()
+        with contextlib.suppress(Exception), case.fleet.client.stream("GET", case.student) as answer:
+            next(answer.iter_raw())
+            api.kill()
+        api.kill()
+        api.start()
+        wait_for(lambda: case.ask("GET", case.student)[0] == 200, 30, "the download comes again")
+    case.ended()

@@ -1,0 +1,187 @@
+"""A TCP proxy that a test can turn into a bad network: no answer, no connection, a cut, a wrong byte.
+
+It runs in a thread of its own. Between PostgreSQL and a program it can also stop a transaction at its
+COMMIT, found by what was said in it: parameters travel as text.
+"""
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import Coroutine
+from typing import Any, Literal
+
+Mode = Literal["pass", "refuse", "hole"]
+# What becomes of a COMMIT that was stopped: sent on; dropped with its connection; sent on and the
+# connection dropped before the answer.
+Fate = Literal["forward", "cut", "unanswered"]
+
+COMMIT = b"COMMIT\0"
+
+
+class Hold:
+    """A transaction in which something is said, to be stopped at its COMMIT; the first one only.
+
+    Args:
+        said: what is said in it.
+    """
+
+    def __init__(self, said: bytes):
+        self.said = said
+        self.reached = threading.Event()
+        self.by: Proxy | None = None
+        self.fate: asyncio.Future[Fate] | None = None
+        self.taken = False
+
+    def let(self, fate: Fate) -> None:
+        """Say what becomes of it."""
+        if self.by is not None and self.fate is not None:
+            self.by.call(self._decide(fate))
+
+    async def _decide(self, fate: Fate) -> None:
+        if self.fate is not None and not self.fate.done():
+            self.fate.set_result(fate)
+
+
+class Proxy:
+    """Between a program and one server.
+
+    Args:
+        host, port: the server.
+    """
+
+    _loop: asyncio.AbstractEventLoop | None = None
+    _lock = threading.Lock()
+
+    def __init__(self, port: int, host: str = "127.0.0.1"):
+        self._target = (host, port)
+        self.mode: Mode = "pass"
+        self.holds: list[Hold] = []
+        self.flips: list[bytes] = []  # in the next piece that holds one of these, a bit of it is flipped
+        self.flipped = 0
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._open = asyncio.Event()
+        self._open.set()
+        self._listener = socket.create_server((host, 0))
+        self.port = self._listener.getsockname()[1]
+        self._server = self.call(asyncio.start_server(self._serve, sock=self._listener))
+
+    @classmethod
+    def loop(cls) -> asyncio.AbstractEventLoop:
+        with cls._lock:
+            if cls._loop is None:
+                cls._loop = asyncio.new_event_loop()
+                threading.Thread(target=cls._loop.run_forever, daemon=True).start()
+            return cls._loop
+
+    def call(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self.loop()).result(10)
+
+    def turn(self, mode: Mode) -> None:
+        """pass: as if not there. refuse: connections are cut, new ones too. hole: nothing gets through."""
+        self.call(self._turn(mode))
+
+    def cut(self) -> None:
+        """Cut every connection, once."""
+        self.call(self._cut())
+
+    def close(self) -> None:
+        self.call(self._close())
+
+    async def _turn(self, mode: Mode) -> None:
+        self.mode = mode
+        if mode == "hole":
+            self._open.clear()
+        else:
+            self._open.set()
+        if mode == "refuse":
+            await self._cut()
+
+    async def _cut(self) -> None:
+        for writer in list(self._writers):
+            writer.transport.abort()
+
+    async def _close(self) -> None:
+        self._server.close()
+        await self._cut()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        try:
+            if self.mode == "refuse":
+                return
+            await self._open.wait()
+            with contextlib.suppress(OSError):
+                back, forth = await asyncio.open_connection(*self._target)
+                self._writers.add(forth)
+                try:
+                    await self._pump_both(reader, writer, back, forth)
+                finally:
+                    self._writers.discard(forth)
+                    forth.transport.abort()
+        finally:
+            self._writers.discard(writer)
+            writer.transport.abort()
+
+    async def _pump_both(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        back: asyncio.StreamReader,
+        forth: asyncio.StreamWriter,
+    ) -> None:
+        pumps = [
+            asyncio.create_task(self._pump(reader, forth, Conversation(self))),
+            asyncio.create_task(self._pump(back, writer, None)),
+        ]
+        await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        for pump in pumps:
+            pump.cancel()
+        await asyncio.gather(*pumps, return_exceptions=True)
+
+    async def _pump(
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, said: "Conversation | None"
+    ) -> None:
+        with contextlib.suppress(OSError):
+            while piece := await source.read(1 << 16):
+                await self._open.wait()
+                piece = self._flip(piece)
+                fate = await said.hear(piece) if said is not None else "forward"
+                if fate == "cut":
+                    return
+                sink.write(piece)
+                await sink.drain()
+                if fate == "unanswered":
+                    await asyncio.sleep(0.3)  # it arrives and is done; its answer does not come back
+                    return
+
+    def _flip(self, piece: bytes) -> bytes:
+        for wanted in self.flips:
+            place = piece.find(wanted)
+            if place >= 0:
+                self.flips.remove(wanted)
+                self.flipped += 1
+                place += len(wanted) - 1
+                return piece[:place] + bytes([piece[place] ^ 1]) + piece[place + 1 :]
+        return piece
+
+
+class Conversation:
+    """One connection to PostgreSQL, listened to for what a hold waits for."""
+
+    def __init__(self, proxy: Proxy):
+        self._proxy = proxy
+        self._hold: Hold | None = None
+
+    async def hear(self, piece: bytes) -> Fate:
+        """Listen to a piece of what a client says; waits while its COMMIT is held."""
+        for hold in self._proxy.holds:
+            if self._hold is None and not hold.taken and hold.said in piece:
+                hold.taken = True
+                self._hold = hold
+        if self._hold is None or COMMIT not in piece:
+            return "forward"
+        hold, self._hold = self._hold, None
+        hold.by, hold.fate = self._proxy, asyncio.get_running_loop().create_future()
+        hold.reached.set()
+        return await hold.fate

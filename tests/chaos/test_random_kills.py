@@ -1,0 +1,152 @@
+"""Real jobs, struck at random moments again and again, must come to the student of an undisturbed run.
+
+`NAYER_CHAOS_KILLS=200` strikes so often, `NAYER_CHAOS_STRIKES_SEED=7` chooses another order.
+"""
+
+import os
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from cli.embedded import EmbeddedPostgres, EmbeddedValkey
+from jobs.states import JobStatus
+from tests.chaos import invariants
+from tests.chaos.real.fleet import SECRET, Fleet, Servers, wait_for
+from tests.chaos.real.kills import COSTLY, FREE
+from tests.chaos.real.tiny import canonical_files, submit_inspected, undisturbed_student
+from tests.support.seaweedfs import EmbeddedSeaweed
+from tests.support.services import fresh_database
+
+STRIKES = int(os.environ.get("NAYER_CHAOS_KILLS", "25"))
+STRIKES_OF_A_JOB = 5
+END_SECONDS = 240
+
+
+@pytest.fixture
+def fleet(
+    postgres: EmbeddedPostgres, valkey: EmbeddedValkey, seaweedfs: EmbeddedSeaweed, tmp_path: Path
+) -> Iterator[Fleet]:
+    valkey.flush()
+    with fresh_database(postgres) as url:
+        servers = Servers(postgres, valkey, seaweedfs, url.rsplit("/", 1)[-1])
+        fleet = Fleet(servers, tmp_path, celery="worker.celery_app", max_attempts=STRIKES_OF_A_JOB + 1)
+        fleet.members = [member for member in fleet.members if member not in fleet.inspectors]
+        try:
+            fleet.start()
+            yield fleet
+        finally:
+            fleet.stop()
+
+
+def progress_after(fleet: Fleet, job_id: str, moment: float) -> float | None:
+    """How many seconds after a moment the job's next step was written, by the database's clock."""
+    with fleet.service.database.transaction() as session:
+        asked = text(
+            "SELECT extract(epoch FROM min(created_at)) - :moment FROM event WHERE job_id = :id"
+            " AND type = 'metrics' AND created_at > to_timestamp(:moment)"
+        )
+        after = session.execute(asked, {"id": job_id, "moment": moment}).scalar()
+    return None if after is None else float(after)
+
+
+STALE = """
+SELECT count(*) FROM event AS late
+WHERE fence < (
+    SELECT max(fence) FROM event AS before WHERE before.job_id = late.job_id AND before.seq < late.seq
+)
+"""
+TWICE = """
+SELECT count(*) FROM (
+    SELECT job_id FROM event
+    WHERE type = 'status' AND data ->> 'status' IN ('succeeded', 'failed', 'cancelled')
+    GROUP BY job_id HAVING count(*) > 1
+) AS found
+"""
+
+
+def count(fleet: Fleet, statement: str) -> int:
+    with fleet.service.database.transaction() as session:
+        return int(session.execute(text(statement)).scalar_one())
+
+
+def steps(fleet: Fleet, job_id: str) -> int:
+    return sum(event.type == "metrics" for event in fleet.service.events(job_id, limit=100_000))
+
+
+def wait_for_a_step(fleet: Fleet, job_id: str) -> None:
+    """Wait until a job has got further than it is now, or to its end."""
+    before = steps(fleet, job_id)
+
+    def further() -> bool:
+        return steps(fleet, job_id) > before or fleet.service.get(job_id).is_terminal
+
+    wait_for(further, END_SECONDS, f"job {job_id} makes a step")
+
+
+def strike_until_it_ends(fleet: Fleet, job_id: str, chance: random.Random, left: int) -> Counter[str]:
+    """Strike a job at random moments while it runs; returns what was done, with the recovery times."""
+    done: Counter[str] = Counter()
+    for _ in range(min(STRIKES_OF_A_JOB, left)):
+        wait_for_a_step(fleet, job_id)
+        time.sleep(chance.uniform(0, 1.5))
+        if fleet.service.get(job_id).status is not JobStatus.RUNNING:
+            continue
+        strike = chance.choice(COSTLY if chance.random() < 0.6 else FREE)
+        moment = time.time()
+        strike(fleet, fleet.worker_of(job_id), chance)
+        fleet.moments.append((strike.__name__, job_id, moment))  # type: ignore[attr-defined]
+        done[strike.__name__] += 1
+    return done
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(7200)
+def test_random_strikes_lose_nothing_and_change_no_bit(
+    fleet: Fleet, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    seed = int(os.environ.get("NAYER_CHAOS_STRIKES_SEED", "0"))
+    chance = random.Random(seed)
+    canonical = tmp_path / "canonical"
+    canonical.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")  # sums in another order would give another student
+        student = undisturbed_student(canonical_files(canonical), tmp_path / "whole")
+    fleet.moments = []  # type: ignore[attr-defined]
+    struck: Counter[str] = Counter()
+    exact = lost = jobs = 0
+    while struck.total() < STRIKES:
+        job_id = submit_inspected(fleet.service, fleet.storage, canonical)
+        struck += strike_until_it_ends(fleet, job_id, chance, STRIKES - struck.total())
+        wait_for(
+            lambda job_id=job_id: fleet.service.get(job_id).is_terminal, END_SECONDS, f"the end of {job_id}"
+        )
+        job = invariants.check_job(fleet.service, fleet.storage, job_id)
+        jobs += 1
+        lost += job.status is not JobStatus.SUCCEEDED
+        bodies = [
+            b"".join(fleet.storage.open_range(a.key)) for a in job.artifacts if a.name.startswith("stud")
+        ]
+        exact += bodies == [student]
+    recovered = [
+        (name, after)
+        for name, job_id, moment in fleet.moments  # type: ignore[attr-defined]
+        if (after := progress_after(fleet, job_id, moment)) is not None
+        and name not in ("kill_api", "ring_five_times")
+    ]
+    record_property("recovered_kinds", recovered)
+    record_property("real_kills", struck.total())
+    record_property("struck", dict(struck))
+    record_property("real_jobs", jobs)
+    record_property("lost_real", lost)
+    record_property("bit_exact", f"{exact} of {jobs}")
+    stale, twice = count(fleet, STALE), count(fleet, TWICE)
+    record_property("stale_writes", stale)
+    record_property("duplicate_completions", twice)
+    assert SECRET not in fleet.logs(), "I12"
+    invariants.check_files(fleet.service, fleet.storage)
+    assert (lost, exact, stale, twice) == (0, jobs, 0, 0)
