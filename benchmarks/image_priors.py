@@ -126,7 +126,8 @@ def _prepare(weight: float, teacher: nn.Module, seed: int) -> Distillation:
 @contextmanager
 def _added(run: Distillation, weight: float, prior: Prior) -> Iterator[None]:
     """Let a run's synthesis have one term more in its loss while the block lasts."""
-    plain: Any = run.synthesizer._loss
+    synthesizer: Any = run.synthesizer
+    plain = synthesizer._loss
     seen: dict[str, Tensor] = {}
     head = [layer for layer in run.synthesizer.teacher.modules() if isinstance(layer, nn.Linear)][-1]
     hooks = [
@@ -139,7 +140,7 @@ def _added(run: Distillation, weight: float, prior: Prior) -> Iterator[None]:
         return loss + weight * prior(seen["inputs"], seen["features"]), terms
 
     if weight:
-        run.synthesizer._loss = with_prior  # type: ignore[method-assign]  # for this comparison alone
+        synthesizer._loss = with_prior
     yield
     for hook in hooks:
         hook.remove()

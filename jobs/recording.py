@@ -8,6 +8,7 @@ from jobs import journal, lifecycle
 from jobs.database import Session
 from jobs.tables import JobTable
 from nayer_core.contract.events import (
+    BankEvent,
     Event,
     MetricsEvent,
     PhaseEvent,
@@ -55,6 +56,8 @@ def _write(session: Session, job: JobTable, number: int, event: Event, now: date
             journal.append(session, job, "metrics", told, number)
         case WarningEvent():
             journal.append(session, job, "warning", {"code": event.code, "message": event.message}, number)
+        case BankEvent():
+            journal.append(session, job, "bank", event.model_dump(exclude={"time", "event"}), number)
         case _:
             # A checkpoint is told when it is safe in the store; the last line of a command by what the
             # supervisor does about it.

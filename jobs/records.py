@@ -9,7 +9,9 @@ from jobs.deliveries import DeliveryStatus
 from jobs.states import JobStatus, QueueName
 from nayer_core.contract.spec import JobSpec
 
-EventType = Literal["status", "phase", "progress", "warning", "metrics", "artifact", "error", "checkpoint"]
+EventType = Literal[
+    "status", "phase", "progress", "warning", "metrics", "artifact", "error", "checkpoint", "bank"
+]
 
 # The artifacts a job may have, and how each is served.
 ARTIFACT_MEDIA_TYPES = {
@@ -158,6 +160,7 @@ class JobEvent:
         warning     {"code", "message"}
         checkpoint  {"epoch", "step"} of a state that is safe in the store; with "resumed": true where
                     a worker goes on from one
+        bank        {"images", "made_by", "seed", "sha256"} of the warm-up that a run began with
         artifact    {"name", "bytes", "sha256", "media_type"}
         error       {"code", "message", "hint", "retryable"}
     """

@@ -23,10 +23,11 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, selectinload
 
+from jobs.caches import BankTable, EmbeddingTable
 from jobs.errors import JobNotFound, LeaseLost
-from jobs.records import Claim, Control, Job, StoredFile
+from jobs.records import Claim, Control, Job
 from jobs.states import ACTIVE, HELD_IN, WAITING_IN, JobStatus, QueueName
-from jobs.tables import CheckpointFileTable, EmbeddingTable, FileTable, JobTable
+from jobs.tables import CheckpointFileTable, FileTable, JobTable
 
 T = TypeVar("T")
 
@@ -242,23 +243,12 @@ def kept_keys(session: Session, among: Sequence[str] | None = None) -> set[str]:
     named = [
         select(FileTable.key).where(FileTable.kept),
         select(EmbeddingTable.key),
+        select(BankTable.key),
         select(CheckpointFileTable.key),
     ]
     if among is not None:
         named = [keys.where(keys.selected_columns[0].in_(among)) for keys in named]
     return set(session.scalars(union_all(*named)))
-
-
-def find_embedding(session: Session, cache_key: str) -> StoredFile | None:
-    """Look up label-text embeddings by what they depend on."""
-    found = session.get(EmbeddingTable, cache_key)
-    return None if found is None else StoredFile(found.key, found.sha256, found.bytes)
-
-
-def save_embedding(session: Session, cache_key: str, stored: StoredFile) -> None:
-    """Keep label-text embeddings, unless there are some already."""
-    values = {"cache_key": cache_key, "key": stored.key, "sha256": stored.sha256, "bytes": stored.bytes}
-    session.execute(insert(EmbeddingTable).values(values).on_conflict_do_nothing())
 
 
 def schema_version(session: Session) -> str | None:

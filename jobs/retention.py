@@ -11,7 +11,8 @@ from typing import Literal
 from sqlalchemy import ColumnElement, delete, exists, func, select, update
 from sqlalchemy.orm import Session
 
-from jobs.tables import CheckpointFileTable, CheckpointTable, EmbeddingTable, FileTable, JobTable
+from jobs.caches import BankTable, EmbeddingTable
+from jobs.tables import CheckpointFileTable, CheckpointTable, FileTable, JobTable
 
 FileKind = Literal["upload", "input", "artifact"]
 
@@ -57,6 +58,19 @@ def drop_embeddings(session: Session, keep: timedelta, limit: int) -> int:
     )
     keys = session.scalars(old).all()
     session.execute(delete(EmbeddingTable).where(EmbeddingTable.cache_key.in_(keys)))
+    return len(keys)
+
+
+def drop_banks(session: Session, keep: timedelta, limit: int) -> int:
+    """Forget warm-ups that no job has used for `keep`; returns how many."""
+    old = (
+        select(BankTable.cache_key)
+        .where(BankTable.used_at <= func.now() - keep)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    keys = session.scalars(old).all()
+    session.execute(delete(BankTable).where(BankTable.cache_key.in_(keys)))
     return len(keys)
 
 

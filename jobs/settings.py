@@ -70,6 +70,9 @@ class Settings(BaseSettings):
     keep_embeddings_seconds: Seconds = Field(
         30 * DAY, description="Label-text embeddings are remembered this long for jobs with these labels."
     )
+    keep_banks_seconds: Seconds = Field(
+        7 * DAY, description="A warm-up is kept this long after its last use, for jobs with `reuse_bank`."
+    )
     max_attempts: Annotated[int, Field(ge=1)] = Field(
         3, description="A job is given up when it took this many workers down."
     )

@@ -5,6 +5,7 @@ Keys are made here or by a caller of ours, never by a client:
     uploads/<uuid>         what a client sent, in quarantine
     inputs/<sha256>...     canonical files made by `inspect` and `embed`
     artifacts/<sha256>...  what a client may download
+    banks/<sha256>...      warm-ups, shared by jobs on the same teacher
     embeddings/<sha256>... label-text embeddings, shared by jobs with the same labels
 
 A file counts from the moment a row names it; what no row names is swept away. The sync methods are

@@ -26,7 +26,7 @@ from jobs.records import Artifact, EventType, Job, JobEvent, StoredFile
 from jobs.states import JobStatus
 
 # The newest version of migrations/versions that this code was written for; a test holds them equal.
-SCHEMA_VERSION = "0003"
+SCHEMA_VERSION = "0004"
 
 # Plain JSON, not JSONB: a label may hold any character, and JSONB refuses U+0000.
 Document = dict[str, Any]
@@ -278,15 +278,3 @@ class DeliveryTable(Table):
         """Copy the row into a record, without its content."""
         told = {name: getattr(self, name) for name in Delivery.__dataclass_fields__ if name != "status"}
         return Delivery(status=DeliveryStatus(self.status), **told)
-
-
-class EmbeddingTable(Table):
-    """Label-text embeddings by what they depend on, so that the next job with these labels skips them."""
-
-    __tablename__ = "embedding"
-
-    cache_key: Mapped[str] = mapped_column(primary_key=True)
-    key: Mapped[str] = mapped_column(index=True)
-    sha256: Mapped[str]
-    bytes: Mapped[int] = mapped_column(BigInteger)
-    created_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -101,7 +101,8 @@ def expire(service: JobService) -> int:
 
 
 def retain(service: JobService) -> int:
-    """Let go what was kept for its time after the end of its job, and old embeddings; returns how much.
+    """Let go what was kept for its time after the end of its job, old embeddings and
+    unused banks; returns how much.
 
     Files leave the store with the sweep that follows. A time that is changed counts for jobs that
     have ended already, too.
@@ -114,6 +115,7 @@ def retain(service: JobService) -> int:
         (retention.let_checkpoints_go, settings.keep_checkpoints_seconds),
         (retention.delete_jobs, settings.keep_jobs_seconds),
         (retention.drop_embeddings, settings.keep_embeddings_seconds),
+        (retention.drop_banks, settings.keep_banks_seconds),
     )
     done = 0
     for let_go, seconds in duties:

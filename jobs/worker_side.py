@@ -4,7 +4,8 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
-from jobs import checkpoints, journal, lifecycle, repository
+from jobs import caches, checkpoints, journal, lifecycle, repository
+from jobs.caches import Bank
 from jobs.database import Database, Session
 from jobs.queue import Doorbell
 from jobs.recording import write_lines
@@ -228,7 +229,7 @@ class WorkerSide:
     def find_embedding(self, key: str) -> StoredFile | None:
         """Look up label-text embeddings by their cache key (sha256 over weights, prompt and labels)."""
         with self.database.transaction() as session:
-            return repository.find_embedding(session, key)
+            return caches.find_embedding(session, key)
 
     def save_embedding(self, key: str, stored: StoredFile) -> StoredFile:
         """Keep label-text embeddings for the next job with these labels; the first one saved stays.
@@ -237,8 +238,32 @@ class WorkerSide:
             The file that is kept, which may be another worker's with the same content.
         """
         with self.database.transaction() as session:
-            repository.save_embedding(session, key, stored)
-            return repository.find_embedding(session, key) or stored
+            caches.save_embedding(session, key, stored)
+            return caches.find_embedding(session, key) or stored
+
+    def use_bank(self, key: str) -> Bank | None:
+        """Look up the warm-up kept under a key of `contract.banks`; its time of use is now."""
+        with self.database.transaction() as session:
+            return caches.use_bank(session, key)
+
+    def bank_taken(self, claim: Claim, bank: Bank) -> None:
+        """Say in the job's `resolved` which bank its run begins with."""
+        with self.database.transaction() as session:
+            row = repository.lock_claimed(session, claim)
+            told = {"sha256": bank.file.sha256, "job": bank.job_id}
+            row.resolved = {**(row.resolved or {}), "bank": told}
+            row.version += 1
+
+    def save_bank(self, claim: Claim, key: str, stored: StoredFile) -> None:
+        """Keep a claimed job's warm-up for later jobs; the first one saved stays."""
+        with self.database.transaction() as session:
+            repository.lock_claimed(session, claim)
+            caches.save_bank(session, key, Bank(stored, claim.job.id))
+
+    def drop_bank(self, key: str, bank: Bank) -> None:
+        """Forget a warm-up that the store has lost or damaged."""
+        with self.database.transaction() as session:
+            caches.drop_bank(session, key, bank.file.sha256)
 
     def _settle(
         self,

@@ -19,4 +19,5 @@ def input_statistics_distance(inputs: Tensor) -> Tensor:
         Scalar >= 0: the norm of the means and the norm of what the variances differ from 1, added.
     """
     variance, mean = torch.var_mean(inputs, dim=(0, 2, 3), correction=0)
-    return torch.linalg.vector_norm(torch.stack([mean, variance - 1]), dim=1).sum()
+    distance: Tensor = torch.linalg.vector_norm(torch.stack([mean, variance - 1]), dim=1).sum()
+    return distance

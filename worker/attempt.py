@@ -142,7 +142,7 @@ class Attempt:
         self._persist(lambda: self.storage.get_to_file(stored, path))
         return path
 
-    def store(self, path: Path, kind: Literal["inputs", "artifacts", "embeddings"]) -> StoredFile:
+    def store(self, path: Path, kind: Literal["inputs", "artifacts", "embeddings", "banks"]) -> StoredFile:
         """Put a file into the store."""
         return self._persist(lambda: self.storage.publish(path, kind))
 

@@ -9,6 +9,7 @@ from typing import Any
 from jobs.records import Artifact, Checkpoint, Job
 from nayer_core.contract.errors import ErrorCode
 from worker.attempt import Attempt
+from worker.banks import BANK, Banks
 from worker.checkpoints import CheckpointKeeper, restore, started_anew
 from worker.child import Limits
 from worker.environment import core_environment
@@ -34,16 +35,19 @@ def distill(attempt: Attempt) -> Job:
     inputs, out = attempt.folder / "inputs", attempt.folder / "outputs"
     inputs.mkdir()
     out.mkdir()
-    for name, stored in attempt.write(lambda: attempt.service.inputs(attempt.claim)).items():
+    files = attempt.write(lambda: attempt.service.inputs(attempt.claim))
+    for name, stored in files.items():
         attempt.fetch(stored, inputs / name)
+    banks = Banks(attempt, inputs, files)
     try:
-        result = _go_on_or_begin(attempt, inputs, out)
+        result = _go_on_or_begin(attempt, inputs, out, banks)
     except Refused as refusal:
         if (out / PARTIAL_STUDENT).is_file():
             refusal.artifacts = _publish(attempt, out, LEFT_BY_FAILURE)
         raise
     if not (out / STUDENT).is_file():
         raise Crashed("it finished without leaving a student", by_force=False)
+    banks.keep(out / BANK)
     artifacts = _publish(attempt, out, (STUDENT, *COMPANIONS))
     metrics = dict(_numbers(result.get("metrics", {})))
     return attempt.conclude(lambda: attempt.service.succeed(attempt.claim, artifacts, metrics))
@@ -56,7 +60,7 @@ def _publish(attempt: Attempt, out: Path, names: Sequence[str]) -> list[Artifact
     ]
 
 
-def _go_on_or_begin(attempt: Attempt, inputs: Path, out: Path) -> dict[str, Any]:
+def _go_on_or_begin(attempt: Attempt, inputs: Path, out: Path, banks: Banks) -> dict[str, Any]:
     """Run the core from the job's newest whole checkpoint, or from the beginning where there is none."""
     saved = out / "checkpoint"
     saved.mkdir()
@@ -64,7 +68,7 @@ def _go_on_or_begin(attempt: Attempt, inputs: Path, out: Path) -> dict[str, Any]
     if checkpoint is not None:
         attempt.write(lambda: attempt.service.resumed(attempt.claim, checkpoint))
         try:
-            return _run(attempt, inputs, out, checkpoint)
+            return _run(attempt, inputs, out, checkpoint, ["--resume", str(saved)])
         except Refused as refusal:
             if refusal.code != ErrorCode.CHECKPOINT_INVALID:
                 raise
@@ -72,15 +76,16 @@ def _go_on_or_begin(attempt: Attempt, inputs: Path, out: Path) -> dict[str, Any]
             attempt.tell([started_anew("the program cannot use the checkpoint")])
         remove_tree(saved)
         saved.mkdir()
-    return _run(attempt, inputs, out, None)
+    return _run(attempt, inputs, out, None, banks.take())
 
 
-def _run(attempt: Attempt, inputs: Path, out: Path, checkpoint: Checkpoint | None) -> dict[str, Any]:
+def _run(
+    attempt: Attempt, inputs: Path, out: Path, checkpoint: Checkpoint | None, begin_with: Sequence[str]
+) -> dict[str, Any]:
     saved, settings = out / "checkpoint", attempt.settings
     arguments = ["distill", "--in", str(inputs), "--out", str(out)]
+    arguments += ["--name", attempt.claim.job.id, *begin_with]
     arguments += ["--checkpoint-seconds", str(settings.checkpoint_seconds)]
-    if checkpoint is not None:
-        arguments += ["--resume", str(saved)]
     if settings.device != "auto":
         arguments += ["--device", settings.device]
     with CheckpointKeeper(attempt, saved, checkpoint) as keeper:

@@ -12,6 +12,7 @@ def empty(database_url: str) -> None:
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("DELETE FROM job")  # faster than TRUNCATE while tables are small
         connection.execute("DELETE FROM embedding")
+        connection.execute("DELETE FROM bank")
 
 
 @pytest.fixture

@@ -56,13 +56,14 @@ def succeeded(service: JobService, storage: Storage) -> Job:
 
 
 def let_pass(url: str, seconds: float) -> None:
-    """Let ended jobs have ended, and embeddings have been made, `seconds` earlier."""
+    """Let ended jobs have ended, embeddings been made and banks been used `seconds` earlier."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("ALTER TABLE job DISABLE TRIGGER job_step")  # it guards finished_at
         connection.execute("UPDATE job SET finished_at = finished_at - make_interval(secs => %s)", [seconds])
         connection.execute(
             "UPDATE embedding SET created_at = created_at - make_interval(secs => %s)", [seconds]
         )
+        connection.execute("UPDATE bank SET used_at = used_at - make_interval(secs => %s)", [seconds])
         connection.execute("ALTER TABLE job ENABLE TRIGGER job_step")
 
 
@@ -196,3 +197,19 @@ def test_many_upkeeps_share_the_work_in_batches(
         done: list[int] = list(pool.map(lambda _: upkeep.retain(keeping()), range(4)))
     assert sum(done) + upkeep.retain(service) == len(jobs)
     assert upkeep.retain(service) == 0
+
+
+def test_banks_are_forgotten_after_their_last_use(
+    service: JobService, storage: Storage, database_url: str
+) -> None:
+    claim = a_run(service, storage)
+    service.save_bank(claim, "k", put(storage, "banks/k"))
+    let_pass(database_url, 5 * DAY)
+    assert service.use_bank("k") is not None
+    let_pass(database_url, 5 * DAY)
+    sweep(service, storage)
+    assert service.use_bank("k") is not None
+    let_pass(database_url, 8 * DAY)
+    sweep(service, storage)
+    assert service.use_bank("k") is None
+    assert "banks" not in keys(storage)

@@ -117,8 +117,9 @@ def make_steps(out: Path, *, stubborn: bool) -> None:
 def inspect(options: dict[str, str]) -> None:
     out = Path(options["out"])
     shutil.copy(options["teacher"], out / "teacher.safetensors")
-    (out / "spec.json").write_text(json.dumps(RESOLVED))
-    if json.loads((out / "teacher.safetensors").read_text()).get("inspect") != "no_embeddings":
+    wishes = json.loads((out / "teacher.safetensors").read_text())
+    (out / "spec.json").write_text(json.dumps(RESOLVED | {"reuse_bank": "bank" in wishes}))
+    if wishes.get("inspect") != "no_embeddings":
         (out / "lte.safetensors").write_bytes(b"embeddings")
     finish("inspect", {"architecture": "resnet20", "num_classes": 2, "warnings": []})
 
@@ -137,6 +138,11 @@ def distill(options: dict[str, str]) -> None:
     (out / "student.safetensors").write_bytes(b"a student" + before)
     seen = {"environment": dict(os.environ), "path": sys.path, "folder": str(Path.cwd())}
     (out / "model_card.json").write_text(json.dumps(seen))
+    if "bank" in options:
+        body = Path(options["bank"]).read_bytes()
+        emit("bank", images=4, made_by=body.decode(), seed=0, sha256=hashlib.sha256(body).hexdigest())
+    elif json.loads((Path(options["in"]) / "spec.json").read_text())["reuse_bank"]:
+        (out / "bank.safetensors").write_text(options["name"])
     step(1)
     measured = {
         "student_accuracy": {"value": 0.5, "measured_on": "nothing"},
