@@ -108,7 +108,7 @@ class _ChannelStatistics(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, features: Tensor) -> Tensor:
         statistics = _moments(features)
-        ctx.save_for_backward(features, statistics[0])
+        ctx.save_for_backward(features, statistics[0].clone())
         return statistics
 
     @staticmethod

@@ -1,17 +1,19 @@
 """Runs that find no memory: halved batches where they are wanted, sizes that fit where they are not."""
 
+import gc
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from nayer_core.adaptation import MOST_HALVINGS
 from nayer_core.checkpoint import CheckpointFolder
 from nayer_core.contract.errors import ErrorCode, TrainingError
 from nayer_core.contract.events import WarningEvent
-from nayer_core.device_memory import DeviceFull, do_within_memory, is_out_of_memory
+from nayer_core.device_memory import DeviceFull, do_within_memory, give_back_unused, is_out_of_memory
 from nayer_core.recovery import Recovery
-from tests.support.small_runs import CONFIG, Run, after, same
+from tests.support.small_runs import CONFIG, CPU, Run, after, same
 
 LARGE = CONFIG.model_copy(update={"synthesis_batch_size": 64, "student_batch_size": 96})
 
@@ -58,6 +60,29 @@ def test_the_error_that_filled_the_device_holds_nothing_any_more():
     assert full.value.__context__ is None
     with pytest.raises(ZeroDivisionError):
         do_within_memory(lambda: 1 / 0)
+
+
+def test_a_step_that_broke_off_leaves_nothing_on_the_device():
+    """In the forward pass or, where torch keeps what was still to do, in the backward pass."""
+    run = Run(LARGE)
+    synthesizer = run.distillation.synthesizer
+    before = tensors_alive()
+    for network in (synthesizer.teacher, synthesizer.generator):
+        convolution = [part for part in network.modules() if isinstance(part, nn.Conv2d)][-1]
+        for register in (convolution.register_forward_pre_hook, convolution.register_full_backward_pre_hook):
+            hook = register(lambda *_: torch.empty(2**60))
+            with pytest.raises(DeviceFull):
+                do_within_memory(lambda: synthesizer.run_round(0, run.student))
+            hook.remove()
+            give_back_unused(CPU)
+            assert tensors_alive() - before < 2**18
+
+
+def tensors_alive() -> int:
+    """Bytes of all tensors that Python knows."""
+    gc.collect()
+    found = [thing for thing in gc.get_objects() if type(thing) in (torch.Tensor, nn.Parameter)]
+    return sum(tensor.numel() * tensor.element_size() for tensor in found)
 
 
 def test_a_batch_that_does_not_fit_is_halved_until_it_does(tmp_path: Path):
