@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import cifar10, machine
+from nayer_core.allocator import keep_freed_memory
 from nayer_core.contract.spec import Normalization, ResolvedSpec, TextEncoderSpec
 from nayer_core.distill import Distillation
 from nayer_core.weights import save_weights
@@ -50,6 +51,7 @@ def main() -> None:
     parser.add_argument("--skip-runs", action="store_true", help="peaks and steps only")
     args = parser.parse_args()
     cifar10.require_data()
+    keep_freed_memory()  # as the program does
     figures: dict[str, Any] = {"machine": machine.describe(), "seeds": args.seeds}
     figures["conv_peak_fp32"] = machine.conv_peak(torch.float32)
     figures["conv_peak_bf16"] = machine.conv_peak(torch.bfloat16)

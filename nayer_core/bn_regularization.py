@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from nayer_core.frozen_batch_norm import affine_by_channel
+
 
 class BNRegularization:
     """The statistics of the last forward pass against the teacher's running ones.
@@ -115,10 +117,8 @@ class _ChannelStatistics(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         features, mean = ctx.saved_tensors
         by_mean, by_variance = gradients[0] * (features.shape[1] / features.numel())
-        shape = (1, -1) + (1,) * (features.dim() - 2)
         slope = 2 * by_variance
-        offset = by_mean - slope * mean
-        return torch.addcmul(offset.view(shape), features, slope.view(shape)).to(features.dtype)
+        return affine_by_channel(features, slope, by_mean - slope * mean)
 
 
 def _moments(features: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from nayer_core import inspection, text_encoders
+from nayer_core.allocator import keep_freed_memory
 from nayer_core.augmentation import Augmentation
 from nayer_core.checkpoint import CheckpointFolder
 from nayer_core.contract.banks import bank_key
@@ -59,6 +60,7 @@ def run(args: argparse.Namespace, emit: Emit) -> dict[str, Any] | int:
     checkpoint and ends with exit code 3. A run that diverges for good leaves the student of its
     last good state, partial_student.safetensors.
     """
+    keep_freed_memory()
     if args.input is not None:
         return _distill(args, args.input, emit)
     with tempfile.TemporaryDirectory() as folder:

@@ -12,6 +12,7 @@ from nayer_core.augmentation import Augmentation
 from nayer_core.bn_regularization import BNRegularization
 from nayer_core.conditioning import build_noisy_layer, generator_codes, noisy_layer_output
 from nayer_core.contract.config import DistillConfig
+from nayer_core.frozen_batch_norm import frozen_batch_norms
 from nayer_core.generator import build_generator
 from nayer_core.image_prior import input_statistics_distance
 from nayer_core.losses import adversarial_loss, label_cross_entropy
@@ -108,7 +109,7 @@ class Synthesizer:
         optimizer = torch.optim.Adam(parameters, lr=config.generator_lr, betas=ADAM_BETAS, fused=True)
         scaler = self.arithmetic.scaler()
         harvest = _Harvest(labels, config.images_of_last_steps)
-        with self.bn_regularization.watching(), _frozen(student):
+        with self.bn_regularization.watching(), frozen_batch_norms(self.teacher), _frozen(student):
             for _ in range(config.generator_steps):
                 with self.arithmetic.autocast():
                     images = self.generator(self.noisy_layer(embeddings))
@@ -214,6 +215,7 @@ def _frozen(network: nn.Module | None) -> Iterator[None]:
         return
     network.eval().requires_grad_(False)
     try:
-        yield
+        with frozen_batch_norms(network):
+            yield
     finally:
         network.train().requires_grad_(True)
