@@ -62,19 +62,22 @@ class Run:
                 action = self.chance.choice(trouble)
                 self.happened[action.__name__] += 1
                 action(self)
-            else:
-                self.turn()
+            elif not self.turn():
+                break
         self.calm_down()
         return self.verdict()
 
-    def turn(self) -> None:
-        """Somebody makes one call, or a worker answers a bell."""
+    def turn(self) -> bool:
+        """Somebody makes one call, or a worker answers a bell; False once all is over."""
         self.answer_bells()
         if self.playing:
             self.advance(self.chance.choice(self.playing))
-        elif self.chance.random() < 0.3:
-            self.world.let_time_pass()
-            self.world.upkeep()
+            return True
+        if not self.frozen and all(job.is_terminal for job in self.jobs()):
+            return False
+        self.world.let_time_pass()
+        self.world.upkeep()
+        return True
 
     def answer_bells(self) -> None:
         for queue in ("inspect", "distill"):

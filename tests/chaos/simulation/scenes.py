@@ -52,6 +52,13 @@ def worker_goes_home(stage: Stage) -> None:
 def worker_stands_still(stage: Stage) -> None:
     stage.into_the_work()
     zombie = stage.freeze()
+    if stage.nth:  # it comes back while another holds the job
+        stage.play_until_held_again(zombie)
+        version = stage.job().version
+        stage.wake(zombie)
+        assert stage.job().version == version
+        ended(stage, attempt=2)
+        return
     job = ended(stage, attempt=2)
     refused = stage.world.ledger.refused
     stage.wake(zombie)

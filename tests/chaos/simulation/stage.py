@@ -115,6 +115,14 @@ class Stage(Run):
         self.lose_lease()
         return self.hit
 
+    def play_until_held_again(self, zombie: Playing) -> None:
+        """Let others play until one of them holds the job that a zombie takes for its own."""
+        fence = zombie[0].claims.fence
+        while not any(other.claims and other.claims.fence > fence for other, _ in self.workers()):
+            self.answer_bells()
+            for playing in list(self.playing):
+                self.call(playing)
+
     def end(self) -> Job:
         """Nothing goes wrong any more; returns the only job, ended and checked."""
         if not self.client.job_id:
