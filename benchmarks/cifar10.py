@@ -204,7 +204,7 @@ def run(
         nonlocal measuring
         begun = time.perf_counter()
         exact = Arithmetic(device(), torch.float32)
-        predictions = predict(distillation.student, images.images, distillation.augment, exact)
+        predictions = predict(distillation.distilled_student, images.images, distillation.augment, exact)
         result.accuracy = share_equal(predictions, images.labels)
         result.seconds = begun - started - measuring
         measuring += time.perf_counter() - begun

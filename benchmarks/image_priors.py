@@ -101,7 +101,7 @@ def _accuracy(name: str, seed: int) -> float:
     run = _prepare(weight, teacher, seed)
     with _added(run, other_weight, other):
         run.run()
-    row = {"row": name, "seed": seed, "accuracy": round(accuracy(run.student.eval(), aside), 4)}
+    row = {"row": name, "seed": seed, "accuracy": round(accuracy(run.distilled_student.eval(), aside), 4)}
     row |= {"teacher": round(accuracy(teacher, aside), 4), "machine": machine.describe()}
     row["brightness"] = round(run.bank.images[-300:].float().mean().item() / 255, 3)
     with RESULTS.open("a") as file:

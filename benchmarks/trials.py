@@ -127,7 +127,7 @@ def run(trial: Trial) -> dict[str, float | None]:
     archive = _Archive(distillation)
     distillation.run(after_epoch=archive.compare)
     images = data.load_images()
-    predictions = predict(distillation.student, images.images, distillation.augment, archive.exact)
+    predictions = predict(distillation.distilled_student, images.images, distillation.augment, archive.exact)
     reached = [steps for steps in converged_after if steps is not None]
     return {
         "accuracy": share_equal(predictions, images.labels),

@@ -221,3 +221,8 @@ class CheckpointFolder:
 
 def _bank_file(start: int) -> str:
     return f"bank-{start:012d}.safetensors"
+
+
+def part(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    """Give the tensors below `name.`, by the rest of their names."""
+    return {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}

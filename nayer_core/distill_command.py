@@ -139,7 +139,7 @@ def _run(
         )
     except TrainingError as error:
         if error.code is ErrorCode.DIVERGED:
-            _save_student(student, spec, args.out / "partial_student.safetensors")
+            _save_student(distillation.distilled_student, spec, args.out / "partial_student.safetensors")
         raise
     if not finished:
         emit(StoppedEvent(reason="SIGTERM"))
@@ -162,7 +162,7 @@ def _finish(
     spec, arithmetic = inputs.spec, distillation.arithmetic
     distill_seconds = distillation.seconds
     metrics = measurement.at_the_end(spec, seed)
-    student_facts = _save_student(distillation.student, spec, out / "student.safetensors")
+    student_facts = _save_student(distillation.distilled_student, spec, out / "student.safetensors")
     write_samples(distillation.bank, spec.labels, out / "samples.png")
     result = {
         "student": student_facts,

@@ -68,7 +68,9 @@ class Measurement:
             return
         values = self._quality_of_images()
         if self.evaluation is not None:
-            predictions = predict(self.run.student, self.evaluation.images, self.run.augment, self.exact)
+            predictions = predict(
+                self.run.distilled_student, self.evaluation.images, self.run.augment, self.exact
+            )
             values["student_accuracy"] = share_equal(predictions, self.evaluation.labels)
         self.run.report(values)
 
@@ -127,7 +129,7 @@ class Measurement:
         measured_on = ON_EVALUATION_SET.format(count=len(self.evaluation.labels))
         images, labels = self.evaluation.images, self.evaluation.labels
         by_teacher = predict(self.teacher, images, self.run.augment, self.exact)
-        by_student = predict(self.run.student, images, self.run.augment, self.exact)
+        by_student = predict(self.run.distilled_student, images, self.run.augment, self.exact)
         values = {
             "teacher_accuracy": share_equal(by_teacher, labels),
             "student_accuracy": share_equal(by_student, labels),
@@ -149,10 +151,10 @@ class Measurement:
         )
         synthesizer.redraw_generator()
         plain = synthesizer.run_round(0, None)
-        provoking = synthesizer.run_round(1, self.run.student)
+        provoking = synthesizer.run_round(1, self.run.distilled_student)
         student, teacher = (
             answers(network, plain.images, self.run.augment, self.exact).logits
-            for network in (self.run.student, self.teacher)
+            for network in (self.run.distilled_student, self.teacher)
         )
         by_class = agreement_by_class(student, teacher)
         weakest = min(by_class, key=lambda index: by_class[index])
@@ -173,7 +175,7 @@ class Measurement:
     def _provoked(self, provoking: Round) -> dict[str, Any]:
         by_student, by_teacher = (
             predict(network, provoking.images, self.run.augment, self.exact)
-            for network in (self.run.student, self.teacher)
+            for network in (self.run.distilled_student, self.teacher)
         )
         return {
             "value": share_equal(by_student, by_teacher),

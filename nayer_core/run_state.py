@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nayer_core.adaptation import Adaptation
 from nayer_core.checkpoint import Checkpoint, CheckpointFolder
@@ -59,6 +59,11 @@ class RunState:
     def seconds(self) -> float:
         """How long the run has taken so far, in all processes that worked on it."""
         return time.monotonic() - self.began
+
+    @property
+    def distilled_student(self) -> nn.Module:
+        """The student a client would get now; `trainer.student` is the one that is trained."""
+        return self.trainer.distilled
 
     @property
     def config_in_force(self) -> DistillConfig:

@@ -1,5 +1,6 @@
 """The student's side of an epoch: lines 12 to 14 of Algorithm 1."""
 
+import copy
 import math
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from nayer_core.augmentation import Augmentation, cutmix
+from nayer_core.checkpoint import part
 from nayer_core.contract.config import DistillConfig
 from nayer_core.losses import distillation_loss
 from nayer_core.memory_bank import MemoryBank
@@ -51,6 +53,12 @@ class StudentTrainer:
             weight_decay=config.student_weight_decay,
             fused=True,
         )
+        self._average = copy.deepcopy(student).requires_grad_(False) if config.student_averaging else None
+
+    @property
+    def distilled(self) -> nn.Module:
+        """The student a client gets: the average of its weights over the latest steps, where one is kept."""
+        return self.student if self._average is None else self._average
 
     def adopt(self, config: DistillConfig) -> None:
         """Go on with another batch size or learning rate."""
@@ -88,6 +96,7 @@ class StudentTrainer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.steps_done += 1
+        self._update_average()
         return loss.detach()
 
     def state(self) -> dict[str, Tensor]:
@@ -96,6 +105,8 @@ class StudentTrainer:
         for name, parameter in self.student.named_parameters():
             if (momentum := self.optimizer.state[parameter].get("momentum_buffer")) is not None:
                 state[f"momentum.{name}"] = momentum
+        if self._average is not None:
+            state |= {f"average.{name}": value for name, value in self._average.state_dict().items()}
         return state
 
     def facts(self) -> dict[str, Any]:
@@ -104,10 +115,9 @@ class StudentTrainer:
 
     def restore(self, state: dict[str, Tensor], facts: dict[str, Any]) -> None:
         """Go back to a saved state."""
-        prefix = "student."
-        self.student.load_state_dict(
-            {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-        )
+        self.student.load_state_dict(part(state, "student"))
+        if self._average is not None:
+            self._average.load_state_dict(part(state, "average"))
         self.optimizer.zero_grad(set_to_none=True)
         self.optimizer.state.clear()  # a state from before the first step has no momentum
         for name, parameter in self.student.named_parameters():
@@ -118,6 +128,19 @@ class StudentTrainer:
         self.steps_done = facts["steps_done"]
         if facts["scaler"]:
             self.scaler.load_state_dict(facts["scaler"])
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        """Draw the average towards the student, less and less at first: its random beginning shall fade."""
+        if self._average is None:
+            return
+        kept = min(self.config.student_averaging, (1 + self.steps_done) / (10 + self.steps_done))
+        latest = self.student.state_dict()
+        for name, value in self._average.state_dict().items():
+            if value.is_floating_point():
+                value.lerp_(latest[name], 1 - kept)
+            else:
+                value.copy_(latest[name])
 
     def _cutmix_is_due(self) -> bool:
         """Spread the share evenly over the steps, without a draw."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from nayer_core.augmentation import Augmentation
 from nayer_core.bn_regularization import BNRegularization
+from nayer_core.checkpoint import part
 from nayer_core.conditioning import build_noisy_layer, generator_codes, noisy_layer_output
 from nayer_core.contract.config import DistillConfig
 from nayer_core.frozen_batch_norm import frozen_batch_norms
@@ -135,9 +136,9 @@ class Synthesizer:
     def restore(self, state: dict[str, Tensor]) -> None:
         """Go back to a snapshot."""
         device = self.codes.device
-        self.generator.load_state_dict(_part(state, "generator"))
-        self.noisy_layer.restore(_part(state, "noisy_layer"))
-        average = _part(state, "average")
+        self.generator.load_state_dict(part(state, "generator"))
+        self.noisy_layer.restore(part(state, "noisy_layer"))
+        average = part(state, "average")
         self.bn_regularization.average = [
             average[str(index)].to(device) for index in range(len(average))
         ] or None
@@ -201,10 +202,6 @@ class _Harvest:
         images = torch.cat([to_bytes(images.float()) for images in chosen])
         terms = {**self.terms, "generator_loss": self.best_loss}
         return Round(images, self.labels.repeat(len(chosen)), terms, self.converged_after)
-
-
-def _part(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
-    return {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}
 
 
 @contextmanager

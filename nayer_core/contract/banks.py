@@ -20,6 +20,7 @@ AFTER_WARMUP = frozenset(
         "student_lr_min",
         "student_lr_schedule",
         "student_weight_decay",
+        "student_averaging",
         "temperature",
     }
 )

@@ -109,6 +109,11 @@ class DistillConfig(BaseModel):
         "epoch", description="Whether the cosine moves after each epoch (authors) or each step."
     )
     student_weight_decay: Weight = Field(1e-4, description="Authors.")
+    student_averaging: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0,
+        description="Share that earlier steps keep in the running average of weights that becomes the "
+        "student; 0 takes the last step's weights (authors).",
+    )
     temperature: Annotated[float, Field(gt=0, le=1000)] = Field(
         20.0, description="Softening of both sides of the distillation loss (authors)."
     )

@@ -32,6 +32,7 @@ CONFIG = DistillConfig(
     noise_dim=16,
     generator_reset_every=2,
     cutmix=0.5,
+    student_averaging=0.5,
     precision="fp32",
 )
 
@@ -57,7 +58,8 @@ class Run:
         return [event for event in self.events if isinstance(event, kind)]
 
     def weights(self) -> dict[str, torch.Tensor]:
-        return {name: value.clone() for name, value in self.student.state_dict().items()}
+        """Of the student in training and of the one a client gets, which are not the same here."""
+        return {name: value.clone() for name, value in self.distillation.trainer.state().items()}
 
 
 def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
