@@ -184,8 +184,12 @@ def _seconds(text: str) -> float:
 
 
 def _claim_stdout() -> TextIO:
-    """Take stdout for events alone: whatever a library prints from here on goes to stderr."""
-    events = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    """Take stdout for events alone: whatever a library prints from here on goes to stderr.
+
+    Of several processes that torchrun has started for one run only the first tells of it.
+    """
+    tells = os.environ.get("RANK", "0") == "0"
+    events = os.fdopen(os.dup(1) if tells else os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8")
     os.dup2(2, 1)
     return events
 

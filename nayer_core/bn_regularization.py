@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nayer_core.frozen_batch_norm import affine_by_channel
+from nayer_core.processes import ALONE, Alone
 
 
 class BNRegularization:
@@ -23,15 +24,17 @@ class BNRegularization:
     Args:
         teacher: in eval mode. Without a BatchNorm in it the term is zero.
         momentum: share of earlier rounds in the matched statistics.
+        processes: who shares the batches.
     """
 
-    def __init__(self, teacher: nn.Module, momentum: float):
+    def __init__(self, teacher: nn.Module, momentum: float, processes: Alone = ALONE):
         self.layers = [
             layer
             for layer in teacher.modules()
             if isinstance(layer, _BatchNorm) and layer.running_mean is not None
         ]
         self.momentum = momentum
+        self.processes = processes
         self.average: list[Tensor] | None = None  # one (2, C) a layer: mean and variance, over rounds
         self._observed: list[Tensor] = []
         self._last: list[Tensor] = []
@@ -56,7 +59,7 @@ class BNRegularization:
         Returns:
             Scalar >= 0 with a gradient to the images of the last forward pass.
         """
-        observed, self._observed = self._observed, []
+        observed, self._observed = self.processes.statistics(self._observed), []
         self._last = [statistics.detach() for statistics in observed]
         terms = []
         for index, (layer, statistics) in enumerate(zip(self.layers, observed, strict=True)):

@@ -20,6 +20,7 @@ from nayer_core.contract.config import DistillConfig
 from nayer_core.contract.events import Emit, MetricsEvent, Phase, PhaseEvent, ProgressEvent
 from nayer_core.memory_bank import MemoryBank, images_a_round, images_made
 from nayer_core.precision import Arithmetic
+from nayer_core.processes import ALONE, Alone
 from nayer_core.progress import Step
 from nayer_core.run_state import RunState, Saver
 from nayer_core.student_training import StudentTrainer
@@ -45,6 +46,7 @@ class Distillation(RunState):
         arithmetic: device and number format.
         seed: everything random follows from it.
         emit: receives the run's events.
+        processes: who shares the batches.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Distillation(RunState):
         arithmetic: Arithmetic,
         seed: int,
         emit: Emit,
+        processes: Alone = ALONE,
     ):
         self.lte = lte
         self.augment = augment
@@ -68,8 +71,8 @@ class Distillation(RunState):
         capacity = min(max(config.bank_capacity, images_a_round(config)), images_made(config))
         super().__init__(
             config,
-            Synthesizer(teacher, lte, input_size, config, augment, arithmetic, self.rng),
-            StudentTrainer(student, teacher, config, augment, arithmetic, self.rng),
+            Synthesizer(teacher, lte, input_size, config, augment, arithmetic, self.rng, processes),
+            StudentTrainer(student, teacher, config, augment, arithmetic, self.rng, processes),
             MemoryBank(capacity, input_size, arithmetic.device),
         )
         self._announced: Phase | None = None

@@ -29,6 +29,7 @@ from nayer_core.model_card import write_model_card
 from nayer_core.network_file import Description
 from nayer_core.networks.registry import build, count_parameters
 from nayer_core.precision import Arithmetic, choose_arithmetic
+from nayer_core.processes import Alone, joined
 from nayer_core.recovery import Recovery
 from nayer_core.samples import write_samples
 from nayer_core.warm_bank import BankUnusable, is_warm, save_warm_bank, take_warm_bank
@@ -61,19 +62,23 @@ def run(args: argparse.Namespace, emit: Emit) -> dict[str, Any] | int:
     last good state, partial_student.safetensors.
     """
     keep_freed_memory()
-    if args.input is not None:
-        return _distill(args, args.input, emit)
-    with tempfile.TemporaryDirectory() as folder:
+    device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    with joined(device) as processes, tempfile.TemporaryDirectory() as folder:
+        if not processes.is_first:  # it leaves what the first leaves, where nobody looks
+            args = argparse.Namespace(**{**vars(args), "out": Path(folder) / "out"})
+        if args.input is not None:
+            return _distill(args, args.input, device, processes, emit)
         by_hand = argparse.Namespace(**{**vars(args), "out": Path(folder)})
         inspection.run(by_hand, emit)
         if not (by_hand.out / "lte.safetensors").exists():
             text_encoders.run(by_hand, emit)
-        return _distill(args, by_hand.out, emit)
+        return _distill(args, by_hand.out, device, processes, emit)
 
 
-def _distill(args: argparse.Namespace, source: Path, emit: Emit) -> dict[str, Any] | int:
-    stop = _StopSignal()
-    device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+def _distill(
+    args: argparse.Namespace, source: Path, device: torch.device, processes: Alone, emit: Emit
+) -> dict[str, Any] | int:
+    stop = _StopSignal(processes)
     inputs = read_inputs(source, device, emit)
     seed = inputs.spec.seed if args.seed is None else args.seed
     args.out.mkdir(parents=True, exist_ok=True)
@@ -112,7 +117,8 @@ def _run(
     emit = metrics_file.emit
     spec, augment = inputs.spec, inputs.augmentation(arithmetic.device)
     distillation = Distillation(
-        inputs.teacher, student, inputs.lte, spec.input_size, spec.config, augment, arithmetic, seed, emit
+        *(inputs.teacher, student, inputs.lte, spec.input_size, spec.config, augment, arithmetic),
+        *(seed, emit, stop.processes),
     )
     recovery = Recovery(
         distillation,
@@ -135,7 +141,7 @@ def _run(
         finished = recovery.run(
             checkpoint_seconds=args.checkpoint_seconds,
             after_epoch=after_epoch,
-            should_stop=lambda: stop.requested,
+            should_stop=stop.is_wanted,
         )
     except TrainingError as error:
         if error.code is ErrorCode.DIVERGED:
@@ -241,11 +247,16 @@ def read_inputs(folder: Path, device: torch.device, emit: Emit) -> Inputs:
 
 
 class _StopSignal:
-    """Remembers that SIGTERM came."""
+    """Remembers that SIGTERM came, to whichever of the processes."""
 
-    def __init__(self) -> None:
+    def __init__(self, processes: Alone) -> None:
+        self.processes = processes
         self.requested = False
         signal.signal(signal.SIGTERM, self._request)
+
+    def is_wanted(self) -> bool:
+        """Whether the run shall stop; all processes get the same answer."""
+        return self.processes.any(self.requested)
 
     def _request(self, *_: object) -> None:
         self.requested = True

@@ -166,8 +166,8 @@ class Saver:
         self.last = time.monotonic()
 
     def save_if_due(self) -> None:
-        """Save where the last time is long enough ago."""
-        if time.monotonic() - self.last >= self.seconds:
+        """Save where the last time is long enough ago; processes that share a run all do or none does."""
+        if self.run.synthesizer.processes.any(time.monotonic() - self.last >= self.seconds):
             self.save()
 
     def save(self) -> None:

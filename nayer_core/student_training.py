@@ -13,6 +13,7 @@ from nayer_core.contract.config import DistillConfig
 from nayer_core.losses import distillation_loss
 from nayer_core.memory_bank import MemoryBank
 from nayer_core.precision import Arithmetic
+from nayer_core.processes import ALONE, Alone
 
 MOMENTUM = 0.9  # A.2
 
@@ -27,6 +28,7 @@ class StudentTrainer:
         augment: stands between the bank and the networks.
         arithmetic: number format.
         rng: source of everything random here.
+        processes: who shares the batches.
     """
 
     def __init__(
@@ -37,7 +39,9 @@ class StudentTrainer:
         augment: Augmentation,
         arithmetic: Arithmetic,
         rng: torch.Generator,
+        processes: Alone = ALONE,
     ):
+        self.processes = processes
         self.student = student
         self.teacher = teacher
         self.config = config
@@ -85,19 +89,23 @@ class StudentTrainer:
         images = self.augment(bank.sample(self.config.student_batch_size, self.rng), self.rng)
         if self._cutmix_is_due():
             images = cutmix(images, self.rng)
+        batch_size, images = len(images), self.processes.share(images)
         with self.arithmetic.autocast():
             with torch.no_grad():
                 teacher_logits = self.teacher(images)
-            loss = distillation_loss(self.student(images), teacher_logits, self.config.temperature)
+            with self.processes.whole_batch_norm():
+                student_logits = self.student(images)
+            loss = distillation_loss(student_logits, teacher_logits, self.config.temperature)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
+        self.scaler.scale(self.processes.weigh(loss, batch_size)).backward()
+        self.processes.add_up(self.student.parameters())
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.steps_done += 1
         self._update_average()
-        return loss.detach()
+        return self.processes.totals({"loss": loss}, batch_size)["loss"]
 
     def state(self) -> dict[str, Tensor]:
         """The student with its buffers, and the optimiser's momentum."""

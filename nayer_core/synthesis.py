@@ -20,6 +20,7 @@ from nayer_core.losses import adversarial_loss, label_cross_entropy
 from nayer_core.memory_bank import to_bytes
 from nayer_core.noisy_layer import sweep_labels
 from nayer_core.precision import Arithmetic
+from nayer_core.processes import ALONE, Alone
 
 ADAM_BETAS = (0.5, 0.999)  # authors
 CONVERGED_CE = 0.1  # what "convergence time" waits for (Table 4)
@@ -53,6 +54,7 @@ class Synthesizer:
         augment: stands between the images and the networks.
         arithmetic: number format.
         rng: source of everything random here.
+        processes: who shares the batches.
     """
 
     def __init__(
@@ -64,8 +66,10 @@ class Synthesizer:
         augment: Augmentation,
         arithmetic: Arithmetic,
         rng: torch.Generator,
+        processes: Alone = ALONE,
     ):
         self.teacher = teacher
+        self.processes = processes
         self.config = config
         self.augment = augment
         self.arithmetic = arithmetic
@@ -75,7 +79,7 @@ class Synthesizer:
         noise_dim = noisy_layer_output(self.codes.shape, config)
         generator = build_generator(config.generator, noise_dim, config.generator_width, input_size)
         self.generator = generator.to(lte.device).to(memory_format=torch.channels_last)
-        self.bn_regularization = BNRegularization(teacher, config.bn_momentum)
+        self.bn_regularization = BNRegularization(teacher, config.bn_momentum, processes)
 
     def adopt(self, config: DistillConfig) -> None:
         """Go on with another batch size or learning rate; what outlives a round stays."""
@@ -113,16 +117,19 @@ class Synthesizer:
         with self.bn_regularization.watching(), frozen_batch_norms(self.teacher), _frozen(student):
             for _ in range(config.generator_steps):
                 with self.arithmetic.autocast():
-                    images = self.generator(self.noisy_layer(embeddings))
+                    noise = self.processes.share(self.noisy_layer(embeddings))
+                    with self.processes.whole_batch_norm():
+                        images = self.generator(noise)
                     loss, terms = self._loss(images.float(), labels, student)
-                harvest.offer(images, loss, terms)
-                scaler.scale(loss).backward()
+                harvest.offer(images, self.processes.totals({"loss": loss, **terms}, len(labels)))
+                scaler.scale(self.processes.weigh(loss, len(labels))).backward()
+                self.processes.add_up(parameters)
                 scaler.step(optimizer)
                 scaler.update()
                 optimizer.zero_grad(set_to_none=True)  # now: the next forward pass needs the room most
                 after_step()
         self.bn_regularization.end_round()
-        return harvest.round()
+        return harvest.round(self.processes)
 
     def snapshot(self) -> dict[str, Tensor]:
         """Copy all that the next round depends on; the Linear layers are redrawn in any case."""
@@ -148,15 +155,16 @@ class Synthesizer:
         self, images: Tensor, labels: Tensor, student: nn.Module | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Eq. 5: the weighted sum, and its terms."""
-        inputs = self.augment(images.permute(0, 2, 3, 1), self.rng)
+        placed = self.processes.spread(images.permute(0, 2, 3, 1), len(labels))
+        inputs = self.processes.share(self.augment(placed, self.rng))
         teacher_logits = self.teacher(inputs)
-        terms = {"ce": label_cross_entropy(teacher_logits, labels)}
+        terms = {"ce": label_cross_entropy(teacher_logits, self.processes.share(labels))}
         loss = self.config.ce_weight * terms["ce"]
         if self.bn_regularization:
             terms["bn"] = self.bn_regularization.loss()
             loss = loss + self.config.bn_weight * terms["bn"]
         elif self.config.image_prior_weight:
-            terms["prior"] = input_statistics_distance(inputs)
+            terms["prior"] = input_statistics_distance(inputs, self.processes)
             loss = loss + self.config.image_prior_weight * terms["prior"]
         if student is not None:
             terms["adv"] = adversarial_loss(student(inputs), teacher_logits)
@@ -181,9 +189,8 @@ class _Harvest:
         self.steps = 0
         self.converged_after = self.best_loss.clone()
 
-    def offer(self, images: Tensor, loss: Tensor, terms: dict[str, Tensor]) -> None:
-        images, loss = images.detach(), loss.detach()
-        terms = {name: term.detach() for name, term in terms.items()}
+    def offer(self, images: Tensor, terms: dict[str, Tensor]) -> None:
+        images, loss = images.detach(), terms.pop("loss")
         self.latest.append(images)
         self.steps += 1
         convergence = torch.where(terms["ce"] < CONVERGED_CE, self.steps, torch.inf)
@@ -196,10 +203,11 @@ class _Harvest:
         self.terms = {name: torch.where(better, terms[name], self.terms[name]) for name in terms}
         self.best_loss = torch.where(better, loss, self.best_loss)
 
-    def round(self) -> Round:
+    def round(self, processes: Alone) -> Round:
         assert self.best_images is not None  # noqa: S101 - a round has at least one step
         chosen = list(self.latest) or [self.best_images]
-        images = torch.cat([to_bytes(images.float()) for images in chosen])
+        shares = [to_bytes(images.float()) for images in chosen]
+        images = torch.cat([processes.gather(share, len(self.labels)) for share in shares])
         terms = {**self.terms, "generator_loss": self.best_loss}
         return Round(images, self.labels.repeat(len(chosen)), terms, self.converged_after)
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from nayer_core.contract.events import MetricsEvent
 from nayer_core.image_prior import input_statistics_distance
-from tests.nayer_core.test_distill import CONFIG, Run
+from tests.support.small_runs import CONFIG, Run
 
 
 def _images(mean: float, std: float) -> Tensor:

@@ -14,6 +14,7 @@ from nayer_core.contract.spec import Normalization, ResolvedSpec, TextEncoderSpe
 from nayer_core.distill import Distillation
 from nayer_core.networks.registry import build
 from nayer_core.precision import choose_arithmetic
+from nayer_core.processes import ALONE, Alone
 from nayer_core.weights import freeze, save_weights
 
 CPU = torch.device("cpu")
@@ -40,7 +41,13 @@ CONFIG = DistillConfig(
 class Run:
     """A run on a teacher of random weights, with its events."""
 
-    def __init__(self, config: DistillConfig = CONFIG, seed: int = 0, teacher: str = "wrn_10_1"):
+    def __init__(
+        self,
+        config: DistillConfig = CONFIG,
+        seed: int = 0,
+        teacher: str = "wrn_10_1",
+        processes: Alone = ALONE,
+    ):
         torch.manual_seed(100)
         network = build(teacher, num_classes=4, input_size=SIZE)
         network(torch.randn(64, *SIZE))  # gives BatchNorm statistics that are its own
@@ -51,7 +58,8 @@ class Run:
         augment = Augmentation(torch.tensor([0.5]), torch.tensor([0.25]), crop_padding=1, flip=True)
         arithmetic = choose_arithmetic(config.precision, CPU)
         self.distillation = Distillation(
-            freeze(network), self.student, lte, SIZE, config, augment, arithmetic, seed, self.events.append
+            *(freeze(network), self.student, lte, SIZE, config, augment, arithmetic),
+            *(seed, self.events.append, processes),
         )
 
     def of(self, kind: type) -> list:

@@ -1,0 +1,49 @@
+"""A small run in the processes that torchrun has started, or in one: what the first of them saves.
+
+python -m tests.support.sharing_run FILE TEACHER CHANGES [STATE STEPS]
+
+With STATE the last of the processes wants to stop after STEPS steps; then all go on from what was saved.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from nayer_core.checkpoint import CheckpointFolder
+from nayer_core.processes import Alone, joined
+from tests.support.small_runs import CONFIG, Run, after
+
+
+def main(path: str, teacher: str, changes: str, state: str | None = None, steps: str = "0") -> None:
+    torch.set_num_threads(1)
+    config = CONFIG.model_copy(update=json.loads(changes))
+    with joined(torch.device("cpu")) as processes:
+        run = Run(config, teacher=teacher, processes=processes)
+        if state is not None:
+            folder = Path(state) / os.environ["RANK"]
+            stop_here(run, processes, folder, int(steps))
+            processes.any(wish=False)  # waits until all have saved
+            run = Run(config, seed=7, teacher=teacher, processes=processes)
+            run.distillation.resume(CheckpointFolder(folder.parent / "0"))
+        assert run.distillation.run()
+        if processes.is_first:
+            bank = {"bank": run.distillation.bank.images, "labels": run.distillation.bank.labels}
+            told = [value for event in run.distillation.reported for value in event.values.values()]
+            save_file({**run.weights(), **bank, "told": torch.tensor(told)}, Path(path))
+
+
+def stop_here(run: Run, processes: Alone, folder: Path, steps: int) -> None:
+    enough = after(steps)
+    finished = run.distillation.run(
+        checkpoints=CheckpointFolder(folder),
+        should_stop=lambda: processes.any(enough() and not processes.is_first),
+    )
+    assert not finished
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
