@@ -70,12 +70,12 @@ class Group(Alone):
     def __init__(self) -> None:
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self.is_first = self.rank == 0
-        self._share = 1 / self.size  # of the batch in hand: rows here over rows in all
+        self.in_hand = 1 / self.size  # of the batch that was shared last: rows here over rows in all
 
     def share(self, whole: Tensor) -> Tensor:
         """Take this process's rows of a whole batch."""
         rows = self._rows(len(whole))
-        self._share = (rows.stop - rows.start) / len(whole)
+        self.in_hand = (rows.stop - rows.start) / len(whole)
         return whole[rows]
 
     def spread(self, rows: Tensor, batch_size: int) -> Tensor:
@@ -87,7 +87,8 @@ class Group(Alone):
     def weigh(self, loss: Tensor, batch_size: int) -> Tensor:
         """Turn a mean over this process's rows into its part of the mean over the batch."""
         rows = self._rows(batch_size)
-        return loss * ((rows.stop - rows.start) / batch_size)
+        part: Tensor = loss * ((rows.stop - rows.start) / batch_size)
+        return part
 
     def totals(self, terms: Mapping[str, Tensor], batch_size: int) -> dict[str, Tensor]:
         """Turn means over this process's rows into means over the batch, without gradients."""
@@ -100,8 +101,8 @@ class Group(Alone):
         if not parts:
             return []
         mean, variance = torch.cat(list(parts), dim=1)
-        whole_mean = _add_up(self._share * mean)
-        whole_variance = _add_up(self._share * (variance + (mean - whole_mean).square()))
+        whole_mean = _add_up(self.in_hand * mean)
+        whole_variance = _add_up(self.in_hand * (variance + (mean - whole_mean).square()))
         whole = torch.stack([whole_mean, whole_variance])
         return list(whole.split([part.shape[1] for part in parts], dim=1))
 
@@ -169,7 +170,13 @@ class _WholeBatchNorm(TorchFunctionMode):
         if func is not nn.functional.batch_norm:
             return func(*args, **named)
         names = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
-        asked = {"training": False, "momentum": 0.1, "eps": 1e-5, "weight": None, "bias": None}
+        asked: dict[str, Any] = {
+            "training": False,
+            "momentum": 0.1,
+            "eps": 1e-5,
+            "weight": None,
+            "bias": None,
+        }
         asked |= dict(zip(names, args, strict=False)) | named
         if not asked["training"]:
             return func(*args, **named)
@@ -191,14 +198,15 @@ class _WholeBatchNorm(TorchFunctionMode):
         variance, mean = torch.var_mean(features, dim=others, correction=0)
         ((mean, variance),) = self._group.statistics([torch.stack([mean, variance])])
         if running_mean is not None and running_var is not None:
-            count = input.numel() / input.shape[1] / self._group._share
+            count = input.numel() / input.shape[1] / self._group.in_hand
             with torch.no_grad():
                 running_mean.lerp_(mean, momentum)
                 running_var.lerp_(variance * (count / (count - 1)), momentum)
         shape = (1, -1) + (1,) * (input.dim() - 2)
         slope = torch.rsqrt(variance + eps) * (1.0 if weight is None else weight)
         offset = (0.0 if bias is None else bias) - mean * slope
-        return (features * slope.view(shape) + offset.view(shape)).to(input.dtype)
+        normalised: Tensor = features * slope.view(shape) + offset.view(shape)
+        return normalised.to(input.dtype)
 
 
 class _AddUp(torch.autograd.Function):
