@@ -135,10 +135,12 @@ def store_flips_bits(case: Case) -> None:
     wanted = case.key.encode() if case.phase in ("P1", "P2", "P5") else b'", "'
     if case.phase in ("P6", "P7", "P9", "P10"):
         wanted = b', "'  # within a state: [step, "hash"]
+    before = sum(member.store.flipped for member in where)
     if case.phase == "P10":
         case.arrive()
         fleet.api.store.flips.append(wanted)
         _, body = case.ask("GET", case.student)
+        assert fleet.api.store.flipped > before
         assert body != student_of(case.teacher)  # the digest in the header tells it
         case.ended()
         return
@@ -146,6 +148,7 @@ def store_flips_bits(case: Case) -> None:
         member.store.flips.append(wanted)
     case.submit()
     job = case.ended(DONE, JobStatus.FAILED, attempt=None)
+    assert sum(member.store.flipped for member in where) > before
     assert job.status is DONE or case.phase == "P1"
 
 

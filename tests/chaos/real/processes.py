@@ -55,6 +55,8 @@ def worker_killed(case: Case) -> None:
 
 def worker_killed_as_commit_arrives(case: Case) -> None:
     """The COMMIT of a dead worker arrives after all."""
+    if case.phase not in HELD_AT_COMMIT:
+        return
     case.arrive()
     case.holder.kill()
     case.leave("forward")

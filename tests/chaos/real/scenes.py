@@ -7,7 +7,7 @@ from tests.chaos.real.case import Case
 
 SCENES: dict[str, tuple[Callable[[Case], None], ...]] = {
     "F1": (processes.child_killed,),
-    "F2": (processes.worker_killed,),
+    "F2": (processes.worker_killed, processes.worker_killed_as_commit_arrives),
     "F3": (processes.worker_goes_home,),
     "F4": (processes.worker_stands_still,),
     "F5": (processes.out_of_memory,),
