@@ -20,7 +20,7 @@ from nayer_core.contract.events import Event, MetricsEvent
 from nayer_core.distill import Distillation
 from nayer_core.evaluation import EvaluationSet, predict, share_equal
 from nayer_core.precision import Arithmetic
-from nayer_core.quality import answers, diversity_score
+from nayer_core.quality import answers, class_diversity_score, diversity_score
 
 RESULTS = Path(__file__).parent / "results" / "trials.jsonl"
 METRICS = ("accuracy", "diversity", "class_diversity", "convergence_steps", "converged")
@@ -157,11 +157,7 @@ class _Archive:
         if self.features:
             old, old_labels = torch.cat(self.features), torch.cat(self.labels)
             self.scores.append(diversity_score(new, old))
-            within = [
-                diversity_score(new[labels == index], old[old_labels == index])
-                for index in labels.unique().tolist()
-                if (old_labels == index).any()
-            ]
-            self.class_scores.append(statistics.mean(within))
+            within = class_diversity_score(new, labels, old, old_labels)
+            self.class_scores += [] if within is None else [within]
         self.features.append(new)
         self.labels.append(labels)

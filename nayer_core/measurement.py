@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nayer_core.contract.config import DistillConfig
 from nayer_core.contract.events import Emit, Phase, PhaseEvent, WarningEvent
@@ -14,11 +14,12 @@ from nayer_core.evaluation import EvaluationSet, accuracy_bounds, predict, share
 from nayer_core.precision import Arithmetic
 from nayer_core.quality import (
     LEAST_CLASS_COVERAGE,
-    LEAST_DIVERSITY,
+    LEAST_CLASS_DIVERSITY,
     agreement_by_class,
     answers,
     calibration_error,
     class_coverage,
+    class_diversity_score,
     diversity_score,
     inception_score,
 )
@@ -99,17 +100,24 @@ class Measurement:
         new = answers(self.teacher, images, self.run.augment, self.exact)
         values = {"inception_score": inception_score(new.logits)}
         coverage = class_coverage(new.logits, labels)
-        older = [bank.read(segment)[0] for segment in bank.segments[:-1]]
-        if older:
-            old_images = torch.cat(older)
-            spread = torch.linspace(0, len(old_images) - 1, min(OLD_IMAGES, len(old_images))).long()
-            old = answers(
-                self.teacher, old_images[spread.to(old_images.device)], self.run.augment, self.exact
-            )
-            values["diversity"] = diversity_score(new.features, old.features)
-        if values.get("diversity", math.inf) < LEAST_DIVERSITY or coverage < LEAST_CLASS_COVERAGE:
-            self._warn_of_collapse(values.get("diversity"), coverage)
+        if len(bank.segments) > 1:
+            values |= self._diversity(new.features, labels.cpu())
+        if values.get("class_diversity", math.inf) < LEAST_CLASS_DIVERSITY or coverage < LEAST_CLASS_COVERAGE:
+            self._warn_of_collapse(values.get("class_diversity"), coverage)
         return values
+
+    def _diversity(self, new: Tensor, labels: Tensor) -> dict[str, float]:
+        """Hold the newest round's features against images from all over the rest of the bank."""
+        bank = self.run.bank
+        older = [bank.read(segment) for segment in bank.segments[:-1]]
+        images = torch.cat([images for images, _ in older])
+        spread = torch.linspace(0, len(images) - 1, min(OLD_IMAGES, len(images))).long().to(images.device)
+        old = answers(self.teacher, images[spread], self.run.augment, self.exact).features
+        old_labels = torch.cat([labels for _, labels in older])[spread].cpu()
+        within = class_diversity_score(new, labels, old, old_labels)
+        return {"diversity": diversity_score(new, old)} | (
+            {} if within is None else {"class_diversity": within}
+        )
 
     def _warn_of_collapse(self, diversity: float | None, coverage: float) -> None:
         if self._warned:
@@ -117,8 +125,8 @@ class Measurement:
         self._warned = True
         told = "unknown" if diversity is None else f"{diversity:.3f}"
         message = (
-            f"The generator makes nearly the same images again: diversity {told} (below "
-            f"{LEAST_DIVERSITY} is collapse), {coverage:.0%} of the classes asked for. "
+            f"The generator makes nearly the same images again: diversity within a class {told} (below "
+            f"{LEAST_CLASS_DIVERSITY} is collapse), {coverage:.0%} of the classes asked for. "
             "More generator_steps or another seed may help."
         )
         self.emit(WarningEvent(code="generator_collapse", message=message))

@@ -16,8 +16,10 @@ from nayer_core.precision import Arithmetic
 BATCH_SIZE = 250
 CALIBRATION_BINS = 10
 
-# A generator has collapsed where its images hardly differ from the bank's, or miss classes.
-LEAST_DIVERSITY = 0.05
+# A generator has collapsed where its images of a class hardly differ from the bank's (0.2 is a
+# cosine of 0.98), or miss classes. Images of different classes differ in any case: over all pairs
+# the distance was above 1 in every row of benchmarks/results/ablations.md.
+LEAST_CLASS_DIVERSITY = 0.2
 LEAST_CLASS_COVERAGE = 0.5
 
 
@@ -71,6 +73,22 @@ def diversity_score(new: Tensor, old: Tensor) -> float:
         In [0, 2]; near 0 where the new images show nothing new.
     """
     return torch.cdist(new, old).mean().item()
+
+
+def class_diversity_score(new: Tensor, new_labels: Tensor, old: Tensor, old_labels: Tensor) -> float | None:
+    """Mean L2 distance between features of new images and of old ones made for the same class.
+
+    Args:
+        new: (N, D) features of length 1.
+        new_labels: (N,) the classes they were made for.
+        old: (M, D) features of length 1.
+        old_labels: (M,) likewise.
+
+    Returns:
+        In [0, 2]; near 0 where a generator repeats itself. None where no class is on both sides.
+    """
+    same = new_labels[:, None] == old_labels[None, :]
+    return torch.cdist(new, old)[same].mean().item() if same.any() else None
 
 
 def inception_score(logits: Tensor) -> float:

@@ -13,6 +13,7 @@ from nayer_core.quality import (
     answers,
     calibration_error,
     class_coverage,
+    class_diversity_score,
     diversity_score,
     inception_score,
 )
@@ -36,6 +37,14 @@ def test_diversity_is_the_mean_distance_of_new_from_old():
     expected = sum((a - b).norm() for a in new for b in old) / 15
     assert diversity_score(new, old) == pytest.approx(expected.item(), rel=1e-4)
     assert diversity_score(new[:1], new[:1].repeat(4, 1)) == pytest.approx(0, abs=1e-3)
+
+
+def test_class_diversity_compares_images_of_one_class_only():
+    apart, same = torch.eye(2), torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    labels = torch.tensor([0, 1])
+    assert class_diversity_score(apart, labels, apart, labels) == pytest.approx(0, abs=1e-3)
+    assert class_diversity_score(apart, labels, same, labels) == pytest.approx(2**0.5 / 2, rel=1e-3)
+    assert class_diversity_score(apart, labels, apart, labels + 2) is None
 
 
 def test_class_coverage_asks_only_for_what_was_asked():
