@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,6 +34,14 @@ def test_rooms_import_only_what_they_may() -> None:
         [Path(sys.executable).parent / "lint-imports", "--no-cache"], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_rooms_reach_nothing_of_the_core_but_its_contract() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (apart,) = [contract for contract in contracts if contract["id"] == "only-the-contract"]
+    core = {path.stem for path in (ROOT / "nayer_core").iterdir() if not path.name.startswith("__")}
+    closed = {name.removeprefix("nayer_core.") for name in apart["forbidden_modules"]}
+    assert core - closed == {"contract"}
 
 
 @pytest.mark.parametrize("module", ["api.main", "worker.tasks", "worker.upkeep", "cli.main", "jobs.upkeep"])
