@@ -49,7 +49,6 @@ class ErrorCode(StrEnum):
     MAX_RUNTIME_EXCEEDED = "max_runtime_exceeded"
     WORKER_LOST = "worker_lost"
     DISK_FAILED = "disk_failed"
-    INTERNAL_ERROR = "internal_error"
 
 
 class NayerError(Exception):

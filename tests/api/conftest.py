@@ -89,7 +89,7 @@ class PlayedWorker:
         while claim := self.service.claim(queue, "test:1"):
             if claim.job.id == job_id:
                 return claim
-            self.service.fail(claim, "internal_error", "Another test left this job.", "Nothing.")
+            self.service.fail(claim, "worker_lost", "Another test left this job.", "Nothing.")
         raise AssertionError(f"{job_id} does not wait in {queue}")
 
     def inspect(self, job_id: str) -> Job:
