@@ -197,7 +197,9 @@ class EventBody(BaseModel):
     )
 
     seq: int
-    type: str = Field(description="status, phase, progress, metrics, warning, artifact, checkpoint or error.")
+    type: str = Field(
+        description="status, phase, progress, metrics, warning, bank, checkpoint, artifact or error."
+    )
     data: dict[str, Any]
     created_at: datetime
 

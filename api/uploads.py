@@ -28,7 +28,6 @@ from jobs.settings import Settings
 from jobs.storage import Storage
 from nayer_core.contract.spec import JobSpec
 
-FILE_PARTS = ("teacher", "evaluation", "embeddings")
 OVERHEAD_BYTES = 64 * 1024  # boundaries and headers of the parts
 log = logging.getLogger(__name__)
 

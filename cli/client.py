@@ -55,7 +55,7 @@ class RemoteJob(BaseModel):
 class JobEvent(BaseModel):
     """One entry of a job's log; `seq` counts from 1.
 
-    `type` is status, phase, progress, metrics, warning, artifact, checkpoint or error, and says
+    `type` is status, phase, progress, metrics, warning, bank, checkpoint, artifact or error, and says
     what `data` holds.
     """
 

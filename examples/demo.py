@@ -1,4 +1,4 @@
-"""Distil an MNIST teacher into a quarter of its size through the service, without one digit.
+"""Distil an MNIST teacher into a fifth of its size through the service, without one digit.
 
     make demo        (python -m examples.demo)
 

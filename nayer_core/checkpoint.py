@@ -79,7 +79,7 @@ class CheckpointFolder:
             The files of this generation and their sha256, the JSON included.
         """
         number = max(self._generations(), default=-1) + 1
-        files = {self._bank_name(segment): self._save_segment(segment, bank) for segment in bank.segments}
+        files = {_bank_file(segment.start): self._save_segment(segment, bank) for segment in bank.segments}
         state_name = f"state-{number:08d}.safetensors"
         plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         files[state_name] = self._write(state_name, save(plain))
@@ -129,19 +129,19 @@ class CheckpointFolder:
         """Whether no generation was ever written here, or all were dropped."""
         return not self._generations()
 
-    def _whole_generations(self) -> Iterator["_Generation"]:
+    def _whole_generations(self) -> Iterator[_Generation]:
         """Newest first."""
         for number in sorted(self._generations(), reverse=True):
             files = self._read_generation(number)
             if files is not None:
                 yield _Generation(number, files)
 
-    def _take_up(self, generation: "_Generation", bank: MemoryBank) -> Checkpoint:
+    def _take_up(self, generation: _Generation, bank: MemoryBank) -> Checkpoint:
         bank.clear()
         self._segment_hashes = {}  # another way on from here writes other images under the same names
         for start, length in generation.record["segments"]:
             segment = Segment(start, length)
-            name = self._bank_name(segment)
+            name = _bank_file(segment.start)
             self._segment_hashes[start] = generation.record["files"][name]
             restored = load(generation.files[name])
             bank.restore(segment, restored["images"], restored["labels"])
@@ -166,7 +166,7 @@ class CheckpointFolder:
         if segment.start not in self._segment_hashes:
             images, labels = bank.read(segment)
             content = save({"images": images.cpu(), "labels": labels.cpu()})
-            self._segment_hashes[segment.start] = self._write(self._bank_name(segment), content)
+            self._segment_hashes[segment.start] = self._write(_bank_file(segment.start), content)
         return self._segment_hashes[segment.start]
 
     def _drop_after(self, newest: int) -> None:
@@ -213,10 +213,6 @@ class CheckpointFolder:
 
     def _generations(self) -> list[int]:
         return [int(path.stem.removeprefix("state-")) for path in self.path.glob("state-*.json")]
-
-    @staticmethod
-    def _bank_name(segment: Segment) -> str:
-        return _bank_file(segment.start)
 
 
 def _bank_file(start: int) -> str:
