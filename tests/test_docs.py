@@ -2,10 +2,12 @@
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from api.problems import KINDS
+from jobs.records import EventType
 from jobs.settings import Settings
 from nayer_core.contract.config import DistillConfig
 from nayer_core.contract.errors import ErrorCode
@@ -40,6 +42,11 @@ def test_every_warning_is_told() -> None:
     raised = set(re.findall(r'WarningEvent\(\s*code="(\w+)"', source))
     assert raised
     assert {code for code in raised if f"`{code}`" not in document} == set()
+
+
+def test_every_kind_of_event_is_told() -> None:
+    told = {row[0].strip("`") for row in rows("docs/http-api.md", "Following a job")}
+    assert told == set(get_args(EventType))
 
 
 def test_every_setting_is_told_with_its_default() -> None:

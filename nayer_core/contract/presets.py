@@ -22,9 +22,8 @@ class Preset(BaseModel):
 
 # Runs of minutes to an hour. Against the paper's: small synthesis batches, so that the generator
 # gets more steps for the same work; short epochs, so that it meets the student it has to provoke
-# often; a sharper loss, CutMix, a cosine that moves at each step, and the
-# student's weights averaged over its latest steps. Measured one by one in
-# benchmarks/results/short_runs.md.
+# often; a sharper loss, CutMix, a cosine that moves at each step, and the student's weights averaged
+# over its latest steps. What was measured of each: docs/decisions/0005-everyday-presets.md.
 _EVERYDAY = DistillConfig(
     rounds_per_epoch=1,
     warmup_rounds_per_epoch=3,
