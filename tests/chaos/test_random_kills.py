@@ -18,13 +18,16 @@ from jobs.states import JobStatus
 from tests.chaos import invariants
 from tests.chaos.real.fleet import SECRET, Fleet, Servers, wait_for
 from tests.chaos.real.kills import COSTLY, FREE
-from tests.chaos.real.tiny import canonical_files, submit_inspected, undisturbed_student
+from tests.support import small_runs
+from tests.support.jobs import inspected_as
 from tests.support.seaweedfs import EmbeddedSeaweed
 from tests.support.services import fresh_database
 
 STRIKES = int(os.environ.get("NAYER_CHAOS_KILLS", "25"))
 STRIKES_OF_A_JOB = 5
 END_SECONDS = 240
+# Ten to twenty seconds on a CPU, so that it can be struck a few times.
+CONFIG = small_runs.CONFIG.model_copy(update={"epochs": 10, "generator_steps": 3, "student_steps": 40})
 
 
 @pytest.fixture
@@ -115,12 +118,14 @@ def test_random_strikes_lose_nothing_and_change_no_bit(
     canonical.mkdir()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")  # sums in another order would give another student
-        student = undisturbed_student(canonical_files(canonical), tmp_path / "whole")
+        small_runs.write_inputs(canonical, CONFIG, student_architecture="wrn_10_1")
+        whole = small_runs.undisturbed(canonical, tmp_path / "whole")
+        student = (whole / "student.safetensors").read_bytes()
     fleet.moments = []  # type: ignore[attr-defined]
     struck: Counter[str] = Counter()
     exact = lost = jobs = 0
     while struck.total() < STRIKES:
-        job_id = submit_inspected(fleet.service, fleet.storage, canonical)
+        job_id = inspected_as(fleet.service, fleet.storage, canonical)
         struck += strike_until_it_ends(fleet, job_id, chance, STRIKES - struck.total())
         wait_for(
             lambda job_id=job_id: fleet.service.get(job_id).is_terminal, END_SECONDS, f"the end of {job_id}"

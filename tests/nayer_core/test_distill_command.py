@@ -11,54 +11,18 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from nayer_core import distill_command
-from nayer_core.contract.config import DistillConfig
 from nayer_core.contract.events import EXIT_STOPPED, CheckpointEvent, Event, PhaseEvent, StoppedEvent
-from nayer_core.contract.spec import Normalization, ResolvedSpec, TextEncoderSpec
 from nayer_core.network_file import Description
 from nayer_core.networks.registry import build
-from nayer_core.weights import file_sha256, save_weights
-
-SIZE = (1, 12, 12)
-LABELS = ("circle", "square", "star")
-CONFIG = DistillConfig(
-    epochs=2,
-    warmup_epochs=1,
-    rounds_per_epoch=1,
-    warmup_rounds_per_epoch=1,
-    generator_steps=2,
-    student_steps=3,
-    synthesis_batch_size=9,
-    student_batch_size=8,
-    generator="table8",
-    generator_width=8,
-    noise_dim=16,
-    precision="fp32",
-)
+from nayer_core.weights import file_sha256
+from tests.support.small_runs import LABELS, SIZE, write_inputs
 
 
-def _folder(path: Path, *, evaluation: bool = False, accuracy: float | None = None) -> Path:
-    path.mkdir()
-    torch.manual_seed(0)
-    teacher = build("wrn_10_1", num_classes=3, input_size=SIZE)
-    teacher(torch.randn(64, *SIZE))
-    save_weights(teacher, path / "teacher.safetensors")
-    save_file({"lte": torch.randn(3, 10)}, path / "lte.safetensors")
+def _folder(path: Path, *, evaluation: bool = False, **asked: Any) -> Path:
+    write_inputs(path, **asked)
     if evaluation:
         images = torch.randint(0, 256, (20, 12, 12, 1), dtype=torch.uint8)
-        save_file({"images": images, "labels": torch.arange(20) % 3}, path / "evaluation.safetensors")
-    spec = ResolvedSpec(
-        labels=LABELS,
-        input_size=SIZE,
-        normalization=Normalization(mean=(0.5,), std=(0.25,)),
-        teacher_architecture="wrn_10_1",
-        teacher_accuracy=accuracy,
-        student_architecture="lenet5",
-        preset="quick",
-        config=CONFIG,
-        text_encoder=TextEncoderSpec(name="file", whiten=True),
-        seed=3,
-    )
-    (path / "spec.json").write_text(spec.model_dump_json())
+        save_file({"images": images, "labels": torch.arange(20) % 4}, path / "evaluation.safetensors")
     return path
 
 
@@ -79,7 +43,7 @@ def test_it_leaves_a_student_that_says_how_to_use_it(tmp_path: Path):
     assert description.architecture == "lenet5"
     assert description.labels == LABELS
     assert description.input_size == SIZE
-    network = build("lenet5", num_classes=3, input_size=SIZE)
+    network = build("lenet5", num_classes=4, input_size=SIZE)
     network.load_state_dict(load_file(student))
     assert [event.phase for event in events if isinstance(event, PhaseEvent)] == [
         "warmup",
@@ -89,7 +53,7 @@ def test_it_leaves_a_student_that_says_how_to_use_it(tmp_path: Path):
 
 
 def test_every_number_says_what_it_was_measured_on(tmp_path: Path):
-    result, _ = _run(_folder(tmp_path / "in", accuracy=0.9), tmp_path / "out")
+    result, _ = _run(_folder(tmp_path / "in", teacher_accuracy=0.9), tmp_path / "out")
     assert isinstance(result, dict)
     card = json.loads((tmp_path / "out" / "model_card.json").read_text())
     assert card["metrics"] == json.loads(json.dumps(result["metrics"]))

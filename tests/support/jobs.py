@@ -2,10 +2,12 @@
 
 import hashlib
 import uuid
+from pathlib import Path
 from typing import Any
 
 from jobs.records import Artifact, Checkpoint, Claim, Job, NewJob, StoredFile
 from jobs.service import JobService
+from jobs.storage import Storage
 from nayer_core.contract.spec import JobSpec
 
 SPEC: dict[str, Any] = {
@@ -50,6 +52,14 @@ def inspected(service: JobService, **changes: Any) -> Job:
     claim = claimed(service, "inspect", job)
     inputs = {name: a_file(f"inputs/{job.id}/{name}") for name in ("teacher.safetensors", "spec.json")}
     return service.validated(claim, {"preset": "quick"}, {"architecture": "resnet20"}, inputs)
+
+
+def inspected_as(service: JobService, storage: Storage, inputs: Path) -> str:
+    """A job that waits for the distillation of real canonical files; no inspector may be at work."""
+    teacher = storage.put_stream([b"a teacher"], f"uploads/{uuid.uuid4()}")
+    claim = claimed(service, "inspect", submitted(service, teacher=teacher))
+    stored = {path.name: storage.publish(path, "inputs") for path in inputs.iterdir()}
+    return service.validated(claim, {}, {}, stored).id
 
 
 def running(service: JobService, **changes: Any) -> Claim:

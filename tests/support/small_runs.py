@@ -1,5 +1,7 @@
 """Runs of Algorithm 1 on networks so small that a whole one takes a fraction of a second."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from nayer_core.weights import freeze, save_weights
 
 CPU = torch.device("cpu")
 SIZE = (1, 12, 12)
+LABELS = ("circle", "square", "star", "heart")
 CONFIG = DistillConfig(
     epochs=2,
     warmup_epochs=1,
@@ -87,24 +90,29 @@ def after(steps: int) -> Callable[[], bool]:
 
 def write_inputs(folder: Path, config: DistillConfig = CONFIG, **asked: Any) -> Path:
     """Fill a folder as inspect and embed do, for the command `distill`; `asked` is more of the spec."""
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     torch.manual_seed(0)
     teacher = build("wrn_10_1", num_classes=4, input_size=SIZE)
-    teacher(torch.randn(64, *SIZE))
+    teacher(torch.randn(64, *SIZE))  # gives BatchNorm statistics that are its own
     save_weights(teacher, folder / "teacher.safetensors")
     save_file({"lte": torch.randn(4, 10)}, folder / "lte.safetensors")
+    usual: dict[str, Any] = {"teacher_accuracy": None, "student_architecture": "lenet5", "seed": 3}
     spec = ResolvedSpec(
-        labels=("circle", "square", "star", "heart"),
+        labels=LABELS,
         input_size=SIZE,
         normalization=Normalization(mean=(0.5,), std=(0.25,)),
         teacher_architecture="wrn_10_1",
-        teacher_accuracy=None,
-        student_architecture="lenet5",
         preset="quick",
         config=config,
         text_encoder=TextEncoderSpec(name="file", whiten=True),
-        seed=3,
-        **asked,
+        **{**usual, **asked},
     )
     (folder / "spec.json").write_text(spec.model_dump_json())
     return folder
+
+
+def undisturbed(inputs: Path, out: Path) -> Path:
+    """Run the core program alone, as nothing disturbs it; gives the folder that it filled."""
+    command = [sys.executable, "-m", "nayer_core", "distill", "--in", str(inputs), "--out", str(out)]
+    subprocess.run([*command, "--device", "cpu"], check=True, stdout=subprocess.DEVNULL)
+    return out

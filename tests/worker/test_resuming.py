@@ -5,7 +5,6 @@ Real core programs on tiny networks, real worker processes, and whatever ends th
 
 import signal
 import subprocess
-import sys
 import threading
 import uuid
 from collections.abc import Iterator
@@ -14,37 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from safetensors.torch import save_file
 
-from jobs.records import Job, NewJob
+from jobs.records import Job
 from jobs.service import JobService
 from jobs.settings import Settings
 from jobs.states import JobStatus
 from jobs.storage import Storage
-from nayer_core.contract.config import DistillConfig
-from nayer_core.contract.spec import JobSpec, Normalization, ResolvedSpec, TextEncoderSpec
-from nayer_core.networks.registry import build
-from nayer_core.weights import save_weights
+from tests.support import small_runs
+from tests.support.jobs import inspected_as
 from tests.support.small_disk import fill, small_disk
-from tests.worker.conftest import SPEC, StartProcess, wait_for, wait_for_status
+from tests.worker.conftest import StartProcess, wait_for, wait_for_status
 from worker.supervisor import Supervisor
 
-SIZE = (1, 12, 12)
-CONFIG = DistillConfig(
-    epochs=8,
-    warmup_epochs=1,
-    rounds_per_epoch=2,
-    warmup_rounds_per_epoch=2,
-    generator_steps=2,
-    student_steps=30,
-    synthesis_batch_size=12,
-    student_batch_size=16,
-    generator="table8",
-    generator_width=8,
-    noise_dim=16,
-    precision="fp32",
-)
+CONFIG = small_runs.CONFIG.model_copy(update={"epochs": 8, "student_steps": 30})
 LEASE_SECONDS = 3.0  # a second is too short for three workers on two busy cores
 
 
@@ -60,33 +41,13 @@ def _one_thread() -> Iterator[None]:
 def canonical(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The files that `inspect` and `embed` would leave."""
     folder = tmp_path_factory.mktemp("canonical")
-    torch.manual_seed(0)
-    teacher = build("wrn_10_1", num_classes=3, input_size=SIZE)
-    teacher(torch.randn(64, *SIZE))  # gives BatchNorm statistics that are its own
-    save_weights(teacher, folder / "teacher.safetensors")
-    save_file({"lte": torch.randn(3, 10)}, folder / "lte.safetensors")
-    spec = ResolvedSpec(
-        labels=("circle", "square", "star"),
-        input_size=SIZE,
-        normalization=Normalization(mean=(0.5,), std=(0.25,)),
-        teacher_architecture="wrn_10_1",
-        teacher_accuracy=None,
-        student_architecture="wrn_10_1",
-        preset="quick",
-        config=CONFIG,
-        text_encoder=TextEncoderSpec(name="file", whiten=True),
-        seed=3,
-    )
-    (folder / "spec.json").write_text(spec.model_dump_json())
-    return folder
+    return small_runs.write_inputs(folder, CONFIG, student_architecture="wrn_10_1")
 
 
 @pytest.fixture(scope="module")
 def whole(canonical: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """What a run that nothing disturbs leaves."""
-    out = tmp_path_factory.mktemp("whole")
-    command = [sys.executable, "-m", "nayer_core", "distill", "--in", str(canonical), "--out", str(out)]
-    subprocess.run([*command, "--device", "cpu"], check=True, stdout=subprocess.DEVNULL)
+    out = small_runs.undisturbed(canonical, tmp_path_factory.mktemp("whole"))
     return {name: (out / name).read_bytes() for name in ("student.safetensors", "metrics.jsonl")}
 
 
@@ -99,15 +60,9 @@ def settings(settings: Settings) -> Settings:
 @pytest.fixture
 def job_id(service: JobService, storage: Storage, canonical: Path) -> Iterator[str]:
     """A job that waits for its distillation."""
-    teacher = storage.put_stream([b"a teacher"], f"uploads/{uuid.uuid4()}")
-    job, _ = service.submit(NewJob(spec=JobSpec.model_validate(SPEC), teacher=teacher))
-    claim = service.claim("inspect", "tests")
-    assert claim is not None
-    assert claim.job.id == job.id
-    inputs = {path.name: storage.publish(path, "inputs") for path in canonical.iterdir()}
-    service.validated(claim, {}, {}, inputs)
-    yield job.id
-    service.cancel(job.id)
+    waiting = inspected_as(service, storage, canonical)
+    yield waiting
+    service.cancel(waiting)
 
 
 @pytest.fixture
