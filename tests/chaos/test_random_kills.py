@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from sqlalchemy import text
@@ -44,6 +45,14 @@ def fleet(
             yield fleet
         finally:
             fleet.stop()
+
+
+class Strike(NamedTuple):
+    """What was done to a running job, and when."""
+
+    name: str
+    job_id: str
+    moment: float
 
 
 def progress_after(fleet: Fleet, job_id: str, moment: float) -> float | None:
@@ -91,9 +100,9 @@ def wait_for_a_step(fleet: Fleet, job_id: str) -> None:
     wait_for(further, END_SECONDS, f"job {job_id} makes a step")
 
 
-def strike_until_it_ends(fleet: Fleet, job_id: str, chance: random.Random, left: int) -> Counter[str]:
-    """Strike a job at random moments while it runs; returns what was done, with the recovery times."""
-    done: Counter[str] = Counter()
+def strike_until_it_ends(fleet: Fleet, job_id: str, chance: random.Random, left: int) -> list[Strike]:
+    """Strike a job at random moments while it runs; returns what was done and when."""
+    done: list[Strike] = []
     for _ in range(min(STRIKES_OF_A_JOB, left)):
         wait_for_a_step(fleet, job_id)
         time.sleep(chance.uniform(0, 1.5))
@@ -102,8 +111,7 @@ def strike_until_it_ends(fleet: Fleet, job_id: str, chance: random.Random, left:
         strike = chance.choice(COSTLY if chance.random() < 0.6 else FREE)
         moment = time.time()
         strike(fleet, fleet.worker_of(job_id), chance)
-        fleet.moments.append((strike.__name__, job_id, moment))  # type: ignore[attr-defined]
-        done[strike.__name__] += 1
+        done.append(Strike(strike.__name__, job_id, moment))
     return done
 
 
@@ -121,12 +129,11 @@ def test_random_strikes_lose_nothing_and_change_no_bit(
         small_runs.write_inputs(canonical, CONFIG, student_architecture="wrn_10_1")
         whole = small_runs.undisturbed(canonical, tmp_path / "whole")
         student = (whole / "student.safetensors").read_bytes()
-    fleet.moments = []  # type: ignore[attr-defined]
-    struck: Counter[str] = Counter()
+    strikes: list[Strike] = []
     exact = lost = jobs = 0
-    while struck.total() < STRIKES:
+    while len(strikes) < STRIKES:
         job_id = inspected_as(fleet.service, fleet.storage, canonical)
-        struck += strike_until_it_ends(fleet, job_id, chance, STRIKES - struck.total())
+        strikes += strike_until_it_ends(fleet, job_id, chance, STRIKES - len(strikes))
         wait_for(
             lambda job_id=job_id: fleet.service.get(job_id).is_terminal, END_SECONDS, f"the end of {job_id}"
         )
@@ -138,14 +145,14 @@ def test_random_strikes_lose_nothing_and_change_no_bit(
         ]
         exact += bodies == [student]
     recovered = [
-        (name, after)
-        for name, job_id, moment in fleet.moments  # type: ignore[attr-defined]
-        if (after := progress_after(fleet, job_id, moment)) is not None
-        and name not in ("kill_api", "ring_five_times")
+        (strike.name, after)
+        for strike in strikes
+        if (after := progress_after(fleet, strike.job_id, strike.moment)) is not None
+        and strike.name not in ("kill_api", "ring_five_times")
     ]
     record_property("recovered_kinds", recovered)
-    record_property("real_kills", struck.total())
-    record_property("struck", dict(struck))
+    record_property("real_kills", len(strikes))
+    record_property("struck", dict(Counter(strike.name for strike in strikes)))
     record_property("real_jobs", jobs)
     record_property("lost_real", lost)
     record_property("bit_exact", f"{exact} of {jobs}")

@@ -65,8 +65,8 @@ def test_real(
             case.leave()
             if case.job_id:
                 whole.start()
-                case.ask("POST", f"/v1/jobs/{case.job_id}/cancel")
+                case.ask("POST", f"/jobs/{case.job_id}/cancel")
         for figure in ("recovered", "cancel_seconds"):
-            if getattr(case, figure, None) is not None:
+            if getattr(case, figure) is not None:
                 record_property(figure, getattr(case, figure))
         record_property("statuses", sorted(case.statuses))

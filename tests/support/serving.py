@@ -13,7 +13,6 @@ from pathlib import Path
 
 import psutil
 
-START_SECONDS = 120
 STOP_SECONDS = 60
 
 

@@ -51,6 +51,8 @@ class Case:
         self.struck_at = 0.0
         self.statuses: set[int] = set()
         self.before: list[Case] = []
+        self.recovered: float | None = None  # seconds from the strike to the next step that was written
+        self.cancel_seconds: float | None = None
 
     @property
     def holder(self) -> Member:

@@ -144,7 +144,6 @@ class Fleet:
         self.inspectors = [self._worker("inspect", n, celery) for n in range(2)]
         self.distillers = [self._worker("distill", n, celery) for n in range(2)]
         self.members = [self.api, self.upkeep, *self.inspectors, *self.distillers]
-        self._environment_of_tests = self.api.environment
         plain = self._settings_of(None)
         self.settings = Settings(**plain)
         self.service = JobService.open(self.settings)

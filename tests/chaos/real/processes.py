@@ -50,7 +50,7 @@ def worker_killed(case: Case) -> None:
     case.leave("cut")
     # At the claim nothing was taken; at any other place the attempt was.
     case.ended(attempt=1 if case.phase == "P5" else 2)
-    case.recovered = case.recovery_seconds(fence)  # type: ignore[attr-defined]
+    case.recovered = case.recovery_seconds(fence)
 
 
 def worker_killed_as_commit_arrives(case: Case) -> None:

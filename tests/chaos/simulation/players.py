@@ -20,7 +20,6 @@ Play = Generator[str, None, Any]
 
 PATIENCE = 200
 READS = 3
-PHASES_OF = {Phase.WARMUP: 1, Phase.DISTILL: 2}
 
 
 class ChildKilled(Exception):

@@ -52,7 +52,6 @@ class Ledger:
     fences: Counter[str] = field(default_factory=Counter)
     stale_writes: int = 0
     refused: int = 0
-    faults: Counter[str] = field(default_factory=Counter)
 
     def claimed(self, claim: Claim) -> None:
         assert claim.fence >= self.fences[claim.job.id], "a fence fell"
