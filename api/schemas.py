@@ -15,7 +15,7 @@ SPEC_EXAMPLE: dict[str, Any] = {
     "teacher": {
         "architecture": "auto",
         "input_size": [3, 32, 32],
-        "normalization": {"mean": [0.4914, 0.4822, 0.4465], "std": [0.2023, 0.1994, 0.2010]},
+        "normalization": {"mean": [0.4914, 0.4822, 0.4465], "std": [0.247, 0.2435, 0.2616]},
     },
     "student": {"architecture": "wrn_16_1"},
     "preset": "balanced",
