@@ -5,7 +5,8 @@ from typing import Any
 
 from tests.integration.conftest import Digits, Stack
 
-CONFIG = {"epochs": 5, "student_steps": 20, "student_batch_size": 16, "synthesis_batch_size": 16}
+# Some seconds of steps after the first numbers, so that the wish to pause arrives in the middle.
+CONFIG = {"epochs": 12, "student_steps": 30, "student_batch_size": 16, "synthesis_batch_size": 16}
 
 
 def wait_for(stack: Stack, job_id: str, status: str) -> dict[str, Any]:
