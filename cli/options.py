@@ -55,6 +55,13 @@ OnOutOfMemory = Annotated[
         help="Where the device is full: name batches that fit, or go on with halved ones.",
     ),
 ]
+ReuseBank = Annotated[
+    bool | None,
+    typer.Option(
+        "--reuse-bank/--no-reuse-bank",
+        help="Begin behind the warm-up of an earlier job with the same teacher, or leave one for later jobs.",
+    ),
+]
 MaxRuntime = Annotated[int | None, typer.Option(metavar="SECONDS", help="The job fails after so long.")]
 Webhook = Annotated[
     str | None, typer.Option(metavar="URL", help="Is told of the job's end; see `GET /schema`.")

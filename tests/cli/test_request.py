@@ -50,6 +50,7 @@ def test_options_make_a_document_that_the_contract_accepts(tmp_path: Path) -> No
             "set_": ["epochs=3"],
             "seed": 7,
             "on_out_of_memory": "halve",
+            "reuse_bank": True,
             "max_runtime": 60,
             "metadata": ["team=vision"],
             "embeddings": Path("vectors.safetensors"),
@@ -58,6 +59,7 @@ def test_options_make_a_document_that_the_contract_accepts(tmp_path: Path) -> No
     spec = JobSpec.model_validate_json(json.dumps(document))
     assert spec.labels == ("cat", "dog")
     assert spec.text_encoder.name == "file"
+    assert spec.reuse_bank
     assert spec.on_out_of_memory == "halve"
     assert (spec.seed, spec.max_runtime_seconds, spec.metadata) == (7, 60, {"team": "vision"})
     assert spec.resolved_config()[1].epochs == 3
