@@ -10,6 +10,7 @@ asked for: the result of a finished command, or the exit code of one that has em
 
 import argparse
 import importlib
+import io
 import os
 import sys
 import traceback
@@ -30,6 +31,7 @@ from nayer_core.contract.events import (
 )
 from nayer_core.contract.spec import ExportFormat
 from nayer_core.event_stream import EventStream
+from nayer_core.launch import MEETING_FILE, die_with_launcher, run_in_processes
 from nayer_core.progress_bar import ProgressBar
 
 Run = Callable[[argparse.Namespace, Emit], dict[str, Any] | int]
@@ -52,32 +54,37 @@ def main(argv: Sequence[str], stdout: TextIO) -> int:
         stdout: where the JSON lines go.
     """
     stream = EventStream(stdout)
-    with ProgressBar.on_terminal(sys.stderr) as progress_bar:
+    try:
+        return _perform(argv, stdout, stream.emit)
+    except NayerError as error:
+        stream.emit(
+            FailedEvent(code=error.code, message=error.message, hint=error.hint, retryable=error.retryable)
+        )
+        print(f"{error.message} {error.hint}", file=sys.stderr)  # noqa: T201 - for people
+        return EXIT_REFUSED
+    except Exception:  # whatever it is, it is ours to mend: exit 1 and say where
+        stream.flush()
+        traceback.print_exc()
+        return EXIT_BUG
+
+
+def _perform(argv: Sequence[str], stdout: TextIO, tell: Emit) -> int:
+    args = _parse(argv)
+    if args.command == "distill" and args.processes > 1 and os.environ.get("WORLD_SIZE", "1") == "1":
+        return run_in_processes(argv, args.processes, stdout, tell)
+    terminal = sys.stderr if _is_first() else io.StringIO()
+    with ProgressBar.on_terminal(terminal) as progress_bar:
 
         def emit(event: Event) -> None:
-            stream.emit(event)
+            tell(event)
             progress_bar.show(event)
 
-        try:
-            args = _parse(argv)
-            run: Run = importlib.import_module(COMMAND_MODULES[args.command]).run
-            outcome = _run(run, args, emit)
-            if isinstance(outcome, dict):
-                emit(FinishedEvent(command=args.command, result=outcome))
-                outcome = EXIT_DONE
-        except NayerError as error:
-            emit(
-                FailedEvent(
-                    code=error.code, message=error.message, hint=error.hint, retryable=error.retryable
-                )
-            )
-            print(f"{error.message} {error.hint}", file=sys.stderr)  # noqa: T201 - for people
-            outcome = EXIT_REFUSED
-        except Exception:  # whatever it is, it is ours to mend: exit 1 and say where
-            stream.flush()
-            traceback.print_exc()
-            outcome = EXIT_BUG
-        return outcome
+        run: Run = importlib.import_module(COMMAND_MODULES[args.command]).run
+        outcome = _run(run, args, emit)
+        if isinstance(outcome, int):
+            return outcome
+        emit(FinishedEvent(command=args.command, result=outcome))
+        return EXIT_DONE
 
 
 def _run(run: Run, args: argparse.Namespace, emit: Emit) -> dict[str, Any] | int:
@@ -128,22 +135,7 @@ def _parser() -> argparse.ArgumentParser:
 
     commands.add_parser("fetch-encoders", help="text encoders' weights -> this machine's cache")
 
-    distill = commands.add_parser("distill", help="teacher and embeddings -> student")
-    source = distill.add_mutually_exclusive_group(required=True)
-    source.add_argument("--in", type=_folder, dest="input", help="folder filled by inspect and embed")
-    source.add_argument("--teacher", type=_file, help="by hand: inspect and embed first; needs --spec")
-    distill.add_argument("--spec", type=_file, help="the document of POST /jobs, with --teacher")
-    distill.add_argument("--evaluation", type=_file, help=".npz with images and labels, with --teacher")
-    distill.add_argument("--embeddings", type=_file, help="safetensors, one row a class, with --teacher")
-    distill.add_argument("--out", type=Path, required=True)
-    distill.add_argument("--resume", type=_folder, help="checkpoint folder of an earlier run")
-    distill.add_argument("--bank", type=_file, help="bank of an earlier run: begin behind its warm-up")
-    distill.add_argument("--name", help="what the run is called in the bank it leaves (reuse_bank)")
-    distill.add_argument(
-        "--checkpoint-seconds", type=_seconds, default=60.0, help="time between two checkpoints (default 60)"
-    )
-    distill.add_argument("--device", choices=("cpu", "cuda"))
-    distill.add_argument("--seed", type=int, help="instead of the seed in the spec")
+    _add_distill(commands.add_parser("distill", help="teacher and embeddings -> student"))
 
     evaluate = commands.add_parser("evaluate", help="accuracy and agreement over images")
     evaluate.add_argument("--network", type=_file, required=True)
@@ -160,6 +152,30 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--format", choices=get_args(ExportFormat), required=True)
     export.add_argument("--out", type=Path, required=True)
     return parser
+
+
+def _add_distill(distill: argparse.ArgumentParser) -> None:
+    source = distill.add_mutually_exclusive_group(required=True)
+    source.add_argument("--in", type=_folder, dest="input", help="folder filled by inspect and embed")
+    source.add_argument("--teacher", type=_file, help="by hand: inspect and embed first; needs --spec")
+    distill.add_argument("--spec", type=_file, help="the document of POST /jobs, with --teacher")
+    distill.add_argument("--evaluation", type=_file, help=".npz with images and labels, with --teacher")
+    distill.add_argument("--embeddings", type=_file, help="safetensors, one row a class, with --teacher")
+    distill.add_argument("--out", type=Path, required=True)
+    distill.add_argument("--resume", type=_folder, help="checkpoint folder of an earlier run")
+    distill.add_argument("--bank", type=_file, help="bank of an earlier run: begin behind its warm-up")
+    distill.add_argument("--name", help="what the run is called in the bank it leaves (reuse_bank)")
+    distill.add_argument(
+        "--checkpoint-seconds", type=_seconds, default=60.0, help="time between two checkpoints (default 60)"
+    )
+    distill.add_argument(
+        "--processes",
+        type=_count,
+        default=1,
+        help="share the run among N: a GPU each, or N parts of the cores",
+    )
+    distill.add_argument("--device", choices=("cpu", "cuda"))
+    distill.add_argument("--seed", type=int, help="instead of the seed in the spec")
 
 
 def _file(name: str) -> Path:
@@ -183,16 +199,29 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no number of processes")
+    return count
+
+
+def _is_first() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
 def _claim_stdout() -> TextIO:
     """Take stdout for events alone: whatever a library prints from here on goes to stderr.
 
-    Of several processes that torchrun has started for one run only the first tells of it.
+    Of several processes that torchrun has started for one run only the first tells of it; to a
+    launcher of our own, which listens to each, all tell.
     """
-    tells = os.environ.get("RANK", "0") == "0"
+    tells = _is_first() or MEETING_FILE in os.environ
     events = os.fdopen(os.dup(1) if tells else os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8")
     os.dup2(2, 1)
     return events
 
 
 if __name__ == "__main__":
+    die_with_launcher()
     sys.exit(main(sys.argv[1:], _claim_stdout()))

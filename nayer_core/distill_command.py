@@ -29,7 +29,7 @@ from nayer_core.model_card import write_model_card
 from nayer_core.network_file import Description
 from nayer_core.networks.registry import build, count_parameters
 from nayer_core.precision import Arithmetic, choose_arithmetic
-from nayer_core.processes import Alone, joined
+from nayer_core.processes import Alone, folders_apart, joined
 from nayer_core.recovery import Recovery
 from nayer_core.samples import write_samples
 from nayer_core.warm_bank import BankUnusable, is_warm, save_warm_bank, take_warm_bank
@@ -65,7 +65,9 @@ def run(args: argparse.Namespace, emit: Emit) -> dict[str, Any] | int:
     device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     with joined(device) as processes, tempfile.TemporaryDirectory() as folder:
         if not processes.is_first:  # it leaves what the first leaves, where nobody looks
-            args = argparse.Namespace(**{**vars(args), "out": Path(folder) / "out"})
+            args = argparse.Namespace(
+                **{**vars(args), **folders_apart(args.out, args.resume, Path(folder) / "out")}
+            )
         if args.input is not None:
             return _distill(args, args.input, device, processes, emit)
         by_hand = argparse.Namespace(**{**vars(args), "out": Path(folder)})

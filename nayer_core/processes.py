@@ -1,4 +1,4 @@
-"""One run in several processes, each with a share of every batch (`torchrun -m nayer_core distill ...`).
+"""One run in several processes, each with a share of every batch (`distill --processes N`, or torchrun).
 
 What is computed is what one process would compute: every process draws the same random numbers for
 the whole batch and takes its rows; gradients are added up; the statistics of a batch, in BatchNorm
@@ -9,8 +9,10 @@ and the same bank at any moment, and only the first needs to write anything.
 """
 
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,11 +20,15 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from nayer_core.contract.errors import ErrorCode, SpecError
+from nayer_core.launch import MEETING_FILE
+
 
 class Alone:
     """A run in one process."""
 
     is_first = True
+    size = 1
 
     def share(self, whole: Tensor) -> Tensor:
         """Take this process's rows of a whole batch."""
@@ -140,21 +146,59 @@ class Group(Alone):
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[Alone]:
-    """Join the processes that torchrun has started, while the block lasts; alone without it.
+    """Join the processes that `launch` or torchrun has started, while the block lasts; else stay alone.
 
     Args:
         device: where the networks run, which says how tensors travel.
+
+    Raises:
+        SpecError: `invalid_command`: more processes on this machine than GPUs.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
         yield Alone()
         return
     if device.type == "cuda":
+        _require_gpus(int(os.environ.get("LOCAL_WORLD_SIZE", size)))
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # which "cuda" means from here on
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    meeting = os.environ.get(MEETING_FILE)
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
+        init_method="env://" if meeting is None else Path(meeting).as_uri(),
+        rank=int(os.environ["RANK"]),
+        world_size=size,
+    )
     try:
         yield Group()
     finally:
         dist.destroy_process_group()
+
+
+def folders_apart(out: Path, resume: Path | None, elsewhere: Path) -> dict[str, Path]:
+    """Say where a process that is not the first works, with the same states to go back to as the first.
+
+    The first saves only after a step that all have taken, so none of its files changes while it is copied.
+
+    Args:
+        out: the first one's folder.
+        resume: what the run goes on from; the first goes on saving there, where that lies in `out`.
+        elsewhere: a folder to be made.
+
+    Returns:
+        What to put in the place of `out` and, where it has to be another, of `resume`.
+    """
+    if resume is None or resume.resolve() != (out / "checkpoint").resolve():
+        return {"out": elsewhere}
+    return {"out": elsewhere, "resume": Path(shutil.copytree(resume, elsewhere / "checkpoint"))}
+
+
+def _require_gpus(processes: int) -> None:
+    if processes > (gpus := torch.cuda.device_count()):
+        raise SpecError(
+            ErrorCode.INVALID_COMMAND,
+            f"{processes} processes need a GPU each; {gpus} can be seen.",
+            "Start fewer processes, show the program more GPUs, or compute with --device cpu.",
+        )
 
 
 class _WholeBatchNorm(TorchFunctionMode):

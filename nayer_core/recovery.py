@@ -3,7 +3,8 @@
     diverged          back to the newest good checkpoint, on with both learning rates halved;
                       three times, then the run is left in its last good state
     device is full    back to the newest checkpoint, on with the batch halved that did not fit, where
-                      the client wants that; four times for either batch
+                      the client wants that; four times for either batch. A run that several processes
+                      share ends: the others know nothing of the step that one could not take
 
 A way that was left is left for good: its checkpoints are dropped, and the state the run goes on from
 is saved at once, so that whoever resumes it knows what has happened.
@@ -110,6 +111,14 @@ class Recovery:
         give_back_unused(run.arithmetic.device)
         part, config = run.part, run.config_in_force
         size = config.synthesis_batch_size if part == "synthesis" else config.student_batch_size
+        if (processes := run.synthesizer.processes.size) > 1:
+            raise TrainingError(
+                ErrorCode.DEVICE_OUT_OF_MEMORY,
+                f"One of {processes} {run.arithmetic.device.type} devices has no room for its share of "
+                f"{part}_batch_size {size}.",
+                f"Lower config.{part}_batch_size or config.bank_capacity: with several processes batches are "
+                "neither tried nor halved.",
+            )
         spent = before.halvings(part) == MOST_HALVINGS or size // 2 < SMALLEST_BATCH
         if spent or self.on_out_of_memory == "fail":
             raise self._does_not_fit()
