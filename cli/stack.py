@@ -83,11 +83,12 @@ def _api(environment: dict[str, str], logs: Path, listener: socket.socket) -> Pr
 
 def _workers(environment: dict[str, str], logs: Path) -> list[Program]:
     environment = _thread_limits() | environment
-    grace = _drain_seconds(environment) + STOP_MARGIN_SECONDS
+    settings = _settings(environment)
+    grace = settings.drain_seconds + STOP_MARGIN_SECONDS
     workers = [Program("upkeep", [sys.executable, "-m", "worker.upkeep"], environment, logs / "upkeep.log")]
     workers.append(_celery("inspect", 2, environment, logs, grace))
-    for index, device in enumerate(_gpus()):
-        its_own = environment | ({"CUDA_VISIBLE_DEVICES": device} if device else {})
+    for index, devices in enumerate(_shares(_gpus(), settings.processes_per_job)):
+        its_own = environment | ({"CUDA_VISIBLE_DEVICES": devices} if devices else {})
         workers.append(_celery("distill", 1, its_own, logs, grace, index))
     return workers
 
@@ -102,9 +103,9 @@ def _thread_limits() -> dict[str, str]:
     return {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 2) - 1))}
 
 
-def _drain_seconds(environment: Mapping[str, str]) -> float:
+def _settings(environment: Mapping[str, str]) -> Settings:
     try:
-        settings = Settings(
+        return Settings(
             database_url=environment["NAYER_DATABASE_URL"],
             redis_url=environment["NAYER_REDIS_URL"],
             storage_url=environment["NAYER_STORAGE_URL"],
@@ -112,7 +113,6 @@ def _drain_seconds(environment: Mapping[str, str]) -> float:
     except ValidationError as error:
         wrong = "; ".join(f"NAYER_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
         raise ServeError("settings_invalid", f"{wrong}.", "Mend these environment variables.") from error
-    return settings.drain_seconds
 
 
 def _celery(
@@ -125,16 +125,29 @@ def _celery(
     return Program(name, command, environment, logs / f"{name}.log", grace_seconds=grace)
 
 
-def _gpus() -> Sequence[str]:
-    """What each distillation worker may see: one GPU each; one empty name is one worker on the CPU."""
-    if os.environ.get("NAYER_DEVICE") == "cpu":
+def _shares(gpus: Sequence[str], processes: int) -> Sequence[str]:
+    """What each distillation worker may see: a GPU for each process of its job; "" is a worker on the CPU.
+
+    GPUs that are too few for one more job stay idle.
+    """
+    if not gpus:
         return [""]
+    if len(gpus) < processes:
+        told = f"NAYER_PROCESSES_PER_JOB is {processes}, and there are {len(gpus)} GPUs."
+        raise ServeError("settings_invalid", told, "Lower it, or set NAYER_DEVICE=cpu.")
+    return [",".join(gpus[at : at + processes]) for at in range(0, len(gpus) - processes + 1, processes)]
+
+
+def _gpus() -> Sequence[str]:
+    """Name the GPUs that distillation may use; none where it is to run on the CPU."""
+    if os.environ.get("NAYER_DEVICE") == "cpu":
+        return []
     if "CUDA_VISIBLE_DEVICES" in os.environ:
-        return [name for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name] or [""]
+        return [name for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name]
     program = shutil.which("nvidia-smi")
     if program is None:
-        return [""]
+        return []
     listed = subprocess.run(
         [program, "--query-gpu=uuid", "--format=csv,noheader"], capture_output=True, text=True, check=False
     )
-    return listed.stdout.split() or [""]
+    return listed.stdout.split()

@@ -94,6 +94,10 @@ class Settings(BaseSettings):
     allow_hub: bool = Field(False, description="Whether `embed` may fetch encoder weights from the hub.")
     clip_weights: Path | None = Field(None, description="A local open_clip ViT-B/32 checkpoint.")
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    processes_per_job: Annotated[int, Field(ge=1, le=64)] = Field(
+        1,
+        description="Processes that share a distillation: a GPU each, or with device cpu parts of the cores.",
+    )
     checkpoint_seconds: Seconds = Field(
         60, description="Time between two checkpoints of a run: the most work that a lost worker costs."
     )

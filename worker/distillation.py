@@ -88,6 +88,8 @@ def _run(
     arguments += ["--checkpoint-seconds", str(settings.checkpoint_seconds)]
     if settings.device != "auto":
         arguments += ["--device", settings.device]
+    if settings.processes_per_job > 1:
+        arguments += ["--processes", str(settings.processes_per_job)]
     with CheckpointKeeper(attempt, saved, checkpoint) as keeper:
         try:
             return attempt.run(

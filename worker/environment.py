@@ -7,7 +7,7 @@ from pathlib import Path
 from jobs.settings import Settings
 
 _NAMES = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ")
-_PREFIXES = ("CUDA_", "NVIDIA_", "OMP_", "MKL_", "PYTORCH_")
+_PREFIXES = ("CUDA_", "NVIDIA_", "NCCL_", "OMP_", "MKL_", "PYTORCH_")
 # Only where the hub may be asked; a proxy's address may hold a password, so no other child sees it.
 _HUB_NAMES = ("HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR")
 

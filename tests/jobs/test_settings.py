@@ -45,6 +45,8 @@ def test_the_three_urls_have_no_default(monkeypatch: pytest.MonkeyPatch, missing
         ("keep_artifacts_seconds", 0, "greater than 0"),
         ("keep_inputs_seconds", -1, "greater than or equal to 0"),
         ("max_attempts", 0, "greater than or equal to 1"),
+        ("processes_per_job", 0, "greater than or equal to 1"),
+        ("processes_per_job", 65, "less than or equal to 64"),
         ("device", "secret", "'auto', 'cpu' or 'cuda'"),
     ],
 )

@@ -136,7 +136,7 @@ def distill(options: dict[str, str]) -> None:
     states = sorted(Path(options["resume"]).glob("state-*")) if "resume" in options else []
     before = b"".join(b" from " + state.read_bytes() for state in states)
     (out / "student.safetensors").write_bytes(b"a student" + before)
-    seen = {"environment": dict(os.environ), "path": sys.path, "folder": str(Path.cwd())}
+    seen = {"environment": dict(os.environ), "path": sys.path, "folder": str(Path.cwd()), "asked": options}
     (out / "model_card.json").write_text(json.dumps(seen))
     if "bank" in options:
         body = Path(options["bank"]).read_bytes()

@@ -172,3 +172,12 @@ def test_there_is_no_network(start: Start) -> None:
     assert (
         child.stderr_tail().startswith(("['lo']", "['lo', ")) or "no network namespace" in child.stderr_tail()
     )
+
+
+def test_what_shares_a_run_can_meet_at_loopback(start: Start) -> None:
+    child = start("""
+        import socket
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            socket.create_connection(server.getsockname(), timeout=10).close()
+    """)
+    assert finish(child) == 0, child.stderr_tail()

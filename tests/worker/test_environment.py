@@ -7,6 +7,7 @@ from worker.environment import core_environment, embed_environment
 INHERITED = {
     "PATH": "/bin",
     "CUDA_VISIBLE_DEVICES": "1",
+    "NCCL_DEBUG": "WARN",
     "OMP_NUM_THREADS": "2",
     "NAYER_DATABASE_URL": "postgresql://u:secret@h/d",
     "NAYER_REDIS_URL": "redis://:secret@h",
@@ -27,6 +28,7 @@ def test_the_core_sees_the_machine_and_no_secret(tmp_path: Path) -> None:
     assert environment == {
         "PATH": "/bin",
         "CUDA_VISIBLE_DEVICES": "1",
+        "NCCL_DEBUG": "WARN",
         "OMP_NUM_THREADS": "2",
         "HOME": str(tmp_path),
         "TMPDIR": str(tmp_path),
