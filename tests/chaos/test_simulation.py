@@ -17,7 +17,7 @@ from cli.embedded import EmbeddedPostgres
 from tests.chaos.simulation.many import simulate
 from tests.support.services import fresh_database
 
-SEEDS = int(os.environ.get("NAYER_CHAOS_SEEDS", "200"))
+SEEDS = int(os.environ.get("NAYER_CHAOS_SEEDS", "1000"))
 PROCESSES = min(4, os.cpu_count() or 1)
 
 
