@@ -1,4 +1,4 @@
-"""What the statistics of the BN term cost on this machine, beside the convolution that made them.
+"""What the statistics of the BN term, and a frozen BatchNorm, cost beside the convolution before them.
 
     python -m benchmarks.channel_statistics
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from benchmarks import machine
 from nayer_core.bn_regularization import channel_statistics
+from nayer_core.frozen_batch_norm import frozen_batch_norms
 
 SHAPE = (200, 16, 32, 32)
 REPEATS = 20
@@ -24,14 +25,22 @@ def main() -> None:
     features = torch.randn(SHAPE).bfloat16().contiguous(memory_format=torch.channels_last).requires_grad_()
     convolution = nn.Conv2d(16, 16, 3, padding=1, bias=False).bfloat16().requires_grad_(False)
     convolution = convolution.to(memory_format=torch.channels_last)
+    batch_norm = nn.BatchNorm2d(16).eval().requires_grad_(False)
     ways: dict[str, Callable[[Tensor], Tensor]] = {
         "convolution": convolution,
         "torch.var_mean": _by_var_mean,
         "channel_statistics": channel_statistics,
+        "BatchNorm": batch_norm,
     }
     for name, way in ways.items():
-        forward, backward = _best(way, features)
-        print(f"{name:20}  {forward * 1e3:6.2f}  {backward * 1e3:6.2f}")
+        _show(name, way, features)
+    with frozen_batch_norms(batch_norm):
+        _show("frozen_batch_norms", batch_norm, features)
+
+
+def _show(name: str, way: Callable[[Tensor], Tensor], features: Tensor) -> None:
+    forward, backward = _best(way, features)
+    print(f"{name:20}  {forward * 1e3:6.2f}  {backward * 1e3:6.2f}")
 
 
 def _by_var_mean(features: Tensor) -> Tensor:

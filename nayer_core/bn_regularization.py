@@ -105,7 +105,7 @@ class _ChannelStatistics(torch.autograd.Function):
     """`torch.var_mean` over all dimensions but the second, with both ways at memory speed.
 
     On the CPU, var_mean and its gradient take 14 ms where the convolution that made the features
-    takes 3.5 (200 x 16 x 32 x 32, bf16, channels-last, two cores); this takes 1.9
+    takes 4 (200 x 16 x 32 x 32, bf16, channels-last, two cores); this takes 1.3
     (`python -m benchmarks.channel_statistics`). The gradient of both
     statistics is one affine function of the features in each channel.
     """

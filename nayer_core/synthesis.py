@@ -126,7 +126,7 @@ class Synthesizer:
                 self.processes.add_up(parameters)
                 scaler.step(optimizer)
                 scaler.update()
-                optimizer.zero_grad(set_to_none=True)  # now: the next forward pass needs the room most
+                optimizer.zero_grad(set_to_none=True)
                 after_step()
         self.bn_regularization.end_round()
         return harvest.round(self.processes)
