@@ -26,9 +26,9 @@ from nayer_core.contract.events import Event, MetricsEvent
 from nayer_core.contract.presets import resolve_config
 from nayer_core.distill import Distillation
 from nayer_core.evaluation import EvaluationSet, predict, share_equal
+from nayer_core.hardware.precision import Arithmetic, choose_arithmetic
 from nayer_core.inspection import read_teacher
 from nayer_core.networks.registry import build
-from nayer_core.precision import Arithmetic, choose_arithmetic
 from nayer_core.weights import freeze
 
 DATA = Path(__file__).parents[2] / "shared" / "data"

@@ -25,8 +25,8 @@ from nayer_core import text_encoders
 from nayer_core.augmentation import Augmentation
 from nayer_core.contract.presets import resolve_config
 from nayer_core.distill import Distillation
+from nayer_core.hardware.precision import choose_arithmetic
 from nayer_core.networks.registry import build
-from nayer_core.precision import choose_arithmetic
 from nayer_core.weights import freeze
 
 RESULTS = Path(__file__).parent / "results" / "image_priors.jsonl"

@@ -19,7 +19,7 @@ from nayer_core.contract.config import DistillConfig
 from nayer_core.contract.events import Event, MetricsEvent
 from nayer_core.distill import Distillation
 from nayer_core.evaluation import EvaluationSet, predict, share_equal
-from nayer_core.precision import Arithmetic
+from nayer_core.hardware.precision import Arithmetic
 from nayer_core.quality import answers, class_diversity_score, diversity_score
 
 RESULTS = Path(__file__).parent / "results" / "trials.jsonl"

@@ -18,6 +18,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TextIO, get_args
 
+from nayer_core.commands.event_stream import EventStream
+from nayer_core.commands.progress_bar import ProgressBar
 from nayer_core.contract.disk import disk_trouble
 from nayer_core.contract.errors import ErrorCode, NayerError, SpecError
 from nayer_core.contract.events import (
@@ -30,9 +32,7 @@ from nayer_core.contract.events import (
     FinishedEvent,
 )
 from nayer_core.contract.spec import ExportFormat
-from nayer_core.event_stream import EventStream
-from nayer_core.launch import MEETING_FILE, die_with_launcher, run_in_processes
-from nayer_core.progress_bar import ProgressBar
+from nayer_core.hardware.launch import MEETING_FILE, die_with_launcher, run_in_processes
 
 Run = Callable[[argparse.Namespace, Emit], dict[str, Any] | int]
 
@@ -40,9 +40,9 @@ COMMAND_MODULES = {
     "inspect": "nayer_core.inspection",
     "embed": "nayer_core.text_encoders",
     "fetch-encoders": "nayer_core.encoder_weights",
-    "distill": "nayer_core.distill_command",
-    "evaluate": "nayer_core.evaluate_command",
-    "export": "nayer_core.export",
+    "distill": "nayer_core.commands.distill",
+    "evaluate": "nayer_core.commands.evaluate",
+    "export": "nayer_core.commands.export",
 }
 
 

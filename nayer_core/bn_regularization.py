@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nayer_core.frozen_batch_norm import affine_by_channel
-from nayer_core.processes import ALONE, Alone
+from nayer_core.hardware.processes import ALONE, Alone
 
 
 class BNRegularization:

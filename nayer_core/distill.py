@@ -18,9 +18,9 @@ from nayer_core.augmentation import Augmentation
 from nayer_core.checkpoint import CheckpointFolder
 from nayer_core.contract.config import DistillConfig
 from nayer_core.contract.events import Emit, MetricsEvent, Phase, PhaseEvent, ProgressEvent
+from nayer_core.hardware.precision import Arithmetic
+from nayer_core.hardware.processes import ALONE, Alone
 from nayer_core.memory_bank import MemoryBank, images_a_round, images_made
-from nayer_core.precision import Arithmetic
-from nayer_core.processes import ALONE, Alone
 from nayer_core.progress import Step
 from nayer_core.run_state import RunState, Saver
 from nayer_core.student_training import StudentTrainer

@@ -8,7 +8,7 @@ are held to that, as ZeroQ (Cai et al., CVPR 2020) does beside the statistics of
 import torch
 from torch import Tensor
 
-from nayer_core.processes import ALONE, Alone
+from nayer_core.hardware.processes import ALONE, Alone
 
 
 def input_statistics_distance(inputs: Tensor, processes: Alone = ALONE) -> Tensor:

@@ -13,7 +13,7 @@ from nayer_core.checkpoint import Checkpoint, CheckpointFolder
 from nayer_core.contract.config import DistillConfig
 from nayer_core.contract.errors import ErrorCode, TrainingError
 from nayer_core.contract.events import CheckpointEvent, Emit, MetricsEvent
-from nayer_core.device_memory import is_out_of_memory
+from nayer_core.hardware.device_memory import is_out_of_memory
 from nayer_core.memory_bank import MemoryBank
 from nayer_core.progress import Progress, Step
 from nayer_core.student_training import StudentTrainer

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from nayer_core.augmentation import Augmentation, cutmix
 from nayer_core.checkpoint import part
 from nayer_core.contract.config import DistillConfig
+from nayer_core.hardware.precision import Arithmetic
+from nayer_core.hardware.processes import ALONE, Alone
 from nayer_core.losses import distillation_loss
 from nayer_core.memory_bank import MemoryBank
-from nayer_core.precision import Arithmetic
-from nayer_core.processes import ALONE, Alone
 
 MOMENTUM = 0.9  # A.2
 

@@ -15,12 +15,12 @@ from nayer_core.conditioning import build_noisy_layer, generator_codes, noisy_la
 from nayer_core.contract.config import DistillConfig
 from nayer_core.frozen_batch_norm import frozen_batch_norms
 from nayer_core.generator import build_generator
+from nayer_core.hardware.precision import Arithmetic
+from nayer_core.hardware.processes import ALONE, Alone
 from nayer_core.image_prior import input_statistics_distance
 from nayer_core.losses import adversarial_loss, label_cross_entropy
 from nayer_core.memory_bank import to_bytes
 from nayer_core.noisy_layer import sweep_labels
-from nayer_core.precision import Arithmetic
-from nayer_core.processes import ALONE, Alone
 
 ADAM_BETAS = (0.5, 0.999)  # authors
 CONVERGED_CE = 0.1  # what "convergence time" waits for (Table 4)

@@ -6,8 +6,8 @@ from torch import nn
 
 from nayer_core.augmentation import Augmentation
 from nayer_core.evaluation import accuracy_bounds, predict
+from nayer_core.hardware.precision import Arithmetic
 from nayer_core.networks.registry import build
-from nayer_core.precision import Arithmetic
 from nayer_core.quality import (
     agreement_by_class,
     answers,

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from nayer_core.checkpoint import CheckpointFolder
-from nayer_core.processes import Alone, joined
+from nayer_core.hardware.processes import Alone, joined
 from tests.support.small_runs import CONFIG, Run, after
 
 

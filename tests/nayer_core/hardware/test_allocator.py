@@ -5,7 +5,7 @@ import sys
 
 PROGRAM = """
 import resource, sys
-from nayer_core.allocator import keep_freed_memory
+from nayer_core.hardware.allocator import keep_freed_memory
 
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from nayer_core import export
+from nayer_core.commands import export
 from nayer_core.contract.errors import ErrorCode, SpecError
 from nayer_core.contract.spec import Normalization
 from nayer_core.network_file import Description

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from nayer_core import distill_command
+from nayer_core.commands import distill
 from nayer_core.contract.banks import AFTER_WARMUP, bank_key
 from nayer_core.contract.config import DistillConfig
 from nayer_core.contract.events import BankEvent, Event, PhaseEvent, ProgressEvent, WarningEvent
@@ -65,7 +65,7 @@ class Outcome:
         asked: dict[str, Any] = {"input": source, "out": self.out, "device": "cpu", "bank": bank}
         asked |= {"resume": None, "seed": None, "name": name, "checkpoint_seconds": 60.0}
         self.events: list[Event] = []
-        distill_command.run(argparse.Namespace(**asked), self.events.append)
+        distill.run(argparse.Namespace(**asked), self.events.append)
 
     @property
     def bank(self) -> Path:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from nayer_core import evaluate_command
+from nayer_core.commands import evaluate
 from nayer_core.contract.errors import ErrorCode, UploadError
 from nayer_core.networks.registry import build
 from nayer_core.weights import save_weights
@@ -40,7 +40,7 @@ def _network(path: Path, architecture: str, seed: int) -> nn.Module:
 
 def _run(spec: Path, network: Path, images: Path, **more: Any) -> dict[str, Any]:
     asked = {"spec": spec, "network": network, "images": images, "device": "cpu", "teacher": None, **more}
-    return evaluate_command.run(argparse.Namespace(**asked), lambda _: None)
+    return evaluate.run(argparse.Namespace(**asked), lambda _: None)
 
 
 def test_accuracy_and_agreement_are_what_the_networks_say(spec: Path, tmp_path: Path):

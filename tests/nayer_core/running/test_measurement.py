@@ -1,7 +1,7 @@
 """What is told of a run's images while it goes on."""
 
 from nayer_core.contract.events import MetricsEvent, WarningEvent
-from nayer_core.measurement import Measurement
+from nayer_core.running.measurement import Measurement
 from tests.support.small_runs import Run
 
 

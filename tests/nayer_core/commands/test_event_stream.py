@@ -1,8 +1,8 @@
 import io
 import json
 
+from nayer_core.commands.event_stream import EventStream
 from nayer_core.contract.events import MetricsEvent, Phase, PhaseEvent, ProgressEvent, parse_event
-from nayer_core.event_stream import EventStream
 
 
 class Clock:

@@ -11,8 +11,8 @@ from nayer_core.adaptation import MOST_HALVINGS
 from nayer_core.checkpoint import CheckpointFolder
 from nayer_core.contract.errors import ErrorCode, TrainingError
 from nayer_core.contract.events import WarningEvent
-from nayer_core.device_memory import DeviceFull, do_within_memory, give_back_unused, is_out_of_memory
-from nayer_core.recovery import Recovery
+from nayer_core.hardware.device_memory import DeviceFull, do_within_memory, give_back_unused, is_out_of_memory
+from nayer_core.running.recovery import Recovery
 from tests.support.small_runs import CONFIG, CPU, Run, after, same
 
 LARGE = CONFIG.model_copy(update={"synthesis_batch_size": 64, "student_batch_size": 96})

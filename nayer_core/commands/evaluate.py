@@ -13,7 +13,7 @@ from nayer_core.augmentation import Augmentation
 from nayer_core.contract.events import Emit, Phase, PhaseEvent
 from nayer_core.contract.spec import JobSpec
 from nayer_core.evaluation import predict, share_equal
-from nayer_core.precision import Arithmetic
+from nayer_core.hardware.precision import Arithmetic
 from nayer_core.spec_file import read_job_spec
 from nayer_core.uploads.conversion import convert_evaluation
 from nayer_core.weights import read_weights

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from tests.support.small_runs import CONFIG, write_inputs
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CALM = {"epochs": 1, "generator_lr": 1e-4, "student_lr": 0.05}  # as in test_processes.py
 LONG = {"epochs": 100_000}
 

@@ -11,7 +11,7 @@ from nayer_core.contract.events import Emit, Phase, PhaseEvent, WarningEvent
 from nayer_core.contract.spec import ResolvedSpec
 from nayer_core.distill import Distillation
 from nayer_core.evaluation import EvaluationSet, accuracy_bounds, predict, share_equal
-from nayer_core.precision import Arithmetic
+from nayer_core.hardware.precision import Arithmetic
 from nayer_core.quality import (
     LEAST_CLASS_COVERAGE,
     LEAST_CLASS_DIVERSITY,

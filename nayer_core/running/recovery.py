@@ -17,10 +17,10 @@ from nayer_core.checkpoint import Checkpoint, CheckpointFolder
 from nayer_core.contract.errors import ErrorCode, TrainingError
 from nayer_core.contract.events import WarningEvent
 from nayer_core.contract.spec import OnOutOfMemory
-from nayer_core.device_memory import DeviceFull, do_within_memory, give_back_unused
 from nayer_core.distill import Distillation
-from nayer_core.fitting_batches import batches_that_fit
+from nayer_core.hardware.device_memory import DeviceFull, do_within_memory, give_back_unused
 from nayer_core.run_state import Saver
+from nayer_core.running.fitting_batches import batches_that_fit
 
 Usable = Callable[[Adaptation, int], bool]  # what a saved state says of its run, and its steps
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from nayer_core.contract.errors import ErrorCode, SpecError
-from nayer_core.launch import MEETING_FILE
+from nayer_core.hardware.launch import MEETING_FILE
 
 
 class Alone:

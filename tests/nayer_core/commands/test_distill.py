@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from nayer_core import distill_command
+from nayer_core.commands import distill
 from nayer_core.contract.events import EXIT_STOPPED, CheckpointEvent, Event, PhaseEvent, StoppedEvent
 from nayer_core.network_file import Description
 from nayer_core.networks.registry import build
@@ -31,7 +31,7 @@ def _run(source: Path, out: Path, **more: Any) -> tuple[dict[str, Any] | int, li
     asked = {"input": source, "out": out, "resume": None, "device": "cpu", "seed": None, **more}
     asked = {"bank": None, "name": None} | asked
     asked.setdefault("checkpoint_seconds", 60.0)
-    return distill_command.run(argparse.Namespace(**asked), events.append), events
+    return distill.run(argparse.Namespace(**asked), events.append), events
 
 
 def test_it_leaves_a_student_that_says_how_to_use_it(tmp_path: Path):
@@ -103,7 +103,7 @@ def test_a_stop_saves_the_state_and_the_resumed_student_is_the_same(
     source = _folder(tmp_path / "in")
     whole, _ = _run(source, tmp_path / "whole")
     with monkeypatch.context() as patched:
-        patched.setattr(distill_command._StopSignal, "is_wanted", lambda _self: True)
+        patched.setattr(distill._StopSignal, "is_wanted", lambda _self: True)
         code, events = _run(source, tmp_path / "stopped")
     assert code == EXIT_STOPPED
     assert [type(event) for event in events[-2:]] == [CheckpointEvent, StoppedEvent]
