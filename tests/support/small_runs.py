@@ -14,9 +14,9 @@ from nayer_core.contract.config import DistillConfig
 from nayer_core.contract.events import Event
 from nayer_core.contract.spec import Normalization, ResolvedSpec, TextEncoderSpec
 from nayer_core.distill import Distillation
+from nayer_core.hardware.precision import choose_arithmetic
+from nayer_core.hardware.processes import ALONE, Alone
 from nayer_core.networks.registry import build
-from nayer_core.precision import choose_arithmetic
-from nayer_core.processes import ALONE, Alone
 from nayer_core.weights import freeze, save_weights
 
 CPU = torch.device("cpu")
