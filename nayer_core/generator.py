@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from nayer_core.contract.config import GeneratorName
 
@@ -59,6 +60,40 @@ class Generator(nn.Module):
                 layer.reset_parameters()
 
 
+class UpsampledConv2d(nn.Conv2d):
+    """A 3 x 3 convolution of the input's nearest-neighbour upsampling by 2, without making that.
+
+    Each input pixel stands for four equal ones, so that kernel weights which meet the same pixel can be
+    added first. What is left is a transposed convolution of stride 2 whose 4 x 4 kernel is the 3 x 3 one
+    spread by 2 x 2 ones: 4 products for an output where the convolution has 9, and a quarter of the memory
+    for the backward pass. Parameters are those of the 3 x 3 convolution.
+
+    Args:
+        before: channels of the input.
+        after: channels of the output.
+    """
+
+    def __init__(self, before: int, after: int):
+        super().__init__(before, after, 3, padding=1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Upsample and convolve.
+
+        Args:
+            features: (B, before, height, width).
+
+        Returns:
+            (B, after, 2 * height, 2 * width).
+        """
+        rows = F.pad(self.weight, (0, 0, 0, 1)) + F.pad(self.weight, (0, 0, 1, 0))
+        spread = F.pad(rows, (0, 1)) + F.pad(rows, (1, 0))
+        kernel = spread.flip(2, 3).transpose(0, 1)
+        convolved = F.conv_transpose2d(features, kernel, stride=2, padding=1)
+        assert self.bias is not None  # noqa: S101 - Conv2d has one unless told otherwise
+        # Apart: the CPU's backward pass of a transposed convolution takes twice as long with a bias in it.
+        return convolved.add_(self.bias.to(convolved.dtype).view(-1, 1, 1))
+
+
 def build_generator(
     name: GeneratorName, noise_dim: int, width: int, input_size: tuple[int, int, int]
 ) -> Generator:
@@ -74,14 +109,12 @@ def build_generator(
 
 
 def _published(noise_dim: int, width: int, input_size: tuple[int, int, int]) -> Generator:
-    """Convolve at h/2, h and h: 124 MMAC for 32 x 32 images."""
+    """Convolve at h/2, h and h: 124 MMAC for 32 x 32 images, computed with 60."""
     channels, height, image_width = input_size
     body = nn.Sequential(
         nn.BatchNorm2d(2 * width),
-        nn.Upsample(scale_factor=2),
-        *_conv_block(2 * width, 2 * width),
-        nn.Upsample(scale_factor=2),
-        *_conv_block(2 * width, width),
+        *_block(UpsampledConv2d(2 * width, 2 * width)),
+        *_block(UpsampledConv2d(2 * width, width)),
         nn.Conv2d(width, channels, 3, padding=1),
     )
     stem = _stem(noise_dim, 2 * width, input_size, factor=4, batch_norm=False)
@@ -89,14 +122,12 @@ def _published(noise_dim: int, width: int, input_size: tuple[int, int, int]) -> 
 
 
 def _table8(noise_dim: int, width: int, input_size: tuple[int, int, int]) -> Generator:
-    """Convolve at h/4, h/2 and h: 39 MMAC for 32 x 32 images."""
+    """Convolve at h/4, h/2 and h: 39 MMAC for 32 x 32 images, computed with 27."""
     channels, height, image_width = input_size
     body = nn.Sequential(
-        *_conv_block(2 * width, 2 * width),
-        nn.Upsample(scale_factor=2),
-        *_conv_block(2 * width, width),
-        nn.Upsample(scale_factor=2),
-        nn.Conv2d(width, channels, 3, padding=1),
+        *_block(nn.Conv2d(2 * width, 2 * width, 3, padding=1)),
+        *_block(UpsampledConv2d(2 * width, width)),
+        UpsampledConv2d(width, channels),
     )
     stem = _stem(noise_dim, 2 * width, input_size, factor=4, batch_norm=True)
     return Generator(stem, body, (height, image_width))
@@ -105,12 +136,13 @@ def _table8(noise_dim: int, width: int, input_size: tuple[int, int, int]) -> Gen
 def _table9(noise_dim: int, width: int, input_size: tuple[int, int, int]) -> Generator:
     """Start at h/16 and convolve at each doubling, for large images."""
     channels, height, image_width = input_size
-    layers: list[nn.Module] = []
-    before = 2 * width
-    for after in (2 * width, 2 * width, width, width):
-        layers += [*_conv_block(before, after), nn.Upsample(scale_factor=2)]
-        before = after
-    body = nn.Sequential(*layers, nn.Conv2d(width, channels, 3, padding=1))
+    body = nn.Sequential(
+        *_block(nn.Conv2d(2 * width, 2 * width, 3, padding=1)),
+        *_block(UpsampledConv2d(2 * width, 2 * width)),
+        *_block(UpsampledConv2d(2 * width, width)),
+        *_block(UpsampledConv2d(width, width)),
+        UpsampledConv2d(width, channels),
+    )
     stem = _stem(noise_dim, 2 * width, input_size, factor=16, batch_norm=True)
     return Generator(stem, body, (height, image_width))
 
@@ -134,9 +166,9 @@ def _stem(
     )
 
 
-def _conv_block(before: int, after: int) -> tuple[nn.Module, ...]:
+def _block(convolution: nn.Conv2d) -> tuple[nn.Module, ...]:
     return (
-        nn.Conv2d(before, after, 3, padding=1),
-        nn.BatchNorm2d(after),
+        convolution,
+        nn.BatchNorm2d(convolution.out_channels),
         nn.LeakyReLU(LEAKY_SLOPE, inplace=True),
     )
