@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from jobs.states import JobStatus
+from nayer_core.contract.artifacts import STUDENT
 
 EXAMPLE_ID = "0198c0de-7a5b-7c3d-8e1f-2a3b4c5d6e7f"
 EXAMPLE_SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
@@ -66,13 +67,13 @@ class ArtifactBody(BaseModel):
         json_schema_extra={
             "examples": [
                 {
-                    "name": "student.safetensors",
+                    "name": STUDENT,
                     "bytes": 716_384,
                     "sha256": EXAMPLE_SHA256,
                     "media_type": "application/octet-stream",
                     "created_at": "2026-11-22T10:02:11Z",
                     "expires_at": None,
-                    "href": f"/jobs/{EXAMPLE_ID}/artifacts/student.safetensors",
+                    "href": f"/jobs/{EXAMPLE_ID}/artifacts/{STUDENT}",
                 }
             ]
         }

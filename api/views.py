@@ -15,6 +15,7 @@ from api.schemas import (
 )
 from jobs.records import Job, JobEvent, StoredFile
 from jobs.states import PAUSABLE, JobStatus
+from nayer_core.contract.artifacts import STUDENT
 
 # Seconds until asking again can be worth it: inspection is short, epochs are not.
 RETRY_AFTER = {JobStatus.VALIDATING: 1, JobStatus.QUEUED: 5, JobStatus.RUNNING: 5, JobStatus.PAUSED: 30}
@@ -107,7 +108,7 @@ class JobView:
             links["pause"] = f"{self.path}/pause"
         if self.job.status is JobStatus.PAUSED or self.job.pause_requested:
             links["resume"] = f"{self.path}/resume"
-        if any(artifact.name == "student.safetensors" and artifact.kept for artifact in self.job.artifacts):
+        if any(artifact.name == STUDENT and artifact.kept for artifact in self.job.artifacts):
             links["student"] = f"{self.path}/student"
         return links
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from api.schemas import EXAMPLE_ID, EXAMPLE_SHA256, JobError, LatestMetrics
 from jobs.deliveries import DeliveryError, DeliveryStatus
 from jobs.states import JobStatus
+from nayer_core.contract.artifacts import STUDENT
 from nayer_core.contract.webhook import WebhookEvent
 
 EXAMPLE_DELIVERY_ID = "msg_5f0c9a1e7b6d4c3f8e2a1b0c9d8e7f6a"
@@ -87,7 +88,7 @@ MESSAGE_EXAMPLE: dict[str, Any] = {
         "attempt": 1,
         "error": None,
         "metrics": {"latest": {"agreement_on_synthetic": 0.97}},
-        "artifacts": [{"name": "student.safetensors", "bytes": 716_384, "sha256": EXAMPLE_SHA256}],
+        "artifacts": [{"name": STUDENT, "bytes": 716_384, "sha256": EXAMPLE_SHA256}],
         "metadata": {"team": "vision"},
         "created_at": "2026-11-22T09:11:00+00:00",
         "started_at": "2026-11-22T09:11:02+00:00",

@@ -19,7 +19,8 @@ from cli.client import DEFAULT_URL, Client, RemoteJob
 from cli.errors import ApiError, ServiceUnreachableError
 from cli.output import answering
 from cli.serve import DEFAULT_DATA_DIR, DataDir, serve
-from cli.submit import STUDENT, end, follow_to_end, submit, validate
+from cli.submit import end, follow_to_end, submit, validate
+from nayer_core.contract.artifacts import STUDENT
 
 app = typer.Typer(
     name="nayer",

@@ -14,8 +14,7 @@ from cli.errors import RequestError
 from cli.follow import follow
 from cli.output import EXIT_FAILED, EXIT_INTERRUPTED, Output, answering
 from cli.request import Document, merge, numbers, pairs, read_labels, read_spec, settings
-
-STUDENT = "student.safetensors"
+from nayer_core.contract.artifacts import STUDENT
 
 OutFile = Annotated[Path, typer.Option("-o", "--output", help="Where the student is written.")]
 Detach = Annotated[bool, typer.Option("--detach", help="Do not wait: print the job and return.")]

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from jobs.deliveries import DeliveryStatus
 from jobs.states import JobStatus, QueueName
+from nayer_core.contract.artifacts import METRICS, MODEL_CARD, PARTIAL_STUDENT, REPORT, SAMPLES, STUDENT
 from nayer_core.contract.spec import JobSpec
 
 EventType = Literal[
@@ -15,12 +16,12 @@ EventType = Literal[
 
 # The artifacts a job may have, and how each is served.
 ARTIFACT_MEDIA_TYPES = {
-    "student.safetensors": "application/octet-stream",
-    "partial_student.safetensors": "application/octet-stream",
-    "model_card.json": "application/json",
-    "metrics.jsonl": "application/x-ndjson",
-    "samples.png": "image/png",
-    "report.json": "application/json",
+    STUDENT: "application/octet-stream",
+    PARTIAL_STUDENT: "application/octet-stream",
+    MODEL_CARD: "application/json",
+    METRICS: "application/x-ndjson",
+    SAMPLES: "image/png",
+    REPORT: "application/json",
 }
 
 

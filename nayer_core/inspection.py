@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from nayer_core.bn_regularization import BNRegularization, is_experimental
+from nayer_core.contract.artifacts import REPORT
 from nayer_core.contract.errors import ErrorCode
 from nayer_core.contract.events import Emit, Phase, PhaseEvent, WarningEvent
 from nayer_core.contract.spec import JobSpec, ResolvedSpec
@@ -84,7 +85,7 @@ def run(args: argparse.Namespace, emit: Emit) -> dict[str, Any]:
     report = _report(teacher, resolved, warnings)
     save_weights(teacher.network, args.out / "teacher.safetensors")
     (args.out / "spec.json").write_text(resolved.model_dump_json(), encoding="utf-8")
-    (args.out / "report.json").write_text(json.dumps(report), encoding="utf-8")
+    (args.out / REPORT).write_text(json.dumps(report), encoding="utf-8")
     for warning in warnings:
         emit(warning)
     return report

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.records import Artifact, Checkpoint, Job
+from nayer_core.contract.artifacts import METRICS, MODEL_CARD, PARTIAL_STUDENT, SAMPLES, STUDENT
 from nayer_core.contract.errors import ErrorCode
 from worker.attempt import Attempt
 from worker.banks import BANK, Banks
@@ -19,11 +20,9 @@ from worker.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 
-STUDENT = "student.safetensors"
-COMPANIONS = ("model_card.json", "metrics.jsonl", "samples.png")
+COMPANIONS = (MODEL_CARD, METRICS, SAMPLES)
 # Of a run that diverged: the student of its last good state, and how it came to that.
-PARTIAL_STUDENT = "partial_student.safetensors"
-LEFT_BY_FAILURE = (PARTIAL_STUDENT, "metrics.jsonl")
+LEFT_BY_FAILURE = (PARTIAL_STUDENT, METRICS)
 
 
 def distill(attempt: Attempt) -> Job:

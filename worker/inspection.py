@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.records import Artifact, Job, StoredFile
+from nayer_core.contract.artifacts import REPORT
 from nayer_core.contract.errors import ErrorCode
 from worker.attempt import Attempt
 from worker.child import Limits
@@ -46,8 +47,8 @@ def validate(attempt: Attempt) -> Job:
         inputs = {
             name: attempt.store(out / name, "inputs") for name in CANONICAL_FILES if (out / name).exists()
         }
-    (out / "report.json").write_text(json.dumps(report))
-    artifact = Artifact.of("report.json", attempt.store(out / "report.json", "artifacts"))
+    (out / REPORT).write_text(json.dumps(report))
+    artifact = Artifact.of(REPORT, attempt.store(out / REPORT, "artifacts"))
     attempt.write(lambda: attempt.service.add_artifact(attempt.claim, artifact))
     return attempt.conclude(lambda: attempt.service.validated(attempt.claim, resolved, report, inputs))
 

@@ -12,10 +12,10 @@ from api.schemas import ArtifactList
 from api.views import JobView
 from jobs.errors import ArtifactNotFound, FileMissing
 from jobs.records import ARTIFACT_MEDIA_TYPES
+from nayer_core.contract.artifacts import MODEL_CARD, STUDENT
 
 router = APIRouter(tags=["artifacts"])
 
-STUDENT = "student.safetensors"
 _BYTES = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 _HEADERS = {
     "ETag": {"description": "The file's SHA-256, quoted.", "schema": {"type": "string"}},
@@ -84,7 +84,7 @@ def list_artifacts(request: Request, job_id: JobId, parts: PartsOf) -> ArtifactL
 async def download_artifact(
     request: Request,
     job_id: JobId,
-    name: Annotated[str, Path(description="A name from the list, e.g. `model_card.json`.")],
+    name: Annotated[str, Path(description=f"A name from the list, e.g. `{MODEL_CARD}`.")],
     parts: PartsOf,
     redirect: Redirect = True,
 ) -> Response:

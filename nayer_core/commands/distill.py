@@ -18,6 +18,7 @@ from nayer_core.augmentation import Augmentation
 from nayer_core.checkpoint import CheckpointFolder
 from nayer_core.commands.model_card import write_model_card
 from nayer_core.commands.samples import write_samples
+from nayer_core.contract.artifacts import METRICS, MODEL_CARD, PARTIAL_STUDENT, SAMPLES, STUDENT
 from nayer_core.contract.banks import bank_key
 from nayer_core.contract.errors import ErrorCode, TrainingError
 from nayer_core.contract.events import EXIT_STOPPED, Emit, Event, MetricsEvent, StoppedEvent, WarningEvent
@@ -92,7 +93,7 @@ def _distill(
     )
     student = student.to(device).to(memory_format=torch.channels_last)
     arithmetic = choose_arithmetic(inputs.spec.config.precision, device)
-    with _MetricsFile(args.out / "metrics.jsonl", emit) as metrics_file:
+    with _MetricsFile(args.out / METRICS, emit) as metrics_file:
         try:
             return _run(args, inputs, student, arithmetic, seed, stop, metrics_file)
         except (RuntimeError, MemoryError) as error:
@@ -147,7 +148,7 @@ def _run(
         )
     except TrainingError as error:
         if error.code is ErrorCode.DIVERGED:
-            _save_student(distillation.distilled_student, spec, args.out / "partial_student.safetensors")
+            _save_student(distillation.distilled_student, spec, args.out / PARTIAL_STUDENT)
         raise
     if not finished:
         emit(StoppedEvent(reason="SIGTERM"))
@@ -170,8 +171,8 @@ def _finish(
     spec, arithmetic = inputs.spec, distillation.arithmetic
     distill_seconds = distillation.seconds
     metrics = measurement.at_the_end(spec, seed)
-    student_facts = _save_student(distillation.distilled_student, spec, out / "student.safetensors")
-    write_samples(distillation.bank, spec.labels, out / "samples.png")
+    student_facts = _save_student(distillation.distilled_student, spec, out / STUDENT)
+    write_samples(distillation.bank, spec.labels, out / SAMPLES)
     result = {
         "student": student_facts,
         "metrics": metrics,
@@ -182,7 +183,7 @@ def _finish(
         "adaptation": distillation.adaptation.told(spec.config),
         "warm_bank": distillation.warm_bank,
     }
-    write_model_card(out / "model_card.json", spec, inputs.teacher, result)
+    write_model_card(out / MODEL_CARD, spec, inputs.teacher, result)
     return result
 
 
