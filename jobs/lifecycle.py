@@ -75,10 +75,10 @@ def add_artifacts(session: Session, job: JobTable, artifacts: Iterable[Artifact]
         journal.append(session, job, "artifact", {**told, "media_type": artifact.media_type})
 
 
-def let_files_go(job: JobTable, kinds: Iterable[str]) -> None:
-    """Stop keeping files of these kinds in the store; their names, lengths and hashes stay."""
+def let_uploads_go(job: JobTable) -> None:
+    """Stop keeping what the client sent, once its canonical form is stored; names and hashes stay."""
     for file in job.files:
-        if file.kind in kinds:
+        if file.kind == "upload":
             file.kept = False
 
 

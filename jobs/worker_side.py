@@ -121,7 +121,7 @@ class WorkerSide:
                 return
             lifecycle.close_phase(row, now)
             lifecycle.drop_lease(row, now)
-            lifecycle.let_files_go(row, ["upload"])
+            lifecycle.let_uploads_go(row)
             row.rung_at = now
             lifecycle.move(session, row, JobStatus.QUEUED)
 
