@@ -7,15 +7,13 @@ run) or `cifar10` (the five most telling rows on a published teacher; needs ../s
 Markdown. Finished runs are kept in the results file and not run again; tables share rows.
 """
 
-import argparse
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from benchmarks import cifar10, machine
-from benchmarks.trials import EVERYDAY, METRICS, RESULTS, KeptTrials, Trial
+from benchmarks import tables
+from benchmarks.trials import EVERYDAY, METRICS, Trial
 
 # A round has 30 generator steps, as in Table 4. bn_weight is 1: in runs this short, 10 leaves the
 # cross entropy above 0.1 to the end, and nothing would ever converge.
@@ -99,6 +97,10 @@ ROWS: Mapping[str, Row] = {
 
 _PAPERS = "NL (K-to-1), A3"
 _NO_REDRAW, _NO_BATCH_NORM = "NL without redraw", "A1 (no BatchNorm)"
+HEADER = (
+    "| | seeds | accuracy % | diversity | in class | convergence steps | rounds converged "
+    "| paper: accuracy % | diversity | convergence |"
+)
 TABLES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "table4": (
         "mnist",
@@ -122,24 +124,9 @@ TABLES: Mapping[str, tuple[str, tuple[str, ...]]] = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run what is missing, a seed at a time, and print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("tables", nargs="*", metavar="TABLE", choices=[[], *TABLES], help="all by default")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--results", type=Path, default=RESULTS, help="finished runs, one a line")
-    parser.add_argument("--kept-only", action="store_true", help="print what is finished, run nothing")
-    args = parser.parse_args(arguments)
-    tables = args.tables or list(TABLES)
-    if any(TABLES[table][0] == "cifar10" for table in tables):
-        cifar10.require_data()
-    print(f"{machine.describe()}, seeds {args.seeds}")
-    kept = KeptTrials(args.results)
-    for table in () if args.kept_only else tables:
-        for seed in args.seeds:
-            for name in TABLES[table][1]:
-                outcome = kept.outcome(trial(table, name, seed))
-                print(f"{table}  {name}  seed {seed}  accuracy {outcome['accuracy']:.4f}", flush=True)
-    for table in tables:
-        print(f"\n## {table}\n\n{as_markdown(table, args.seeds, kept)}")
+    args = tables.parser(__doc__, "TABLE", TABLES).parse_args(arguments)
+    wanted = {table: TABLES[table][1] for table in args.tables or TABLES}
+    tables.fill_and_print(args, wanted, trial, HEADER, cells)
 
 
 def trial(table: str, name: str, seed: int) -> Trial:
@@ -148,38 +135,21 @@ def trial(table: str, name: str, seed: int) -> Trial:
     return Trial(data, _CODES[data], {**_BUDGETS[data], **ROWS[name].config}, seed)
 
 
-def as_markdown(table: str, seeds: Sequence[int], kept: KeptTrials) -> str:
-    """A table of finished runs: mean and spread over the seeds, beside the paper's figures."""
-    lines = [
-        "| | seeds | accuracy % | diversity | in class | convergence steps | rounds converged "
-        "| paper: accuracy % | diversity | convergence |",
-        "|" + "---|" * 10,
+def cells(name: str, outcomes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Mean and spread over the seeds, beside the paper's figures."""
+    values = {metric: [outcome[metric] for outcome in outcomes] for metric in METRICS}
+    convergence, diversity, accuracy = ROWS[name].paper
+    return [
+        str(len(outcomes)),
+        tables.spread([100 * value for value in values["accuracy"]], 1),
+        tables.spread(values["diversity"], 3),
+        tables.spread(values["class_diversity"], 3),
+        tables.convergence(outcomes),
+        f"{statistics.mean(values['converged']):.0%}" if outcomes else "-",
+        f"{accuracy:g}",
+        "-" if diversity is None else f"{diversity:g}",
+        "-" if convergence is None else f"{convergence:g}",
     ]
-    for name in TABLES[table][1]:
-        outcomes = [outcome for seed in seeds if (outcome := kept.find(trial(table, name, seed)))]
-        values = {metric: [outcome[metric] for outcome in outcomes] for metric in METRICS}
-        convergence, diversity, accuracy = ROWS[name].paper
-        cells = [
-            str(len(outcomes)),
-            spread([100 * value for value in values["accuracy"]], 1),
-            spread(values["diversity"], 3),
-            spread(values["class_diversity"], 3),
-            spread([steps for steps in values["convergence_steps"] if steps is not None], 1),
-            f"{statistics.mean(values['converged']):.0%}" if outcomes else "-",
-            f"{accuracy:g}",
-            "-" if diversity is None else f"{diversity:g}",
-            "-" if convergence is None else f"{convergence:g}",
-        ]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def spread(values: Sequence[float], digits: int) -> str:
-    """Mean and standard deviation over the seeds; `-` where there is nothing."""
-    if not values:
-        return "-"
-    mean = f"{statistics.mean(values):.{digits}f}"
-    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
 
 
 if __name__ == "__main__":

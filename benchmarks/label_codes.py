@@ -7,18 +7,17 @@ BUDGET is `mnist-short`, `mnist-long`, `cifar10-short` or `cifar10-long`; the la
 `benchmarks.ablations` shares, and not run again.
 """
 
-import argparse
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from benchmarks import cifar10, machine, short_runs
-from benchmarks.ablations import MNIST_BUDGET, spread
-from benchmarks.trials import EVERYDAY, RESULTS, KeptTrials, Trial
+from benchmarks import short_runs, tables
+from benchmarks.ablations import MNIST_BUDGET
+from benchmarks.trials import EVERYDAY, Trial
 
 CODES = ("clip", "clip+white", "sbert", "sbert+white", "one_hot", "gaussian")
 WITHOUT_CLIP = CODES[2:]  # the published CLIP vectors do not cover digits
 
+HEADER = "| codes | accuracy % | each | in-class diversity | convergence steps |"
 BUDGETS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "mnist-short": ("mnist", MNIST_BUDGET),
     "mnist-long": ("mnist", {**MNIST_BUDGET, "epochs": 18}),
@@ -29,25 +28,11 @@ BUDGETS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run what is missing, a seed at a time, and print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("budgets", nargs="*", metavar="BUDGET", choices=[[], *BUDGETS], help="all by default")
+    parser = tables.parser(__doc__, "BUDGET", BUDGETS)
     parser.add_argument("--codes", nargs="+", choices=CODES, default=list(CODES))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--results", type=Path, default=RESULTS, help="finished runs, one a line")
-    parser.add_argument("--kept-only", action="store_true", help="print what is finished, run nothing")
     args = parser.parse_args(arguments)
-    budgets = args.budgets or list(BUDGETS)
-    if any(BUDGETS[budget][0] == "cifar10" for budget in budgets):
-        cifar10.require_data()
-    print(f"{machine.describe()}, seeds {args.seeds}")
-    kept = KeptTrials(args.results)
-    for budget in () if args.kept_only else budgets:
-        for seed in args.seeds:
-            for codes in codes_of(budget, args.codes):
-                outcome = kept.outcome(trial(budget, codes, seed))
-                print(f"{budget}  {codes}  seed {seed}  accuracy {outcome['accuracy']:.4f}", flush=True)
-    for budget in budgets:
-        print(f"\n## {budget}\n\n{as_markdown(budget, args.codes, args.seeds, kept)}")
+    wanted = {budget: codes_of(budget, args.codes) for budget in args.tables or BUDGETS}
+    tables.fill_and_print(args, wanted, trial, HEADER, cells)
 
 
 def codes_of(budget: str, wanted: Sequence[str]) -> list[str]:
@@ -62,20 +47,15 @@ def trial(budget: str, codes: str, seed: int) -> Trial:
     return Trial(data, codes, config, seed)
 
 
-def as_markdown(budget: str, wanted: Sequence[str], seeds: Sequence[int], kept: KeptTrials) -> str:
-    """A table of finished runs: mean and spread over the seeds."""
-    lines = ["| codes | accuracy % | each | in-class diversity | convergence steps |", "|" + "---|" * 5]
-    for codes in codes_of(budget, wanted):
-        outcomes = [outcome for seed in seeds if (outcome := kept.find(trial(budget, codes, seed)))]
-        accuracies = [100 * outcome["accuracy"] for outcome in outcomes]
-        cells = [
-            spread(accuracies, 1),
-            " ".join(f"{accuracy:.1f}" for accuracy in accuracies) or "-",
-            spread([outcome["class_diversity"] for outcome in outcomes], 3),
-            spread([steps for outcome in outcomes if (steps := outcome["convergence_steps"]) is not None], 1),
-        ]
-        lines.append(f"| {codes} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+def cells(_codes: str, outcomes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Mean and spread over the seeds, and each seed's accuracy."""
+    accuracies = [100 * outcome["accuracy"] for outcome in outcomes]
+    return [
+        tables.spread(accuracies, 1),
+        " ".join(f"{accuracy:.1f}" for accuracy in accuracies) or "-",
+        tables.spread([outcome["class_diversity"] for outcome in outcomes], 3),
+        tables.convergence(outcomes),
+    ]
 
 
 if __name__ == "__main__":

@@ -1,0 +1,69 @@
+"""Commands that print tables of trials: their options, the loop over what is missing, and the Markdown."""
+
+import argparse
+import statistics
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import cifar10, machine
+from benchmarks.trials import RESULTS, KeptTrials, Trial
+
+TrialOf = Callable[[str, str, int], Trial]  # of a table, one of its rows and a seed
+CellsOf = Callable[[str, Sequence[dict[str, Any]]], list[str]]  # of a row and its finished trials
+
+
+def parser(description: str | None, metavar: str, tables: Collection[str]) -> argparse.ArgumentParser:
+    """Begin the options of a command: which tables, over which seeds, kept where."""
+    made = argparse.ArgumentParser(description=description)
+    made.add_argument("tables", nargs="*", metavar=metavar, choices=[[], *tables], help="all by default")
+    made.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    made.add_argument("--results", type=Path, default=RESULTS, help="finished runs, one a line")
+    made.add_argument("--kept-only", action="store_true", help="print what is finished, run nothing")
+    return made
+
+
+def fill_and_print(
+    args: argparse.Namespace,
+    tables: Mapping[str, Sequence[str]],
+    trial: TrialOf,
+    header: str,
+    cells: CellsOf,
+) -> None:
+    """Run what is missing, a seed at a time, and print the tables.
+
+    Args:
+        args: what `parser` has read.
+        tables: the rows of each table that is wanted, by its name.
+        trial: the run behind one row and one seed.
+        header: the first line of each table, in Markdown.
+        cells: what follows a row's name, from what its trials came to.
+    """
+    if any(trial(table, row, 0).data == "cifar10" for table, rows in tables.items() for row in rows):
+        cifar10.require_data()
+    print(f"{machine.describe()}, seeds {args.seeds}")
+    kept = KeptTrials(args.results)
+    for table, rows in () if args.kept_only else tables.items():
+        for seed in args.seeds:
+            for row in rows:
+                outcome = kept.outcome(trial(table, row, seed))
+                print(f"{table}  {row}  seed {seed}  accuracy {outcome['accuracy']:.4f}", flush=True)
+    for table, rows in tables.items():
+        print(f"\n## {table}\n\n{header}\n|{'---|' * (header.count('|') - 1)}")
+        for row in rows:
+            found = [kept.find(trial(table, row, seed)) for seed in args.seeds]
+            finished = [outcome for outcome in found if outcome is not None]
+            print(f"| {row} | {' | '.join(cells(row, finished))} |")
+
+
+def spread(values: Sequence[float], digits: int) -> str:
+    """Mean and standard deviation over the seeds; `-` where there is nothing."""
+    if not values:
+        return "-"
+    mean = f"{statistics.mean(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
+
+
+def convergence(outcomes: Sequence[Mapping[str, Any]]) -> str:
+    """Steps to convergence, over the seeds where any round got there."""
+    return spread([steps for outcome in outcomes if (steps := outcome["convergence_steps"]) is not None], 1)
