@@ -7,8 +7,9 @@ for each epoch:
         update the student on images drawn from the bank
 """
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -145,14 +146,20 @@ class Distillation(RunState):
 
     def _run_round(self, student: nn.Module | None) -> Round:
         kind = Step.WARMUP if student is None else Step.ADVERSARIAL
-        before, done_before = self.synthesizer.snapshot(), self.progress.done[kind]
-        if self.position.round == 0 and self._generator_is_due():
-            self.synthesizer.redraw_generator()
-        try:
+        with self._undone_if_stopped(kind):
+            if self._generator_is_due():
+                self.synthesizer.redraw_generator()
             return self.synthesizer.run_round(
                 self.position.rounds_done, student, lambda: self._after_generator_step(kind)
             )
-        except StopRequested:  # an interrupted round is done anew, from its beginning
+
+    @contextlib.contextmanager
+    def _undone_if_stopped(self, kind: Step) -> Iterator[None]:
+        """Forget an interrupted round: it is done anew, from its beginning."""
+        before, done_before = self.synthesizer.snapshot(), self.progress.done[kind]
+        try:
+            yield
+        except StopRequested:
             self.synthesizer.restore(before)
             self.progress.done[kind] = done_before
             raise
@@ -203,8 +210,9 @@ class Distillation(RunState):
         self._announced = self.phase
 
     def _generator_is_due(self) -> bool:
-        life = self.config.generator_reset_every
-        return self.position.epoch % life == 0 if life else self.position.epoch == 0
+        """Whether a new generator begins with this round: the first of every so many epochs, or of all."""
+        life, position = self.config.generator_reset_every, self.position
+        return position.round == 0 and (position.epoch % life == 0 if life else position.epoch == 0)
 
 
 def _numbers(made: Round) -> dict[str, float]:
