@@ -33,8 +33,9 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         # A broker that is away at the start, or later, is waited for; upkeep rings again.
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
-        # A connection that went dead without a word is noticed, not listened to for ever.
-        "broker_transport_options": {"socket_connect_timeout": 5, "socket_timeout": 10},
+        # A connection that went dead without a word is noticed, not listened to for ever. The broker
+        # answers a worker that waits for a message every second.
+        "broker_transport_options": {"socket_connect_timeout": 3, "socket_timeout": 5},
         # The lease decides what becomes of running work, never the state of a connection.
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         # Early: a late ack on Redis was measured running one long task three times. The lease and

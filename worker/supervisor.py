@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -56,17 +57,28 @@ class Supervisor:
         self._name = f"{socket.gethostname()}:{os.getpid()}"
         self._claims = itertools.count(1)
         self._rest_until = 0.0
+        self._busy: set[int] = set()  # the threads that work off a queue
 
     def work_off(self, queue: QueueName) -> None:
         """Take jobs of a queue, best first, until none is left or the worker is to go home."""
-        while not self.drain.requested and time.monotonic() >= self._rest_until:
-            claim = self._claim(queue)
-            if claim is None:
-                return
-            with job_in_log(claim.job.id):
-                self._work_on(claim)
-            if time.monotonic() < self._rest_until:
-                return
+        thread = threading.get_ident()
+        self._busy.add(thread)
+        try:
+            while not self.drain.requested and time.monotonic() >= self._rest_until:
+                claim = self._claim(queue)
+                if claim is None:
+                    return
+                with job_in_log(claim.job.id):
+                    self._work_on(claim)
+                if time.monotonic() < self._rest_until:
+                    return
+        finally:
+            self._busy.discard(thread)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a queue is being worked off in any thread."""
+        return bool(self._busy)
 
     def close(self) -> None:
         """Remove the scratch folder and give back connections."""

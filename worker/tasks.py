@@ -9,6 +9,7 @@ from celery import signals
 from jobs.settings import Settings
 from worker import logs
 from worker.celery_app import app
+from worker.farewell import see_off
 from worker.supervisor import CORE_PROGRAM, Supervisor
 
 logger = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ def _set_up_logging(loglevel: int | str = logging.INFO, **_: Any) -> None:
 @signals.worker_init.connect
 def _come_to_work(**_: Any) -> None:
     Process.supervisor = Supervisor(Settings(), Process.program)
+    see_off(Process.supervisor)
 
 
 @signals.worker_ready.connect

@@ -82,15 +82,14 @@ def submit(service: JobService, storage: Storage) -> Iterator[Submit]:
 
 @pytest.fixture
 def start_process(settings: Settings, tmp_path: Path) -> Iterator[StartProcess]:
-    """Start a program of the service with this test's settings; ended with the test."""
+    """Start a program of the service with this test's settings, or others by name; ended with the test."""
     environment = {**os.environ, **as_environment(settings), "NAYER_SEEDED": SEEDED_SECRET}
     with contextlib.ExitStack() as stack:
 
-        def start(*command: str) -> subprocess.Popen[bytes]:
+        def start(*command: str, **others: str) -> subprocess.Popen[bytes]:
             log = stack.enter_context((tmp_path / "processes.log").open("ab"))
-            process = subprocess.Popen(
-                [sys.executable, "-m", *command], env=environment, stdout=log, stderr=log
-            )
+            its_own = environment | {f"NAYER_{name.upper()}": value for name, value in others.items()}
+            process = subprocess.Popen([sys.executable, "-m", *command], env=its_own, stdout=log, stderr=log)
             stack.callback(end, process)
             return process
 
@@ -101,11 +100,12 @@ def start_process(settings: Settings, tmp_path: Path) -> Iterator[StartProcess]:
 def start_worker(start_process: StartProcess) -> StartProcess:
     """Start a Celery worker process of one queue, with the fake core."""
 
-    def start(queue: str, slots: int = 1) -> subprocess.Popen[bytes]:
+    def start(queue: str, slots: int = 1, **others: str) -> subprocess.Popen[bytes]:
         name = f"{queue}-{uuid.uuid4()}@test"
         return start_process(
             *("celery", "-A", "tests.worker.celery_with_fake_core", "worker", "-Q", queue, "-n", name),
             *("-P", "threads", "-c", str(slots), "--without-gossip", "--without-mingle", "-l", "INFO"),
+            **others,
         )
 
     return start

@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -12,6 +13,7 @@ from cli.embedded import EmbeddedValkey
 from jobs.service import JobService
 from jobs.settings import Settings
 from jobs.states import JobStatus
+from tests.chaos.real.proxy import Proxy
 from tests.worker.conftest import (
     SEEDED_SECRET,
     StartProcess,
@@ -121,3 +123,41 @@ def test_an_idle_worker_goes_home_at_once_and_leaves_nothing(
     worker.terminate()
     assert worker.wait(timeout=20) == 0
     assert not own.exists()
+
+
+@pytest.fixture
+def broker(valkey: EmbeddedValkey) -> Iterator[Proxy]:
+    """The way to the broker, which can become one that swallows everything."""
+    proxy = Proxy(valkey.port)
+    yield proxy
+    proxy.turn("pass")
+    proxy.close()
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_worker_goes_home_though_its_broker_swallows_every_goodbye(
+    service: JobService,
+    queued: str,
+    start_worker: StartProcess,
+    settings: Settings,
+    valkey: EmbeddedValkey,
+    broker: Proxy,
+    tmp_path: Path,
+    busy: bool,
+) -> None:
+    assert settings.scratch_dir is not None
+    before = set(settings.scratch_dir.glob("worker-*"))
+    if not busy:
+        service.pause(queued)
+    url = valkey.url.replace(f":{valkey.port}/", f":{broker.port}/")
+    worker = start_worker("distill", redis_url=url)
+    (own,) = wait_for(lambda: set(settings.scratch_dir.glob("worker-*")) - before)
+    wait_for(lambda: "ready" in (tmp_path / "processes.log").read_text())
+    if busy:
+        wait_for_steps(service, queued)
+    broker.turn("hole")
+    worker.terminate()
+    assert worker.wait(timeout=20) == 0
+    assert not own.exists()
+    job = service.get(queued)
+    assert (job.status, job.attempt) == (JobStatus.QUEUED if busy else JobStatus.PAUSED, 1)
