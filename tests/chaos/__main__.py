@@ -33,6 +33,7 @@ def main() -> int:
         code, report = run(asked, Path(folder) / "report.json")
     figures = figures_of(report)
     print_matrix(report)
+    print_recoveries(report)
     print_figures(figures, report["failed"])
     sys.stdout.write(json.dumps(figures) + "\n")
     complete = figures["cells_passed"] == len(CELLS) or asked.only
@@ -81,7 +82,7 @@ def figures_of(report: dict[str, Any]) -> dict[str, Any]:
     for name, value in report["figures"]:
         told.setdefault(name, []).append(value)
     one = {name: values[-1] for name, values in told.items()}
-    recovered = [*told.get("recovered", []), *(after for _, after in one.get("recovered_kinds", []))]
+    recovered = [row["seconds"] for row in recoveries_of(report)]
     simulation_failed = any("test_simulation" in test for test in report["failed"])
     statuses = sorted({status for found in told.get("statuses", []) for status in found})
     return {
@@ -100,12 +101,25 @@ def figures_of(report: dict[str, Any]) -> dict[str, Any]:
         "recoveries": len(recovered),
         "recovery_p50_seconds": percentile(recovered, 50),
         "recovery_p99_seconds": percentile(recovered, 99),
+        "slowest_recoveries": recoveries_of(report)[:5],
         "cancels": len(told.get("cancel_seconds", [])),
         "cancel_p99_seconds": percentile(told.get("cancel_seconds", []), 99),
         "api_statuses": statuses,
         "api_statuses_during_outage": [status for status in statuses if status >= 429],
         "failed": len(report["failed"]),
     }
+
+
+def recoveries_of(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """What was measured of each: what, seconds, claimed; the slowest first."""
+    rows = [row for name, value in report["figures"] if name == "recoveries" for row in value]
+    return sorted(rows, key=lambda row: -row["seconds"])
+
+
+def print_recoveries(report: dict[str, Any]) -> None:
+    for row in recoveries_of(report):
+        claimed = "" if row["claimed"] is None else f", claimed after {row['claimed']:.2f} s"
+        sys.stdout.write(f"recovered in {row['seconds']:6.2f} s{claimed}: {row['what']}\n")
 
 
 def percentile(values: Iterable[float], share: int) -> float | None:

@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 from sqlalchemy import text
@@ -18,7 +17,8 @@ from cli.embedded import EmbeddedPostgres, EmbeddedValkey
 from jobs.states import JobStatus
 from tests.chaos import invariants
 from tests.chaos.real.fleet import SECRET, Fleet, Servers, wait_for
-from tests.chaos.real.kills import COSTLY, FREE
+from tests.chaos.real.kills import COSTLY, FREE, NO_HARM_TO_A_RUN, TAKES_THE_JOB, Strike
+from tests.chaos.real.recoveries import Fault
 from tests.support import small_runs
 from tests.support.jobs import inspected_as
 from tests.support.seaweedfs import EmbeddedSeaweed
@@ -27,6 +27,7 @@ from tests.support.services import fresh_database
 STRIKES = int(os.environ.get("NAYER_CHAOS_KILLS", "25"))
 STRIKES_OF_A_JOB = 5
 END_SECONDS = 240
+Struck = tuple[Strike, Fault]
 # Ten to twenty seconds on a CPU, so that it can be struck a few times.
 CONFIG = small_runs.CONFIG.model_copy(update={"epochs": 10, "generator_steps": 3, "student_steps": 40})
 
@@ -45,25 +46,6 @@ def fleet(
             yield fleet
         finally:
             fleet.stop()
-
-
-class Strike(NamedTuple):
-    """What was done to a running job, and when."""
-
-    name: str
-    job_id: str
-    moment: float
-
-
-def progress_after(fleet: Fleet, job_id: str, moment: float) -> float | None:
-    """How many seconds after a moment the job's next step was written, by the database's clock."""
-    with fleet.service.database.transaction() as session:
-        asked = text(
-            "SELECT extract(epoch FROM min(created_at)) - :moment FROM event WHERE job_id = :id"
-            " AND type = 'metrics' AND created_at > to_timestamp(:moment)"
-        )
-        after = session.execute(asked, {"id": job_id, "moment": moment}).scalar()
-    return None if after is None else float(after)
 
 
 STALE = """
@@ -90,28 +72,36 @@ def steps(fleet: Fleet, job_id: str) -> int:
     return sum(event.type == "metrics" for event in fleet.service.events(job_id, limit=100_000))
 
 
-def wait_for_a_step(fleet: Fleet, job_id: str) -> None:
-    """Wait until a job has got further than it is now, or to its end."""
+def wait_for_a_step(fleet: Fleet, job_id: str, after: Fault | None) -> None:
+    """Wait until a job has got further than it is now and has recovered from a fault, or to its end."""
     before = steps(fleet, job_id)
 
     def further() -> bool:
-        return steps(fleet, job_id) > before or fleet.service.get(job_id).is_terminal
+        if fleet.service.get(job_id).is_terminal:
+            return True
+        return steps(fleet, job_id) > before and (after is None or after.recovery(fleet.service) is not None)
 
-    wait_for(further, END_SECONDS, f"job {job_id} makes a step")
+    wait_for(further, END_SECONDS, f"job {job_id} makes a step after {after}")
 
 
-def strike_until_it_ends(fleet: Fleet, job_id: str, chance: random.Random, left: int) -> list[Strike]:
-    """Strike a job at random moments while it runs; returns what was done and when."""
-    done: list[Strike] = []
+def strike_until_it_ends(fleet: Fleet, job_id: str, chance: random.Random, left: int) -> list[Struck]:
+    """Strike a job at random moments while it runs; returns what was done."""
+    done: list[Struck] = []
+    fault: Fault | None = None
     for _ in range(min(STRIKES_OF_A_JOB, left)):
-        wait_for_a_step(fleet, job_id)
+        wait_for_a_step(fleet, job_id, fault)
         time.sleep(chance.uniform(0, 1.5))
-        if fleet.service.get(job_id).status is not JobStatus.RUNNING:
+        job = fleet.service.get(job_id)
+        if job.status is not JobStatus.RUNNING:
+            fault = None
             continue
         strike = chance.choice(COSTLY if chance.random() < 0.6 else FREE)
-        moment = time.time()
-        strike(fleet, fleet.worker_of(job_id), chance)
-        done.append(Strike(strike.__name__, job_id, moment))
+        holder, struck_at = fleet.worker_of(job_id), time.time()
+        strike(fleet, holder, chance)
+        takes = strike in TAKES_THE_JOB
+        what = f"{strike.__name__} of {job_id[-6:]} at step {steps(fleet, job_id)}"
+        fault = Fault(what, job_id, struck_at if takes else time.time(), job.fence if takes else None)
+        done.append((strike, fault))
     return done
 
 
@@ -129,7 +119,7 @@ def test_random_strikes_lose_nothing_and_change_no_bit(
         small_runs.write_inputs(canonical, CONFIG, student_architecture="wrn_10_1")
         whole = small_runs.undisturbed(canonical, tmp_path / "whole")
         student = (whole / "student.safetensors").read_bytes()
-    strikes: list[Strike] = []
+    strikes: list[Struck] = []
     exact = lost = jobs = 0
     while len(strikes) < STRIKES:
         job_id = inspected_as(fleet.service, fleet.storage, canonical)
@@ -144,15 +134,10 @@ def test_random_strikes_lose_nothing_and_change_no_bit(
             b"".join(fleet.storage.open_range(a.key)) for a in job.artifacts if a.name.startswith("stud")
         ]
         exact += bodies == [student]
-    recovered = [
-        (strike.name, after)
-        for strike in strikes
-        if (after := progress_after(fleet, strike.job_id, strike.moment)) is not None
-        and strike.name not in ("kill_api", "ring_five_times")
-    ]
-    record_property("recovered_kinds", recovered)
+    told = [fault.recovery(fleet.service) for strike, fault in strikes if strike not in NO_HARM_TO_A_RUN]
+    record_property("recoveries", [recovery.row() for recovery in told if recovery is not None])
     record_property("real_kills", len(strikes))
-    record_property("struck", dict(Counter(strike.name for strike in strikes)))
+    record_property("struck", dict(Counter(strike.__name__ for strike, _ in strikes)))
     record_property("real_jobs", jobs)
     record_property("lost_real", lost)
     record_property("bit_exact", f"{exact} of {jobs}")

@@ -66,7 +66,8 @@ def test_real(
             if case.job_id:
                 whole.start()
                 case.ask("POST", f"/jobs/{case.job_id}/cancel")
-        for figure in ("recovered", "cancel_seconds"):
-            if getattr(case, figure) is not None:
-                record_property(figure, getattr(case, figure))
+        if case.recovered is not None:
+            record_property("recoveries", [case.recovered.row()])
+        if case.cancel_seconds is not None:
+            record_property("cancel_seconds", case.cancel_seconds)
         record_property("statuses", sorted(case.statuses))

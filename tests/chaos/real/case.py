@@ -17,6 +17,7 @@ from tests.chaos import invariants
 from tests.chaos.real.core import student_of
 from tests.chaos.real.fleet import SECRET, Fleet, Member, wait_for
 from tests.chaos.real.proxy import Fate, Hold
+from tests.chaos.real.recoveries import Recovery
 
 GATES = {"P2": "inspect", "P6": "step"}
 # What is said in the transaction that stands for a phase.
@@ -51,7 +52,7 @@ class Case:
         self.struck_at = 0.0
         self.statuses: set[int] = set()
         self.before: list[Case] = []
-        self.recovered: float | None = None  # seconds from the strike to the next step that was written
+        self.recovered: Recovery | None = None
         self.cancel_seconds: float | None = None
 
     @property
@@ -182,10 +183,3 @@ class Case:
         for case in self.before:
             case.ended(attempt=None)
         return job
-
-    def recovery_seconds(self, fence: int) -> float | None:
-        """How long after the fault a later attempt made its first step."""
-        with self.fleet.service.database.transaction() as session:
-            asked = text("SELECT min(created_at) FROM event WHERE job_id = :id AND fence > :fence")
-            moment = session.execute(asked, {"id": self.job_id, "fence": fence}).scalar()
-        return moment.timestamp() - self.struck_at if moment else None

@@ -85,7 +85,7 @@ def ring_five_times(fleet: Fleet, holder: Member, chance: random.Random) -> None
         fleet.service.doorbell.ring("distill", "again")
 
 
-# The first five take an attempt, or may: a job stands two of them.
+# These take the job from its holder, most of them at the cost of an attempt.
 COSTLY: tuple[Strike, ...] = (
     kill_child,
     kill_worker,
@@ -102,3 +102,5 @@ FREE: tuple[Strike, ...] = (
     cut_store,
     ring_five_times,
 )
+TAKES_THE_JOB = (*COSTLY, drain_worker)
+NO_HARM_TO_A_RUN = (kill_api, ring_five_times)

@@ -11,6 +11,7 @@ import time
 from jobs.states import JobStatus
 from tests.chaos.real.case import Case
 from tests.chaos.real.fleet import wait_for
+from tests.chaos.real.recoveries import Fault
 
 DONE = JobStatus.SUCCEEDED
 HELD_AT_COMMIT = ("P5", "P7", "P8", "P9")
@@ -50,7 +51,8 @@ def worker_killed(case: Case) -> None:
     case.leave("cut")
     # At the claim nothing was taken; at any other place the attempt was.
     case.ended(attempt=1 if case.phase == "P5" else 2)
-    case.recovered = case.recovery_seconds(fence)
+    fault = Fault(f"F2-{case.phase}", case.job_id, case.struck_at, fence)
+    case.recovered = fault.recovery(case.fleet.service)
 
 
 def worker_killed_as_commit_arrives(case: Case) -> None:

@@ -1,0 +1,68 @@
+"""How long it takes after a fault until a job gets further, read from its log by the database's clock.
+
+From a fault that takes a job away from its holder to the first step written by whoever took it up again;
+from the end of an outage of a server to the next step written by anybody.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sqlalchemy import text
+
+from jobs.service import JobService
+
+# A job that had done all its steps gets further by ending.
+STEPPED = """
+SELECT extract(epoch FROM min(event.created_at)) FROM event JOIN job ON job.id = event.job_id
+WHERE job.id = :id AND job.fence > :fence AND event.created_at > to_timestamp(:since)
+AND (event.type = 'metrics' AND event.fence > :fence
+     OR event.type = 'status' AND event.data ->> 'status' = 'succeeded')
+"""
+CLAIMED = """
+SELECT extract(epoch FROM min(created_at)) FROM event
+WHERE job_id = :id AND type = 'status' AND data ->> 'status' = 'running' AND created_at > to_timestamp(:since)
+"""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that was done to a running job.
+
+    Args:
+        what: to tell it apart from others.
+        since: from when on the job could be expected to recover, in seconds of the epoch.
+        fence: that of the claim it was taken from; None where its holder may have kept it.
+    """
+
+    what: str
+    job_id: str
+    since: float
+    fence: int | None
+
+    def recovery(self, service: JobService) -> "Recovery | None":
+        """What came after it; None where the job has not got further, or had nowhere further to go."""
+        asked = {"id": self.job_id, "fence": -1 if self.fence is None else self.fence, "since": self.since}
+        with service.database.transaction() as session:
+            stepped = session.execute(text(STEPPED), asked).scalar()
+            claimed = session.execute(text(CLAIMED), asked).scalar() if self.fence is not None else None
+        if stepped is None:
+            return None
+        until_claimed = None if claimed is None else round(float(claimed) - self.since, 2)
+        return Recovery(self.what, round(float(stepped) - self.since, 2), until_claimed)
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """A job that got further.
+
+    Args:
+        seconds: from the fault to the next step that was written.
+        claimed: how many of these went by until somebody held the job again.
+    """
+
+    what: str
+    seconds: float
+    claimed: float | None
+
+    def row(self) -> dict[str, Any]:
+        return asdict(self)
