@@ -17,27 +17,35 @@ from jobs.records import StoredFile
 from jobs.tables import Table
 
 
-class EmbeddingTable(Table):
+class CachedFileTable(Table):
+    """A stored file by a digest of what it depends on; the first one that is kept stays."""
+
+    __abstract__ = True
+
+    cache_key: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(index=True)
+    sha256: Mapped[str]
+    bytes: Mapped[int] = mapped_column(BigInteger)
+
+    @property
+    def stored(self) -> StoredFile:
+        """The file, as it is handed on."""
+        return StoredFile(self.key, self.sha256, self.bytes)
+
+
+class EmbeddingTable(CachedFileTable):
     """Label-text embeddings by what they depend on, so that the next job with these labels skips them."""
 
     __tablename__ = "embedding"
 
-    cache_key: Mapped[str] = mapped_column(primary_key=True)
-    key: Mapped[str] = mapped_column(index=True)
-    sha256: Mapped[str]
-    bytes: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
-class BankTable(Table):
+class BankTable(CachedFileTable):
     """Warm-ups by what they depend on; the job that made one may be deleted before it."""
 
     __tablename__ = "bank"
 
-    cache_key: Mapped[str] = mapped_column(primary_key=True)
-    key: Mapped[str] = mapped_column(index=True)
-    sha256: Mapped[str]
-    bytes: Mapped[int] = mapped_column(BigInteger)
     job_id: Mapped[str]
     used_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
@@ -58,27 +66,24 @@ class Bank:
 def find_embedding(session: Session, cache_key: str) -> StoredFile | None:
     """Look up label-text embeddings by what they depend on."""
     found = session.get(EmbeddingTable, cache_key)
-    return None if found is None else StoredFile(found.key, found.sha256, found.bytes)
+    return None if found is None else found.stored
 
 
 def save_embedding(session: Session, cache_key: str, stored: StoredFile) -> None:
     """Keep label-text embeddings, unless there are some already."""
-    values = {"cache_key": cache_key, "key": stored.key, "sha256": stored.sha256, "bytes": stored.bytes}
-    session.execute(insert(EmbeddingTable).values(values).on_conflict_do_nothing())
+    _save(session, EmbeddingTable, cache_key, stored)
 
 
 def use_bank(session: Session, cache_key: str) -> Bank | None:
     """Look up a warm-up by what it depends on; its time of use is now."""
     used = update(BankTable).where(BankTable.cache_key == cache_key).values(used_at=func.now())
     found = session.scalar(used.returning(BankTable))
-    return None if found is None else Bank(StoredFile(found.key, found.sha256, found.bytes), found.job_id)
+    return None if found is None else Bank(found.stored, found.job_id)
 
 
 def save_bank(session: Session, cache_key: str, bank: Bank) -> None:
     """Keep a warm-up, unless there is one already."""
-    stored = bank.file
-    values = {"cache_key": cache_key, "key": stored.key, "sha256": stored.sha256, "bytes": stored.bytes}
-    session.execute(insert(BankTable).values(values | {"job_id": bank.job_id}).on_conflict_do_nothing())
+    _save(session, BankTable, cache_key, bank.file, job_id=bank.job_id)
 
 
 def drop_bank(session: Session, cache_key: str, sha256: str) -> None:
@@ -86,3 +91,10 @@ def drop_bank(session: Session, cache_key: str, sha256: str) -> None:
     found = session.get(BankTable, cache_key)
     if found is not None and found.sha256 == sha256:
         session.delete(found)
+
+
+def _save(
+    session: Session, table: type[CachedFileTable], cache_key: str, stored: StoredFile, **more: str
+) -> None:
+    values = {"cache_key": cache_key, "key": stored.key, "sha256": stored.sha256, "bytes": stored.bytes}
+    session.execute(insert(table).values(values | more).on_conflict_do_nothing())

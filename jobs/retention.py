@@ -11,7 +11,7 @@ from typing import Literal
 from sqlalchemy import ColumnElement, delete, exists, func, select, update
 from sqlalchemy.orm import Session
 
-from jobs.caches import BankTable, EmbeddingTable
+from jobs.caches import BankTable, CachedFileTable, EmbeddingTable
 from jobs.tables import CheckpointFileTable, CheckpointTable, FileTable, JobTable
 
 FileKind = Literal["upload", "input", "artifact"]
@@ -50,27 +50,20 @@ def delete_jobs(session: Session, keep: timedelta, limit: int) -> int:
 
 def drop_embeddings(session: Session, keep: timedelta, limit: int) -> int:
     """Forget label-text embeddings that were made `keep` ago; returns how many."""
-    old = (
-        select(EmbeddingTable.cache_key)
-        .where(EmbeddingTable.created_at <= func.now() - keep)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
-    keys = session.scalars(old).all()
-    session.execute(delete(EmbeddingTable).where(EmbeddingTable.cache_key.in_(keys)))
-    return len(keys)
+    return _drop_cached(session, EmbeddingTable, EmbeddingTable.created_at <= func.now() - keep, limit)
 
 
 def drop_banks(session: Session, keep: timedelta, limit: int) -> int:
     """Forget warm-ups that no job has used for `keep`; returns how many."""
-    old = (
-        select(BankTable.cache_key)
-        .where(BankTable.used_at <= func.now() - keep)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
+    return _drop_cached(session, BankTable, BankTable.used_at <= func.now() - keep, limit)
+
+
+def _drop_cached(
+    session: Session, table: type[CachedFileTable], is_old: ColumnElement[bool], limit: int
+) -> int:
+    old = select(table.cache_key).where(is_old).limit(limit).with_for_update(skip_locked=True)
     keys = session.scalars(old).all()
-    session.execute(delete(BankTable).where(BankTable.cache_key.in_(keys)))
+    session.execute(delete(table).where(table.cache_key.in_(keys)))
     return len(keys)
 
 
