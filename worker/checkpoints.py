@@ -6,7 +6,6 @@ the child nor the lease. Files come first, then the fenced row that makes them c
 store is away only the newest generation is kept waiting: it makes the ones before superfluous.
 """
 
-import contextvars
 import itertools
 import logging
 import threading
@@ -21,6 +20,7 @@ from jobs.records import Checkpoint, StoredFile
 from nayer_core.contract.events import CheckpointEvent, WarningEvent
 from worker.attempt import Attempt
 from worker.lease import StopReason
+from worker.logs import thread_of_job
 from worker.scratch import remove_tree
 
 logger = logging.getLogger(__name__)
@@ -59,8 +59,7 @@ class CheckpointKeeper:
         self._newest: _Generation | None = None
         self._storing: _Generation | None = None
         self._closed = False
-        context = contextvars.copy_context()  # what it logs is about the same job
-        self._thread = threading.Thread(target=context.run, args=(self._work,), daemon=True)
+        self._thread = thread_of_job(self._work)
 
     def __enter__(self) -> Self:
         self._thread.start()

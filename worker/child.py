@@ -6,7 +6,6 @@ dropped. Its stderr goes to the log, never to a client.
 """
 
 import collections
-import contextvars
 import dataclasses
 import json
 import logging
@@ -24,6 +23,7 @@ from typing import IO
 from pydantic import ValidationError
 
 from nayer_core.contract.events import Event, parse_event
+from worker.logs import thread_of_job
 
 logger = logging.getLogger(__name__)
 
@@ -167,8 +167,7 @@ class Child:
 
 
 def _start_thread(read: Callable[[IO[bytes]], None], stream: IO[bytes]) -> threading.Thread:
-    context = contextvars.copy_context()  # what it logs is about the same job
-    thread = threading.Thread(target=context.run, args=(read, stream), daemon=True)
+    thread = thread_of_job(read, stream)
     thread.start()
     return thread
 

@@ -6,7 +6,6 @@ long ago nothing may be written, though the child computes on: the lease may hav
 another worker may hold the job. The next answer settles it, either way.
 """
 
-import contextvars
 import logging
 import threading
 import time
@@ -17,6 +16,7 @@ from typing import Self
 from jobs.errors import JobsError, LeaseLost, ServiceUnavailable
 from jobs.records import Claim
 from jobs.service import JobService
+from worker.logs import thread_of_job
 
 logger = logging.getLogger(__name__)
 
@@ -89,8 +89,7 @@ class Lease:
         self._pause = False
         self._deadline: float | None = None
         self._over = threading.Event()
-        context = contextvars.copy_context()  # what it logs is about the same job
-        self._thread = threading.Thread(target=context.run, args=(self._renew_until_over,), daemon=True)
+        self._thread = thread_of_job(self._renew_until_over)
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -5,7 +5,8 @@ import contextvars
 import json
 import logging
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 _current_job: contextvars.ContextVar[str | None] = contextvars.ContextVar("job", default=None)
@@ -16,12 +17,21 @@ _OWN = "worker"
 
 @contextlib.contextmanager
 def job_in_log(job_id: str) -> Iterator[None]:
-    """Name the job in every line that this thread, and threads copied from it, write."""
+    """Name the job in every line that this thread, and those of `thread_of_job`, write."""
     token = _current_job.set(job_id)
     try:
         yield
     finally:
         _current_job.reset(token)
+
+
+def thread_of_job(target: Callable[..., None], *arguments: object) -> threading.Thread:
+    """Make a thread, not yet started, whose lines name the job that this thread's lines name.
+
+    It ends with the process at the latest.
+    """
+    context = contextvars.copy_context()
+    return threading.Thread(target=context.run, args=(target, *arguments), daemon=True)
 
 
 class JsonLines(logging.Formatter):
