@@ -7,10 +7,8 @@ digits kept aside. One row a prior. `input statistics` is the one the method has
 Rows already in the results file for a seed are not run again.
 """
 
-import argparse
 import functools
 import json
-import statistics
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks import machine
+from benchmarks import machine, tables
 from examples.mnist_teacher import INPUT_SIZE, LABELS, MEAN, STD, accuracy, load_digits, train_teacher
 from nayer_core import text_encoders
 from nayer_core.augmentation import Augmentation
@@ -78,16 +76,9 @@ ROWS: dict[str, tuple[float, float, Prior]] = {
 
 def main() -> None:
     """Run what is missing and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("rows", nargs="*", metavar="NAME", help="rows to run; all by default")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    args = parser.parse_args()
+    args = tables.rows_parser(__doc__).parse_args()
     torch.set_num_threads(1)
-    print(machine.describe())
-    for name in args.rows or ROWS:
-        accuracies = [_accuracy(name, seed) for seed in args.seeds]
-        spread = statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0
-        print(f"{name:42}  {statistics.mean(accuracies):.4f} +- {spread:.4f}  {accuracies}", flush=True)
+    tables.print_accuracies(args.rows or list(ROWS), args.seeds, _accuracy)
 
 
 def _accuracy(name: str, seed: int) -> float:

@@ -6,13 +6,11 @@ Each row is one choice changed against the row `base`. Rows already in the resul
 are not run again, so an interrupted table goes on where it stopped.
 """
 
-import argparse
 import json
-import statistics
 from pathlib import Path
 from typing import Any
 
-from benchmarks import cifar10, machine
+from benchmarks import cifar10, machine, tables
 
 RESULTS = Path(__file__).parent / "results" / "short_runs.jsonl"
 
@@ -53,16 +51,9 @@ ROWS: dict[str, tuple[dict[str, Any], str]] = {
 
 def main() -> None:
     """Run what is missing and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("rows", nargs="*", metavar="NAME", help="rows to run; all by default")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    args = parser.parse_args()
+    args = tables.rows_parser(__doc__).parse_args()
     cifar10.require_data()
-    print(machine.describe())
-    for name in args.rows or ROWS:
-        accuracies = [_accuracy(name, seed) for seed in args.seeds]
-        spread = statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0
-        print(f"{name:30}  {statistics.mean(accuracies):.4f} +- {spread:.4f}  {accuracies}", flush=True)
+    tables.print_accuracies(args.rows or list(ROWS), args.seeds, _accuracy)
 
 
 def _accuracy(name: str, seed: int) -> float:

@@ -1,4 +1,4 @@
-"""Commands that print tables of trials: their options, the loop over what is missing, and the Markdown."""
+"""What commands share that print tables of runs: options, the loop over what is missing, the printing."""
 
 import argparse
 import statistics
@@ -54,6 +54,25 @@ def fill_and_print(
             found = [kept.find(trial(table, row, seed)) for seed in args.seeds]
             finished = [outcome for outcome in found if outcome is not None]
             print(f"| {row} | {' | '.join(cells(row, finished))} |")
+
+
+def rows_parser(description: str | None) -> argparse.ArgumentParser:
+    """Take the options of a command that has one table: which rows, over which seeds."""
+    made = argparse.ArgumentParser(description=description)
+    made.add_argument("rows", nargs="*", metavar="NAME", help="rows to run; all by default")
+    made.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    return made
+
+
+def print_accuracies(
+    rows: Sequence[str], seeds: Sequence[int], accuracy: Callable[[str, int], float]
+) -> None:
+    """Print each row as soon as its seeds are there: mean, spread and every accuracy."""
+    print(machine.describe())
+    for row in rows:
+        accuracies = [accuracy(row, seed) for seed in seeds]
+        deviation = statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0
+        print(f"{row:42}  {statistics.mean(accuracies):.4f} +- {deviation:.4f}  {accuracies}", flush=True)
 
 
 def spread(values: Sequence[float], digits: int) -> str:
