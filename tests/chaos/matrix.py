@@ -60,7 +60,9 @@ FAULTS = {
     "F10": Fault("PostgreSQL restarts", EVERY, "503 or a delay; nothing lost or twice"),
     "F11": Fault("connection cut at COMMIT", (1, 2, 3, 5, 7, 8, 9, 10), "exactly one effect"),
     "F12": Fault("store down", (1, 2, 5, 6, 7, 9, 10), "503 or a delay; the job does not fail"),
-    "F13": Fault("store truncates or flips bits", (1, 2, 5, 6, 7, 9, 10), "noticed by the hash"),
+    "F13": Fault(
+        "store slow, 5xx, cut short, bits flipped", (1, 2, 5, 6, 7, 9, 10), "noticed; no wrong byte is used"
+    ),
     "F14": Fault("disk full", (1, 2, 5, 6, 7, 9), "what was there stays whole"),
     "F15": Fault("device out of memory", (6, 7, 8, 9), "failed with its code"),
     "F16": Fault("NaN", (2, 6, 7, 8, 9), "failed with its code; no such checkpoint"),

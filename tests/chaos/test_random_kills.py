@@ -25,7 +25,7 @@ from tests.support.seaweedfs import EmbeddedSeaweed
 from tests.support.services import fresh_database
 
 STRIKES = int(os.environ.get("NAYER_CHAOS_KILLS", "25"))
-STRIKES_OF_A_JOB = 5
+STRIKES_OF_A_JOB = 8
 END_SECONDS = 240
 Struck = tuple[Strike, Fault]
 # Ten to twenty seconds on a CPU, so that it can be struck a few times.

@@ -161,7 +161,7 @@ class Fleet:
                 for hold in proxy.holds:
                     hold.let("cut")
                 proxy.holds.clear()
-                proxy.flips.clear()
+                proxy.behave()
             if member.alive():
                 member.send(signal.SIGCONT)
             member.start()

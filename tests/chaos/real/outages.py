@@ -1,4 +1,4 @@
-"""Servers that go away, forget, or lie, and connections that break, while a job is held in a phase.
+"""Servers that go away or forget, and connections that break, while a job is held in a phase.
 
 Every function strikes, lets the job go on, and waits for the end that must come.
 """
@@ -7,8 +7,7 @@ import threading
 import time
 
 from jobs.states import JobStatus
-from tests.chaos.real.case import Case
-from tests.chaos.real.core import student_of
+from tests.chaos.real.case import GATES_BEFORE_FILES, Case
 from tests.chaos.real.fleet import wait_for
 
 DONE = JobStatus.SUCCEEDED
@@ -119,7 +118,7 @@ def store_down(case: Case) -> None:
         fleet.api.store.turn("pass")
         assert case.ask("GET", case.student)[0] == 200
     else:
-        case.arrive()
+        case.arrive(GATES_BEFORE_FILES)
         for worker in [*fleet.inspectors, *fleet.distillers]:
             worker.store.turn("refuse")
         case.leave()
@@ -127,29 +126,6 @@ def store_down(case: Case) -> None:
         for worker in [*fleet.inspectors, *fleet.distillers]:
             worker.store.turn("pass")
     case.ended(attempt=1)
-
-
-def store_flips_bits(case: Case) -> None:
-    fleet = case.fleet
-    where = [fleet.api] if case.phase in ("P1", "P10") else [*fleet.inspectors, *fleet.distillers]
-    wanted = case.key.encode() if case.phase in ("P1", "P2", "P5") else b'", "'
-    if case.phase in ("P6", "P7", "P9", "P10"):
-        wanted = b', "'  # within a state: [step, "hash"]
-    before = sum(member.store.flipped for member in where)
-    if case.phase == "P10":
-        case.arrive()
-        fleet.api.store.flips.append(wanted)
-        _, body = case.ask("GET", case.student)
-        assert fleet.api.store.flipped > before
-        assert body != student_of(case.teacher)  # the digest in the header tells it
-        case.ended()
-        return
-    for member in where:
-        member.store.flips.append(wanted)
-    case.submit()
-    job = case.ended(DONE, JobStatus.FAILED, attempt=None)
-    assert sum(member.store.flipped for member in where) > before
-    assert job.status is DONE or case.phase == "P1"
 
 
 def black_hole(case: Case) -> None:

@@ -1,4 +1,5 @@
-"""A TCP proxy that a test can turn into a bad network: no answer, no connection, a cut, a wrong byte.
+"""A TCP proxy that a test can turn into a bad network or a bad server: no answer, no connection, a cut, a
+wrong byte, half an answer, a late one, an error of HTTP.
 
 It runs in a thread of its own. Between PostgreSQL and a program it can also stop a transaction at its
 COMMIT, found by what was said in it: parameters travel as text.
@@ -17,6 +18,8 @@ Mode = Literal["pass", "refuse", "hole"]
 Fate = Literal["forward", "cut", "unanswered"]
 
 COMMIT = b"COMMIT\0"
+REQUESTS = (b"GET ", b"HEAD ", b"PUT ", b"POST ", b"DELETE ")
+REFUSAL = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 class Hold:
@@ -58,7 +61,10 @@ class Proxy:
         self.mode: Mode = "pass"
         self.holds: list[Hold] = []
         self.flips: list[bytes] = []  # in the next piece that holds one of these, a bit of it is flipped
-        self.flipped = 0
+        self.breaks: list[bytes] = []  # the next piece that holds one of these ends in its middle
+        self.delay = 0.0  # seconds by which every piece is late
+        self.answers_503 = False  # to every request of HTTP
+        self.lies = 0  # how often one of these was done
         self._writers: set[asyncio.StreamWriter] = set()
         self._open = asyncio.Event()
         self._open.set()
@@ -84,6 +90,12 @@ class Proxy:
     def cut(self) -> None:
         """Cut every connection, once."""
         self.call(self._cut())
+
+    def behave(self) -> None:
+        """Be late, lie and refuse no more."""
+        self.flips.clear()
+        self.breaks.clear()
+        self.delay, self.answers_503 = 0.0, False
 
     def close(self) -> None:
         self.call(self._close())
@@ -131,7 +143,7 @@ class Proxy:
         forth: asyncio.StreamWriter,
     ) -> None:
         pumps = [
-            asyncio.create_task(self._pump(reader, forth, Conversation(self))),
+            asyncio.create_task(self._pump(reader, forth, Conversation(self, writer))),
             asyncio.create_task(self._pump(back, writer, None)),
         ]
         await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
@@ -145,7 +157,10 @@ class Proxy:
         with contextlib.suppress(OSError):
             while piece := await source.read(1 << 16):
                 await self._open.wait()
-                piece = self._flip(piece)
+                if self.delay:
+                    await asyncio.sleep(self.delay)
+                    self.lies += 1
+                piece, broken = self._break(self._flip(piece))
                 fate = await said.hear(piece) if said is not None else "forward"
                 if fate == "cut":
                     return
@@ -154,27 +169,49 @@ class Proxy:
                 if fate == "unanswered":
                     await asyncio.sleep(0.3)  # it arrives and is done; its answer does not come back
                     return
+                if broken:
+                    return
+
+    def _break(self, piece: bytes) -> tuple[bytes, bool]:
+        for wanted in self.breaks:
+            place = piece.find(wanted)
+            if place >= 0:
+                self.breaks.remove(wanted)
+                self.lies += 1
+                return piece[: place + len(wanted) // 2], True
+        return piece, False
 
     def _flip(self, piece: bytes) -> bytes:
         for wanted in self.flips:
             place = piece.find(wanted)
             if place >= 0:
                 self.flips.remove(wanted)
-                self.flipped += 1
+                self.lies += 1
                 place += len(wanted) - 1
                 return piece[:place] + bytes([piece[place] ^ 1]) + piece[place + 1 :]
         return piece
 
 
 class Conversation:
-    """One connection to PostgreSQL, listened to for what a hold waits for."""
+    """One connection, listened to for requests to refuse and for what a hold waits for.
 
-    def __init__(self, proxy: Proxy):
+    Args:
+        client: the way back to who speaks.
+    """
+
+    def __init__(self, proxy: Proxy, client: asyncio.StreamWriter):
         self._proxy = proxy
+        self._client = client
         self._hold: Hold | None = None
 
     async def hear(self, piece: bytes) -> Fate:
         """Listen to a piece of what a client says; waits while its COMMIT is held."""
+        if self._proxy.answers_503 and piece.startswith(REQUESTS):
+            self._client.write(REFUSAL)
+            await self._client.drain()
+            await asyncio.sleep(0.05)  # it reaches the client before the connection is cut
+            self._proxy.lies += 1
+            return "cut"
         for hold in self._proxy.holds:
             if self._hold is None and not hold.taken and hold.said in piece:
                 hold.taken = True

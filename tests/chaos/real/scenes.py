@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from tests.chaos.real import outages, processes, races
+from tests.chaos.real import lies, outages, processes, races
 from tests.chaos.real.case import Case
 
 SCENES: dict[str, tuple[Callable[[Case], None], ...]] = {
@@ -18,7 +18,7 @@ SCENES: dict[str, tuple[Callable[[Case], None], ...]] = {
     "F10": (outages.database_restarts,),
     "F11": (outages.commit_cut, outages.commit_unanswered),
     "F12": (outages.store_down,),
-    "F13": (outages.store_flips_bits,),
+    "F13": (lies.store_flips_bits, lies.store_breaks_off, lies.store_is_slow, lies.store_answers_503),
     "F18": (races.cancelled,),
     "F19": (outages.black_hole,),
     "F20": (races.upkeeps,),
