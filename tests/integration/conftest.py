@@ -58,7 +58,13 @@ class Stack:
 
 @pytest.fixture(scope="session")
 def stack(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    folder = tmp_path_factory.mktemp("stack")
+    with running_stack(postgres, tmp_path_factory.mktemp("stack")) as stack:
+        yield stack
+
+
+@contextlib.contextmanager
+def running_stack(postgres: EmbeddedPostgres, folder: Path, **settings: str) -> Iterator[Stack]:
+    """Start the whole service, with further settings by name."""
     valkey = EmbeddedValkey(folder / "valkey", durable=False)
     valkey.start()
     with contextlib.ExitStack() as undo:
@@ -75,6 +81,7 @@ def stack(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) 
             "OMP_NUM_THREADS": "1",  # several processes at once on few cores
             "NAYER_UPKEEP_SECONDS": "1",
             "NAYER_WEBHOOK_PRIVATE_ADDRESSES": "true",
+            **{f"NAYER_{name.upper()}": value for name, value in settings.items()},
         }
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
