@@ -19,6 +19,10 @@ from nayer_core.progress import Progress, Step
 from nayer_core.student_training import StudentTrainer
 from nayer_core.synthesis import Synthesizer
 
+# Of what a checkpoint holds; it rises when the same names come to mean something else, for a run must not
+# go on from what it would misread.
+FORMAT = 1
+
 
 @dataclass
 class Position:
@@ -100,6 +104,7 @@ class RunState:
         tensors |= {f"trainer.{name}": value for name, value in self.trainer.state().items()}
         tensors |= {"run.losses": torch.stack(self.losses)} if self.losses else {}
         facts = {
+            "format": FORMAT,
             "position": asdict(self.position),
             "steps_done": {kind.name: count for kind, count in self.progress.done.items()},
             "trainer": self.trainer.facts(),
@@ -131,6 +136,8 @@ class RunState:
     def restore(self, checkpoint: Checkpoint) -> None:
         """Become what was saved; the bank has been refilled already."""
         facts = checkpoint.facts
+        if facts["format"] != FORMAT:
+            raise ValueError("made with another version of the program")
         if facts["config"] != self.config.model_dump():
             raise ValueError("made with another configuration")
         parts: dict[str, dict[str, Tensor]] = {"synthesizer": {}, "trainer": {}, "run": {}}

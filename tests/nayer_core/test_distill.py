@@ -76,8 +76,8 @@ def test_a_checkpoint_of_another_version_of_the_program_is_refused(tmp_path: Pat
     saved = Run()
     saved.distillation.run(checkpoints=CheckpointFolder(tmp_path), should_stop=after(9))
     facts = saved.distillation.state()[1]
-    for missing in ("reported", "position"):
-        older = {name: fact for name, fact in facts.items() if name != missing}
+    olders = [{name: fact for name, fact in facts.items() if name != gone} for gone in ("position", "format")]
+    for older in (*olders, facts | {"format": facts["format"] - 1}):
         CheckpointFolder(tmp_path).save(saved.distillation.state()[0], older, saved.distillation.bank)
         with pytest.raises(TrainingError) as refused:
             Run().distillation.resume(CheckpointFolder(tmp_path))

@@ -3,6 +3,7 @@
 Real core programs on tiny networks, real worker processes, and whatever ends them.
 """
 
+import json
 import signal
 import subprocess
 import threading
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from jobs.records import Job
+from jobs.records import Checkpoint, Job
 from jobs.service import JobService
 from jobs.settings import Settings
 from jobs.states import JobStatus
@@ -183,6 +184,37 @@ def test_a_damaged_checkpoint_is_stepped_over(
     assert (codes.count("checkpoint_damaged"), codes.count("started_anew")) == (1, 0)
     assert resumed_at(service, job_id) == older.step < newest.step == steps[-1]
     assert_whole(service, storage, job, whole)
+
+
+def test_a_checkpoint_of_an_older_release_costs_no_attempt_and_the_run_begins_anew(
+    service: JobService,
+    storage: Storage,
+    whole: dict[str, bytes],
+    job_id: str,
+    settings: Settings,
+    tmp_path: Path,
+) -> None:
+    with supervised(settings) as (supervisor, thread):
+        wait_for_checkpoints(service, job_id, count=1)
+        supervisor.drain.request()
+        thread.join(60)
+    claim = service.claim("distill", "tests")
+    assert claim is not None
+    newest = service.checkpoints(claim)[0]
+    (name,) = [name for name in newest.files if name.endswith(".json")]
+    record = json.loads(b"".join(storage.open_range(newest.files[name].key)))
+    record["facts"]["format"] -= 1
+    (tmp_path / name).write_text(json.dumps(record))
+    files = {**newest.files, name: storage.publish(tmp_path / name, "checkpoints")}
+    service.checkpointed(claim, Checkpoint(claim.fence, newest.epoch, newest.step, files))
+    service.release(claim, counts_attempt=False, reason="deployed")
+    with supervised(settings):
+        job = wait_for_status(service, job_id, JobStatus.SUCCEEDED, seconds=90)
+    assert job.attempt == 1
+    codes = [data["code"] for data in told(service, job_id, "warning")]
+    assert (codes.count("started_anew"), codes.count("checkpoint_damaged")) == (1, 0)
+    stored = {artifact.name: artifact for artifact in job.artifacts}
+    assert b"".join(storage.open_range(stored["student.safetensors"].key)) == whole["student.safetensors"]
 
 
 def test_a_run_whose_disk_fills_up_goes_on_where_there_is_room(
