@@ -9,13 +9,14 @@ its seconds are scaled by this machine's fp32 peak.
 
 import argparse
 import json
+import math
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -104,13 +105,38 @@ def _timed(run: Distillation, step: Any, count: int) -> tuple[float, float]:
 
 
 def _fixed_seconds() -> float:
-    """Seconds from the start of the process to its first step, embeddings at hand."""
+    """Seconds from the start of the program to its first step, embeddings at hand."""
+    with _program("quick", {}) as (process, begun):
+        for event in _events(process):
+            if event["event"] == "progress":
+                return time.perf_counter() - begun
+    sys.exit("The program ended before its first step.")
+
+
+def _memory(batches: dict[str, Any]) -> int:
+    """Peak resident memory of a short run of the program, in bytes, bank apart."""
+    short = {"epochs": 1, "warmup_epochs": 1, "warmup_rounds_per_epoch": 1, "rounds_per_epoch": 1}
+    steps = {"generator_steps": 3, "student_steps": 3}
+    config = batches | short | steps
+    peak = 0
+    with _program("paper-cifar10", config) as (process, _):
+        for event in _events(process):
+            peak = max(peak, _peak_resident_bytes(process.pid))
+            if event["event"] == "finished":
+                bank: int = 2 * config["synthesis_batch_size"] * math.prod(cifar10.SIZE)
+                return peak - bank
+    sys.exit("The program ended before its end.")
+
+
+@contextmanager
+def _program(preset: str, overrides: dict[str, Any]) -> Iterator[tuple[subprocess.Popen[str], float]]:
+    """The running program, and when it was started."""
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "in"
         source.mkdir()
         save_weights(cifar10.load_teacher(), source / "teacher.safetensors")
         save_file({"lte": cifar10.label_codes("gaussian")}, source / "lte.safetensors")
-        run = cifar10.prepare("quick", {}, "gaussian", 0)
+        run = cifar10.prepare(preset, overrides, "gaussian", 0)
         spec = ResolvedSpec(
             labels=cifar10.LABELS,
             input_size=cifar10.SIZE,
@@ -118,56 +144,31 @@ def _fixed_seconds() -> float:
             teacher_architecture="resnet20",
             teacher_accuracy=None,
             student_architecture=cifar10.STUDENT,
-            preset="quick",
+            preset=preset,
             config=run.config,
             text_encoder=TextEncoderSpec(name="gaussian", whiten=True),
             seed=0,
         )
         (source / "spec.json").write_text(spec.model_dump_json())
-        command = [
-            sys.executable,
-            "-m",
-            "nayer_core",
-            "distill",
-            "--in",
-            str(source),
-            "--out",
-            folder + "/out",
-        ]
+        command = [sys.executable, "-m", "nayer_core", "distill"]
+        command += ["--in", str(source), "--out", f"{folder}/out"]
         begun = time.perf_counter()
         with subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         ) as process:
-            for line in process.stdout or ():
-                if json.loads(line)["event"] == "progress":
-                    seconds = time.perf_counter() - begun
-                    process.kill()
-                    return seconds
-        sys.exit("The program ended before its first step.")
+            try:
+                yield process, begun
+            finally:
+                process.kill()
 
 
-def _memory(batches: dict[str, Any]) -> int:
-    """Peak resident memory of a process that does some steps of each kind, in bytes, bank apart."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(_memory_of_some_steps, batches).result()
+def _events(process: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:
+    for line in process.stdout or ():
+        yield json.loads(line)
 
 
-def _memory_of_some_steps(batches: dict[str, Any]) -> int:
-    keep_freed_memory()
-    run = cifar10.prepare("paper-cifar10", batches | {"generator_steps": 3}, "gaussian", 0)
-    run.synthesizer.redraw_generator()
-    for round_index, student in enumerate((None, run.student)):
-        made = run.synthesizer.run_round(round_index, student)
-        run.bank.add(made.images, made.labels)
-    for _ in range(3):
-        run.trainer.step(run.bank)
-    filled = len(run.bank) * run.bank.images[0].nbytes  # what is not written yet takes no memory
-    return _peak_resident_bytes() - filled
-
-
-def _peak_resident_bytes() -> int:
-    """Of this process alone; `getrusage` would begin with the peak of the process that started it."""
-    status = Path("/proc/self/status").read_text()
+def _peak_resident_bytes(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 

@@ -2,12 +2,11 @@
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from nayer_core.contract.spec import ResolvedSpec
 from nayer_core.generator import build_generator
 from nayer_core.memory_bank import images_made
-from nayer_core.networks.registry import build_on_meta, macs_per_image
+from nayer_core.networks.registry import build_on_meta, count_macs, macs_per_image
 
 _BACKWARD = 2  # a backward pass takes twice the multiplications of a forward pass
 _FLOAT_BYTES = 4
@@ -28,9 +27,7 @@ def estimate(spec: ResolvedSpec) -> dict[str, int]:
         generator = build_generator(
             config.generator, config.noise_dim, config.generator_width, spec.input_size
         ).eval()
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            generator(torch.empty(1, config.noise_dim))
-    generator_macs = int(counter.get_total_flops()) // 2
+        generator_macs = count_macs(generator, torch.empty(1, config.noise_dim))
 
     both_ways = 1 + _BACKWARD
     made = images_made(config)

@@ -63,7 +63,9 @@ class NoisyLayer(nn.Module):
         if missing:
             normalised = nn.functional.pad(normalised, (0, 0, 0, missing))
         sweeps = normalised.view(self.num_sweeps, self.sweep, -1)
-        noise = torch.baddbmm(self.bias, sweeps, self.weight)
+        # In float32: a copy of so many weights in another format costs as much as it saves.
+        with torch.autocast(embeddings.device.type, enabled=False):
+            noise = torch.baddbmm(self.bias, sweeps, self.weight)
         return noise.flatten(0, 1)[:batch_size]
 
 

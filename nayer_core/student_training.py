@@ -14,6 +14,7 @@ from nayer_core.hardware.precision import Arithmetic
 from nayer_core.hardware.processes import ALONE, Alone
 from nayer_core.losses import distillation_loss
 from nayer_core.memory_bank import MemoryBank
+from nayer_core.optimizers import SGD
 
 MOMENTUM = 0.9  # A.2
 
@@ -50,12 +51,11 @@ class StudentTrainer:
         self.rng = rng
         self.steps_done = 0
         self.scaler = arithmetic.scaler()
-        self.optimizer = torch.optim.SGD(
+        self.optimizer = SGD(
             student.parameters(),
-            lr=config.student_lr,
+            config.student_lr,
             momentum=MOMENTUM,
             weight_decay=config.student_weight_decay,
-            fused=True,
         )
         self._average = copy.deepcopy(student).requires_grad_(False) if config.student_averaging else None
 
@@ -96,12 +96,11 @@ class StudentTrainer:
             with self.processes.whole_batch_norm():
                 student_logits = self.student(images)
             loss = distillation_loss(student_logits, teacher_logits, self.config.temperature)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.lr = self.learning_rate
+        self.optimizer.zero_grad()
         self.scaler.scale(self.processes.weigh(loss, batch_size)).backward()
         self.processes.add_up(self.student.parameters())
-        self.scaler.step(self.optimizer)
+        self.scaler.step(self.optimizer)  # type: ignore[arg-type] # all it asks for is there
         self.scaler.update()
         self.steps_done += 1
         self._update_average()
@@ -110,9 +109,8 @@ class StudentTrainer:
     def state(self) -> dict[str, Tensor]:
         """The student with its buffers, and the optimiser's momentum."""
         state = {f"student.{name}": value for name, value in self.student.state_dict().items()}
-        for name, parameter in self.student.named_parameters():
-            if (momentum := self.optimizer.state[parameter].get("momentum_buffer")) is not None:
-                state[f"momentum.{name}"] = momentum
+        for name, momentum in self._momenta().items():
+            state[f"momentum.{name}"] = momentum
         if self._average is not None:
             state |= {f"average.{name}": value for name, value in self._average.state_dict().items()}
         return state
@@ -126,16 +124,16 @@ class StudentTrainer:
         self.student.load_state_dict(part(state, "student"))
         if self._average is not None:
             self._average.load_state_dict(part(state, "average"))
-        self.optimizer.zero_grad(set_to_none=True)
-        self.optimizer.state.clear()  # a state from before the first step has no momentum
-        for name, parameter in self.student.named_parameters():
-            if f"momentum.{name}" in state:
-                # A copy in the parameter's own layout: sums in another order differ in the last bit.
-                buffer = torch.empty_like(parameter).copy_(state[f"momentum.{name}"])
-                self.optimizer.state[parameter]["momentum_buffer"] = buffer
+        self.optimizer.zero_grad()
+        for name, momentum in self._momenta().items():
+            momentum.copy_(state[f"momentum.{name}"])
         self.steps_done = facts["steps_done"]
         if facts["scaler"]:
             self.scaler.load_state_dict(facts["scaler"])
+
+    def _momenta(self) -> dict[str, Tensor]:
+        names = (name for name, _ in self.student.named_parameters())
+        return dict(zip(names, self.optimizer.momenta, strict=True))
 
     @torch.no_grad()
     def _update_average(self) -> None:

@@ -21,6 +21,7 @@ from nayer_core.image_prior import input_statistics_distance
 from nayer_core.losses import adversarial_loss, label_cross_entropy
 from nayer_core.memory_bank import to_bytes
 from nayer_core.noisy_layer import sweep_labels
+from nayer_core.optimizers import Adam
 
 ADAM_BETAS = (0.5, 0.999)  # authors
 CONVERGED_CE = 0.1  # what "convergence time" waits for (Table 4)
@@ -111,7 +112,7 @@ class Synthesizer:
         labels = sweep_labels(self.codes.shape[0], config.synthesis_batch_size, round_index, self.rng)
         embeddings = self.codes[labels]
         parameters = [*self.generator.parameters(), *self.noisy_layer.parameters()]
-        optimizer = torch.optim.Adam(parameters, lr=config.generator_lr, betas=ADAM_BETAS, fused=True)
+        optimizer = Adam(parameters, config.generator_lr, betas=ADAM_BETAS)
         scaler = self.arithmetic.scaler()
         harvest = _Harvest(labels, config.images_of_last_steps)
         with self.bn_regularization.watching(), frozen_batch_norms(self.teacher), _frozen(student):
@@ -124,9 +125,9 @@ class Synthesizer:
                 harvest.offer(images, self.processes.totals({"loss": loss, **terms}, len(labels)))
                 scaler.scale(self.processes.weigh(loss, len(labels))).backward()
                 self.processes.add_up(parameters)
-                scaler.step(optimizer)
+                scaler.step(optimizer)  # type: ignore[arg-type] # all it asks for is there
                 scaler.update()
-                optimizer.zero_grad(set_to_none=True)
+                optimizer.zero_grad()
                 after_step()
         self.bn_regularization.end_round()
         return harvest.round(self.processes)
@@ -196,10 +197,15 @@ class _Harvest:
         convergence = torch.where(terms["ce"] < CONVERGED_CE, self.steps, torch.inf)
         self.converged_after = torch.minimum(self.converged_after, convergence)
         if self.best_images is None:
-            self.best_images, self.best_loss, self.terms = images, loss.nan_to_num(nan=torch.inf), terms
+            self.best_images, self.best_loss, self.terms = (
+                images.clone(),
+                loss.nan_to_num(nan=torch.inf),
+                terms,
+            )
             return
         better = loss < self.best_loss  # never true for NaN
-        self.best_images = torch.where(better, images, self.best_images)
+        # Written over in place: what outlives a step must not lie among what the step gives back.
+        torch.where(better, images, self.best_images, out=self.best_images)
         self.terms = {name: torch.where(better, terms[name], self.terms[name]) for name in terms}
         self.best_loss = torch.where(better, loss, self.best_loss)
 

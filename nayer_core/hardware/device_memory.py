@@ -52,7 +52,7 @@ def do_within_memory(work: Callable[[], Result]) -> Result:
 
 
 def give_back_unused(device: torch.device) -> None:
-    """Return what a failed step has left to the device; nothing may hold its error any more."""
+    """Return what steps have left to the device; nothing may hold the error of one that failed any more."""
     # A backward pass that broke off leaves its nodes, and what they hold, in torch's queue until the next.
     torch.zeros((), requires_grad=True).mul(1).backward()
     gc.collect()

@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 import torch
 from pydantic_core import PydanticCustomError
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from nayer_core.contract import catalog
@@ -73,21 +73,15 @@ def build(name: str, *, num_classes: int, input_size: InputSize) -> nn.Module:
     Raises:
         SpecError: `unknown_architecture` or `input_size_unsupported`.
     """
-    _check_size(name, num_classes, input_size)
-    return _construct(name, num_classes, input_size)
+    network = _construct(name, num_classes, input_size).eval()
+    with torch.no_grad(), _refuse_size(name, input_size):
+        network(torch.zeros(1, *input_size))  # a pass without numbers would first load torch's compiler
+    return network.train()
 
 
 def count_parameters(network: nn.Module) -> int:
     """How many trained numbers `network` has; buffers do not count."""
     return sum(parameter.numel() for parameter in network.parameters())
-
-
-@functools.lru_cache(maxsize=256)
-def _check_size(name: str, num_classes: int, input_size: InputSize) -> None:
-    # A pass that happens once a process must not move the caller's random numbers.
-    with torch.random.fork_rng(devices=[]), torch.no_grad(), _refuse_size(name, input_size):
-        network = build_on_meta(name, num_classes=num_classes, input_size=input_size).eval()
-        network(torch.empty(1, *input_size, device="meta"))
 
 
 @functools.lru_cache(maxsize=256)
@@ -102,14 +96,24 @@ def macs_per_image(name: str, *, num_classes: int, input_size: InputSize) -> int
     Raises:
         SpecError: `unknown_architecture` or `input_size_unsupported`.
     """
-    # Its import alone takes seconds, and only inspection counts.
+    network = build_on_meta(name, num_classes=num_classes, input_size=input_size).eval()
+    with _refuse_size(name, input_size):
+        return count_macs(network, torch.empty(1, *input_size, device="meta"))
+
+
+def count_macs(network: nn.Module, inputs: Tensor) -> int:
+    """Multiply-accumulates of one forward pass.
+
+    Args:
+        network: on the device of `inputs`, which may be "meta".
+        inputs: what it is called with.
+    """
+    # Its import alone takes a second and 80 MB, and a run does not count.
     from torch.utils.flop_counter import FlopCounterMode
 
-    network = build_on_meta(name, num_classes=num_classes, input_size=input_size).eval()
     network.requires_grad_(False)  # the counter would hook weights that a module is handed as input
-    image = torch.empty(1, *input_size, device="meta")
-    with torch.no_grad(), FlopCounterMode(display=False) as counter, _refuse_size(name, input_size):
-        network(image)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(inputs)
     return int(counter.get_total_flops()) // 2
 
 

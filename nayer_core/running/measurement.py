@@ -11,6 +11,7 @@ from nayer_core.contract.events import Emit, Phase, PhaseEvent, WarningEvent
 from nayer_core.contract.spec import ResolvedSpec
 from nayer_core.distill import Distillation
 from nayer_core.evaluation import EvaluationSet, accuracy_bounds, predict, share_equal
+from nayer_core.hardware.device_memory import give_back_unused
 from nayer_core.hardware.precision import Arithmetic
 from nayer_core.quality import (
     LEAST_CLASS_COVERAGE,
@@ -82,6 +83,7 @@ class Measurement:
             By name: `value`, or `lower` and `upper`, and `measured_on`.
         """
         self.emit(PhaseEvent(phase=Phase.EVALUATE))
+        give_back_unused(self.exact.device)  # what the steps kept fits nothing that comes now
         metrics = self._on_evaluation_set() | self._on_synthetic_images(spec, seed)
         if spec.teacher_accuracy is None:
             return metrics

@@ -1,0 +1,124 @@
+"""SGD with momentum and Adam over torch's fused kernels, without the compiler its classes load.
+
+Any class of torch.optim imports torch._dynamo at its first use: more than a second and 150 MB at each
+start of a run, and a run is started anew after every fault. The functional forms that those classes
+call do not, and give the same numbers bit by bit.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.optim.adam import adam
+from torch.optim.sgd import sgd
+
+
+class _Optimizer:
+    """What `torch.amp.GradScaler` asks of an optimiser that undoes the scaling by itself.
+
+    Args:
+        parameters: on one device.
+        lr: learning rate; may be changed between steps.
+    """
+
+    _step_supports_amp_scaling = True
+
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float):
+        self.parameters = list(parameters)
+        self.param_groups = [{"params": self.parameters}]
+        self.lr = lr
+
+    def zero_grad(self) -> None:
+        """Forget the gradients and give their memory back."""
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def _moved(self) -> list[int]:
+        """Which parameters the last backward pass reached; the others stay where they are."""
+        return [index for index, parameter in enumerate(self.parameters) if parameter.grad is not None]
+
+    def _gradients(self, moved: list[int]) -> list[Tensor]:
+        return [gradient for index in moved if (gradient := self.parameters[index].grad) is not None]
+
+
+class SGD(_Optimizer):
+    """Stochastic gradient descent with momentum and weight decay.
+
+    Args:
+        parameters: on one device.
+        lr: learning rate; may be changed between steps.
+        momentum: share of the last step in the next.
+        weight_decay: times a weight, added to its gradient.
+    """
+
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], lr: float, *, momentum: float, weight_decay: float
+    ):
+        super().__init__(parameters, lr)
+        self.momentum = momentum
+        self.weight_decay = weight_decay
+        self.momenta = [torch.zeros_like(parameter) for parameter in self.parameters]
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Move the parameters along their gradients."""
+        moved = self._moved()
+        momenta: list[Tensor | None] = [*_chosen(self.momenta, moved)]
+        sgd(
+            _chosen(self.parameters, moved),
+            self._gradients(moved),
+            momenta,
+            fused=True,
+            grad_scale=getattr(self, "grad_scale", None),  # set by the scaler while it steps
+            found_inf=getattr(self, "found_inf", None),
+            weight_decay=self.weight_decay,
+            momentum=self.momentum,
+            lr=self.lr,
+            dampening=0.0,
+            nesterov=False,
+            maximize=False,
+        )
+
+
+class Adam(_Optimizer):
+    """Adam (Kingma and Ba 2015, arXiv:1412.6980) without weight decay.
+
+    Args:
+        parameters: on one device.
+        lr: learning rate; may be changed between steps.
+        betas: how much of the averages of gradients and of their squares is kept in a step.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, *, betas: tuple[float, float]):
+        super().__init__(parameters, lr)
+        self.betas = betas
+        self._averages = [torch.zeros_like(parameter) for parameter in self.parameters]
+        self._square_averages = [torch.zeros_like(parameter) for parameter in self.parameters]
+        self._steps = [torch.zeros((), device=parameter.device) for parameter in self.parameters]
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Move the parameters along their averaged gradients."""
+        moved = self._moved()
+        adam(
+            _chosen(self.parameters, moved),
+            self._gradients(moved),
+            _chosen(self._averages, moved),
+            _chosen(self._square_averages, moved),
+            [],
+            _chosen(self._steps, moved),
+            fused=True,
+            grad_scale=getattr(self, "grad_scale", None),  # set by the scaler while it steps
+            found_inf=getattr(self, "found_inf", None),
+            amsgrad=False,
+            beta1=self.betas[0],
+            beta2=self.betas[1],
+            lr=self.lr,
+            weight_decay=0.0,
+            eps=1e-8,
+            maximize=False,
+        )
+
+
+def _chosen(tensors: Sequence[Tensor], indices: list[int]) -> list[Tensor]:
+    return [tensors[index] for index in indices]
