@@ -19,6 +19,7 @@ from benchmarks import cifar10, machine
 from benchmarks.bench import REFERENCE_ACCURACY, REFERENCE_RUN
 from benchmarks.cifar10 import TeacherFile
 from benchmarks.published import reference
+from nayer_core.hardware.allocator import keep_freed_memory
 
 BALANCED_CODES = "sbert+white"
 
@@ -46,6 +47,7 @@ def main() -> None:
 def compare(teacher: TeacherFile, seed: int, max_seconds: float) -> dict[str, Any]:
     """All three runs for one seed."""
     published = reference.run(teacher, seed, max_seconds)
+    keep_freed_memory()  # as the program does; from the second seed on it serves their procedure, too
     same = cifar10.run("paper-cifar10", REFERENCE_RUN, "clip", seed, teacher=teacher)
     target = published.best or REFERENCE_ACCURACY
     balanced = cifar10.run("balanced", {}, BALANCED_CODES, seed, until=target, teacher=teacher)
