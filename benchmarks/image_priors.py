@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import machine, tables
+from benchmarks.trials import EVERYDAY
 from examples.mnist_teacher import INPUT_SIZE, LABELS, MEAN, STD, accuracy, load_digits, train_teacher
 from nayer_core import text_encoders
 from nayer_core.augmentation import Augmentation
@@ -29,9 +30,15 @@ from nayer_core.weights import freeze
 
 RESULTS = Path(__file__).parent / "results" / "image_priors.jsonl"
 TEACHER, STUDENT = "lenet5", "wrn_10_1"
-# The demo's configuration with 8 epochs in place of 12; one thread for torch.
+# The demo's configuration when the prior was chosen, with 8 epochs in place of 12; one thread for torch.
 CONFIG: dict[str, Any] = {
+    **EVERYDAY,
     "epochs": 8,
+    "warmup_epochs": 1,
+    "warmup_rounds_per_epoch": 3,
+    "generator_steps": 20,
+    "synthesis_batch_size": 100,
+    "student_averaging": 0.97,
     "flip": False,
     "crop_padding": 2,
     "student_steps": 50,
@@ -101,7 +108,7 @@ def _accuracy(name: str, seed: int) -> float:
 
 
 def _prepare(weight: float, teacher: nn.Module, seed: int) -> Distillation:
-    _, config = resolve_config("quick", CONFIG | {"image_prior_weight": weight}, INPUT_SIZE)
+    _, config = resolve_config("paper-cifar10", CONFIG | {"image_prior_weight": weight}, INPUT_SIZE)
     torch.manual_seed(seed)
     student = build(STUDENT, num_classes=len(LABELS), input_size=INPUT_SIZE)
     student = student.to(memory_format=torch.channels_last)
@@ -126,9 +133,9 @@ def _added(run: Distillation, weight: float, prior: Prior) -> Iterator[None]:
         head.register_forward_pre_hook(lambda _, inputs: seen.update(features=inputs[0])),
     ]
 
-    def with_prior(*arguments: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        loss, terms = plain(*arguments)
-        return loss + weight * prior(seen["inputs"], seen["features"]), terms
+    def with_prior(*arguments: Any) -> tuple[Any, ...]:
+        loss, *others = plain(*arguments)
+        return loss + weight * prior(seen["inputs"], seen["features"]), *others
 
     if weight:
         synthesizer._loss = with_prior

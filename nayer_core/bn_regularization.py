@@ -6,7 +6,7 @@ rounds before it the rest, so it is the stream of batches that has to fit and no
 single batches stay free to differ. Without the average a weight of 10 is ten times too strong.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -35,9 +35,11 @@ class BNRegularization:
         ]
         self.momentum = momentum
         self.processes = processes
-        self.average: list[Tensor] | None = None  # one (2, C) a layer: mean and variance, over rounds
+        self.has_average = False
+        # Over rounds, one (2, C) a layer: mean and variance. Written over in place, for recorded steps.
+        self._remembered = [_remembered(layer) for layer in self.layers]
+        self._average = [torch.zeros_like(statistics) for statistics in self._remembered]
         self._observed: list[Tensor] = []
-        self._last: list[Tensor] = []
 
     def __bool__(self) -> bool:
         return bool(self.layers)
@@ -53,31 +55,36 @@ class BNRegularization:
                 hook.remove()
             self._observed = []
 
-    def loss(self) -> Tensor:
+    def loss(self) -> tuple[Tensor, list[Tensor]]:
         """Sum over layers of |mean - running mean| + |variance - running variance|, and start afresh.
 
         Returns:
-            Scalar >= 0 with a gradient to the images of the last forward pass.
+            Scalar >= 0 with a gradient to the images of the last forward pass; the statistics of these,
+            without a gradient.
         """
         observed, self._observed = self.processes.statistics(self._observed), []
-        self._last = [statistics.detach() for statistics in observed]
         terms = []
-        for index, (layer, statistics) in enumerate(zip(self.layers, observed, strict=True)):
-            matched = statistics
-            if self.average is not None:
-                matched = torch.lerp(statistics, self.average[index], self.momentum)
-            terms.append(torch.linalg.vector_norm(matched - _remembered(layer), dim=1).sum())
-        return torch.stack(terms).sum()
+        for remembered, statistics, average in zip(self._remembered, observed, self._average, strict=True):
+            matched = torch.lerp(statistics, average, self.momentum) if self.has_average else statistics
+            terms.append(torch.linalg.vector_norm(matched - remembered, dim=1).sum())
+        return torch.stack(terms).sum(), [statistics.detach() for statistics in observed]
 
-    def end_round(self) -> None:
+    def end_round(self, last: Sequence[Tensor]) -> None:
         """Take the statistics of the round's last step into the average over rounds."""
-        if self.average is None:
-            self.average = self._last
-        else:
-            self.average = [
-                torch.lerp(last, earlier, self.momentum)
-                for last, earlier in zip(self._last, self.average, strict=True)
-            ]
+        for average, statistics in zip(self._average, last, strict=True):
+            average.copy_(torch.lerp(statistics, average, self.momentum) if self.has_average else statistics)
+        self.has_average = bool(self.layers)
+
+    def lasting_state(self) -> dict[str, Tensor]:
+        """Copy what outlives a round, by name: the average over rounds, once there is one."""
+        averages = self._average if self.has_average else []
+        return {str(index): average.clone() for index, average in enumerate(averages)}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Go back to a `lasting_state`."""
+        self.has_average = bool(state)
+        for name, saved in state.items():
+            self._average[int(name)].copy_(saved)
 
     def _observe(self, _layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self._observed.append(channel_statistics(inputs[0]))
@@ -125,13 +132,9 @@ class _ChannelStatistics(torch.autograd.Function):
 
 
 def _moments(features: Tensor) -> Tensor:
-    if features.device.type == "cpu":
-        # The statistics' half of BatchNorm; it computes in the format of the running ones it is given.
-        unused = torch.zeros(2, features.shape[1])
-        return torch.stack(torch.batch_norm_update_stats(features, unused[0], unused[1], 0.0))
-    others = [dim for dim in range(features.dim()) if dim != 1]
-    variance, mean = torch.var_mean(features.float(), dim=others, correction=0)
-    return torch.stack([mean, variance])
+    # The statistics' half of BatchNorm; it computes in the format of the running ones it is given.
+    unused = torch.zeros(2, features.shape[1], device=features.device)
+    return torch.stack(torch.batch_norm_update_stats(features, unused[0], unused[1], 0.0))
 
 
 def _remembered(layer: _BatchNorm) -> Tensor:

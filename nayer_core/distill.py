@@ -18,9 +18,10 @@ from nayer_core.adaptation import Part
 from nayer_core.augmentation import Augmentation
 from nayer_core.checkpoint import CheckpointFolder
 from nayer_core.contract.config import DistillConfig
-from nayer_core.contract.events import Emit, MetricsEvent, Phase, PhaseEvent, ProgressEvent
+from nayer_core.contract.events import Emit, MetricsEvent, Phase, PhaseEvent, ProgressEvent, WarningEvent
 from nayer_core.hardware.precision import Arithmetic
 from nayer_core.hardware.processes import ALONE, Alone
+from nayer_core.hardware.recorder import Recorder
 from nayer_core.memory_bank import MemoryBank, images_a_round, images_made
 from nayer_core.progress import Step
 from nayer_core.run_state import RunState, Saver
@@ -69,14 +70,23 @@ class Distillation(RunState):
         self.emit = emit
         self.student = student.train()
         self.rng = torch.Generator(arithmetic.device).manual_seed(seed)
+        recorder = Recorder(arithmetic, self.rng, processes)
         capacity = min(max(config.bank_capacity, images_a_round(config)), images_made(config))
         super().__init__(
             config,
-            Synthesizer(teacher, lte, input_size, config, augment, arithmetic, self.rng, processes),
-            StudentTrainer(student, teacher, config, augment, arithmetic, self.rng, processes),
+            Synthesizer(teacher, lte, input_size, config, augment, arithmetic, self.rng, recorder, processes),
+            StudentTrainer(
+                student, teacher, input_size, config, augment, arithmetic, self.rng, recorder, processes
+            ),
             MemoryBank(capacity, input_size, arithmetic.device),
         )
         self._announced: Phase | None = None
+        if config.attention_weight and not self.trainer.attention:
+            message = (
+                "Teacher and student have no features of the same height and width, "
+                "so attention_weight has no effect."
+            )
+            emit(WarningEvent(code="attention_unused", message=message))
 
     @property
     def phase(self) -> Phase:

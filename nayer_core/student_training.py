@@ -2,16 +2,20 @@
 
 import copy
 import math
+from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from nayer_core.attention import AttentionAlignment
 from nayer_core.augmentation import Augmentation, cutmix
 from nayer_core.checkpoint import part
 from nayer_core.contract.config import DistillConfig
 from nayer_core.hardware.precision import Arithmetic
 from nayer_core.hardware.processes import ALONE, Alone
+from nayer_core.hardware.recorder import Recorder
 from nayer_core.losses import distillation_loss
 from nayer_core.memory_bank import MemoryBank
 from nayer_core.optimizers import SGD
@@ -25,10 +29,12 @@ class StudentTrainer:
     Args:
         student: in training mode.
         teacher: frozen, in eval mode.
+        input_size: (channels, height, width).
         config: learning rate, temperature and the like.
         augment: stands between the bank and the networks.
         arithmetic: number format.
         rng: source of everything random here.
+        recorder: does the steps.
         processes: who shares the batches.
     """
 
@@ -36,10 +42,12 @@ class StudentTrainer:
         self,
         student: nn.Module,
         teacher: nn.Module,
+        input_size: tuple[int, int, int],
         config: DistillConfig,
         augment: Augmentation,
         arithmetic: Arithmetic,
         rng: torch.Generator,
+        recorder: Recorder,
         processes: Alone = ALONE,
     ):
         self.processes = processes
@@ -49,6 +57,7 @@ class StudentTrainer:
         self.augment = augment
         self.arithmetic = arithmetic
         self.rng = rng
+        self.recorder = recorder
         self.steps_done = 0
         self.scaler = arithmetic.scaler()
         self.optimizer = SGD(
@@ -57,6 +66,7 @@ class StudentTrainer:
             momentum=MOMENTUM,
             weight_decay=config.student_weight_decay,
         )
+        self.attention = AttentionAlignment(teacher, student, input_size) if config.attention_weight else None
         self._average = copy.deepcopy(student).requires_grad_(False) if config.student_averaging else None
 
     @property
@@ -67,6 +77,7 @@ class StudentTrainer:
     def adopt(self, config: DistillConfig) -> None:
         """Go on with another batch size or learning rate."""
         self.config = config
+        self.recorder.forget()
 
     @property
     def learning_rate(self) -> float:
@@ -86,25 +97,38 @@ class StudentTrainer:
         Returns:
             The loss, a scalar on the device.
         """
-        images = self.augment(bank.sample(self.config.student_batch_size, self.rng), self.rng)
-        if self._cutmix_is_due():
+        drawn = bank.sample(self.config.student_batch_size, self.rng)
+        mix = self._cutmix_is_due()
+        self.optimizer.lr = self.learning_rate
+        self.optimizer.zero_grad()
+        parameters = self.optimizer.parameters
+        loss = self.recorder.run(
+            ("student", mix), partial(self._loss_and_gradients, mix), (drawn,), parameters
+        )
+        self.processes.add_up(parameters)
+        self.scaler.step(self.optimizer)  # type: ignore[arg-type] # all it asks for is there
+        self.scaler.update()
+        self.steps_done += 1
+        self._update_average()
+        return loss.clone()
+
+    def _loss_and_gradients(self, mix: bool, drawn: Tensor) -> Tensor:
+        """Compare the student with the teacher on drawn images; leave the gradients with the student."""
+        images = self.augment(drawn, self.rng)
+        if mix:
             images = cutmix(images, self.rng)
-        batch_size, images = len(images), self.processes.share(images)
-        with self.arithmetic.autocast():
+        images = self.processes.share(images)
+        watching = nullcontext() if self.attention is None else self.attention.watching()
+        with self.arithmetic.autocast(), watching:
             with torch.no_grad():
                 teacher_logits = self.teacher(images)
             with self.processes.whole_batch_norm():
                 student_logits = self.student(images)
             loss = distillation_loss(student_logits, teacher_logits, self.config.temperature)
-        self.optimizer.lr = self.learning_rate
-        self.optimizer.zero_grad()
-        self.scaler.scale(self.processes.weigh(loss, batch_size)).backward()
-        self.processes.add_up(self.student.parameters())
-        self.scaler.step(self.optimizer)  # type: ignore[arg-type] # all it asks for is there
-        self.scaler.update()
-        self.steps_done += 1
-        self._update_average()
-        return self.processes.totals({"loss": loss}, batch_size)["loss"]
+            if self.attention:
+                loss = loss + self.config.attention_weight * self.attention.distance()
+        self.scaler.scale(self.processes.weigh(loss, len(drawn))).backward()
+        return self.processes.totals({"loss": loss}, len(drawn))["loss"]
 
     def state(self) -> dict[str, Tensor]:
         """The student with its buffers, and the optimiser's momentum."""
@@ -141,12 +165,11 @@ class StudentTrainer:
         if self._average is None:
             return
         kept = min(self.config.student_averaging, (1 + self.steps_done) / (10 + self.steps_done))
-        latest = self.student.state_dict()
-        for name, value in self._average.state_dict().items():
-            if value.is_floating_point():
-                value.lerp_(latest[name], 1 - kept)
-            else:
-                value.copy_(latest[name])
+        latest, average = self.student.state_dict(), self._average.state_dict()
+        moving = [name for name, value in average.items() if value.is_floating_point()]
+        torch._foreach_lerp_([average[name] for name in moving], [latest[name] for name in moving], 1 - kept)
+        for name in average.keys() - set(moving):
+            average[name].copy_(latest[name])
 
     def _cutmix_is_due(self) -> bool:
         """Spread the share evenly over the steps, without a draw."""

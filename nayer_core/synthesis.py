@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from nayer_core.frozen_batch_norm import frozen_batch_norms
 from nayer_core.generator import build_generator
 from nayer_core.hardware.precision import Arithmetic
 from nayer_core.hardware.processes import ALONE, Alone
+from nayer_core.hardware.recorder import Recorder
 from nayer_core.image_prior import input_statistics_distance
 from nayer_core.losses import adversarial_loss, label_cross_entropy
 from nayer_core.memory_bank import to_bytes
@@ -55,6 +57,7 @@ class Synthesizer:
         augment: stands between the images and the networks.
         arithmetic: number format.
         rng: source of everything random here.
+        recorder: does the steps.
         processes: who shares the batches.
     """
 
@@ -67,6 +70,7 @@ class Synthesizer:
         augment: Augmentation,
         arithmetic: Arithmetic,
         rng: torch.Generator,
+        recorder: Recorder,
         processes: Alone = ALONE,
     ):
         self.teacher = teacher
@@ -75,6 +79,7 @@ class Synthesizer:
         self.augment = augment
         self.arithmetic = arithmetic
         self.rng = rng
+        self.recorder = recorder
         self.codes = generator_codes(lte, config)
         self.noisy_layer = build_noisy_layer(self.codes.shape, config).to(lte.device)
         noise_dim = noisy_layer_output(self.codes.shape, config)
@@ -88,6 +93,7 @@ class Synthesizer:
         self.config = config
         self.noisy_layer = build_noisy_layer(self.codes.shape, config).to(self.codes.device)
         self.noisy_layer.restore(lasting)
+        self.recorder.forget()
 
     def redraw_generator(self) -> None:
         """Start a new generator and a new BatchNorm before it; the statistics' average lives on."""
@@ -115,54 +121,62 @@ class Synthesizer:
         optimizer = Adam(parameters, config.generator_lr, betas=ADAM_BETAS)
         scaler = self.arithmetic.scaler()
         harvest = _Harvest(labels, config.images_of_last_steps)
+        kind = ("synthesis", student is None, self.bn_regularization.has_average)
         with self.bn_regularization.watching(), frozen_batch_norms(self.teacher), _frozen(student):
             for _ in range(config.generator_steps):
-                with self.arithmetic.autocast():
-                    noise = self.processes.share(self.noisy_layer(embeddings))
-                    with self.processes.whole_batch_norm():
-                        images = self.generator(noise)
-                    loss, terms = self._loss(images.float(), labels, student)
-                harvest.offer(images, self.processes.totals({"loss": loss, **terms}, len(labels)))
-                scaler.scale(self.processes.weigh(loss, len(labels))).backward()
+                made = self.recorder.run(
+                    kind, partial(self._step, student, scaler), (embeddings, labels), parameters
+                )
+                harvest.offer(made.images, made.terms)
                 self.processes.add_up(parameters)
                 scaler.step(optimizer)  # type: ignore[arg-type] # all it asks for is there
                 scaler.update()
                 optimizer.zero_grad()
                 after_step()
-        self.bn_regularization.end_round()
+        self.bn_regularization.end_round(made.statistics)
         return harvest.round(self.processes)
+
+    def _step(
+        self, student: nn.Module | None, scaler: torch.amp.GradScaler, embeddings: Tensor, labels: Tensor
+    ) -> "_Step":
+        """Lines 7 to 9: make images, and leave the gradients of Eq. 5 with generator and noisy layer."""
+        with self.arithmetic.autocast():
+            noise = self.processes.share(self.noisy_layer(embeddings))
+            with self.processes.whole_batch_norm():
+                images = self.generator(noise)
+            loss, terms, statistics = self._loss(images.float(), labels, student)
+        scaler.scale(self.processes.weigh(loss, len(labels))).backward()
+        totals = self.processes.totals({"loss": loss, **terms}, len(labels))
+        return _Step(images.detach(), totals, statistics)
 
     def snapshot(self) -> dict[str, Tensor]:
         """Copy all that the next round depends on; the Linear layers are redrawn in any case."""
         state = {f"generator.{name}": value.clone() for name, value in self.generator.state_dict().items()}
         for name, value in self.noisy_layer.lasting_state().items():
             state[f"noisy_layer.{name}"] = value.clone()
-        for index, statistics in enumerate(self.bn_regularization.average or []):
-            state[f"average.{index}"] = statistics.clone()
+        for name, value in self.bn_regularization.lasting_state().items():
+            state[f"average.{name}"] = value
         return state | {"rng": self.rng.get_state()}
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Go back to a snapshot."""
-        device = self.codes.device
         self.generator.load_state_dict(part(state, "generator"))
         self.noisy_layer.restore(part(state, "noisy_layer"))
-        average = part(state, "average")
-        self.bn_regularization.average = [
-            average[str(index)].to(device) for index in range(len(average))
-        ] or None
+        self.bn_regularization.restore(part(state, "average"))
         self.rng.set_state(state["rng"])
 
     def _loss(
         self, images: Tensor, labels: Tensor, student: nn.Module | None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Eq. 5: the weighted sum, and its terms."""
+    ) -> tuple[Tensor, dict[str, Tensor], list[Tensor]]:
+        """Eq. 5: the weighted sum, its terms, and the statistics that L_BN compared."""
         placed = self.processes.spread(images.permute(0, 2, 3, 1), len(labels))
         inputs = self.processes.share(self.augment(placed, self.rng))
         teacher_logits = self.teacher(inputs)
         terms = {"ce": label_cross_entropy(teacher_logits, self.processes.share(labels))}
         loss = self.config.ce_weight * terms["ce"]
+        statistics: list[Tensor] = []
         if self.bn_regularization:
-            terms["bn"] = self.bn_regularization.loss()
+            terms["bn"], statistics = self.bn_regularization.loss()
             loss = loss + self.config.bn_weight * terms["bn"]
         elif self.config.image_prior_weight:
             terms["prior"] = input_statistics_distance(inputs, self.processes)
@@ -170,7 +184,22 @@ class Synthesizer:
         if student is not None:
             terms["adv"] = adversarial_loss(student(inputs), teacher_logits)
             loss = loss + self.config.adv_weight * terms["adv"]
-        return loss, terms
+        return loss, terms, statistics
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What a generator step made; the next one may write over it.
+
+    Args:
+        images: (B, C, H, W) in [0, 1], this process's share.
+        terms: "loss", the weighted sum of Eq. 5, and its terms, as scalars.
+        statistics: (2, C) of the inputs of each of the teacher's BatchNorm layers.
+    """
+
+    images: Tensor
+    terms: dict[str, Tensor]
+    statistics: list[Tensor]
 
 
 class _Harvest:
@@ -190,18 +219,17 @@ class _Harvest:
         self.steps = 0
         self.converged_after = self.best_loss.clone()
 
-    def offer(self, images: Tensor, terms: dict[str, Tensor]) -> None:
-        images, loss = images.detach(), terms.pop("loss")
-        self.latest.append(images)
+    def offer(self, images: Tensor, step: dict[str, Tensor]) -> None:
+        """Take what is wanted of a step; all of it is copied, for the next step may write over it."""
+        loss, terms = step["loss"], {name: term for name, term in step.items() if name != "loss"}
+        if self.latest.maxlen:
+            self.latest.append(images.clone())
         self.steps += 1
         convergence = torch.where(terms["ce"] < CONVERGED_CE, self.steps, torch.inf)
         self.converged_after = torch.minimum(self.converged_after, convergence)
         if self.best_images is None:
-            self.best_images, self.best_loss, self.terms = (
-                images.clone(),
-                loss.nan_to_num(nan=torch.inf),
-                terms,
-            )
+            self.best_images, self.best_loss = images.clone(), loss.nan_to_num(nan=torch.inf)
+            self.terms = {name: term.clone() for name, term in terms.items()}
             return
         better = loss < self.best_loss  # never true for NaN
         # Written over in place: what outlives a step must not lie among what the step gives back.

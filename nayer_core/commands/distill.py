@@ -27,7 +27,7 @@ from nayer_core.distill import Distillation
 from nayer_core.evaluation import EvaluationSet
 from nayer_core.hardware.allocator import keep_freed_memory
 from nayer_core.hardware.device_memory import is_out_of_memory
-from nayer_core.hardware.precision import Arithmetic, choose_arithmetic
+from nayer_core.hardware.precision import Arithmetic, choose_arithmetic, compute_repeatably
 from nayer_core.hardware.processes import Alone, folders_apart, joined
 from nayer_core.network_file import Description
 from nayer_core.networks.registry import build, count_parameters
@@ -63,6 +63,7 @@ def run(args: argparse.Namespace, emit: Emit) -> dict[str, Any] | int:
     last good state, partial_student.safetensors.
     """
     keep_freed_memory()
+    compute_repeatably()
     device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     with joined(device) as processes, tempfile.TemporaryDirectory() as folder:
         if not processes.is_first:  # it leaves what the first leaves, where nobody looks

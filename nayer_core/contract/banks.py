@@ -22,6 +22,7 @@ AFTER_WARMUP = frozenset(
         "student_weight_decay",
         "student_averaging",
         "temperature",
+        "attention_weight",
     }
 )
 

@@ -118,6 +118,12 @@ class DistillConfig(BaseModel):
         20.0, description="Softening of both sides of the distillation loss (authors)."
     )
 
+    attention_weight: Weight = Field(
+        0.0,
+        description="Weight in the student's loss of the distance between its attention maps and the "
+        "teacher's; 0 compares logits alone (the paper).",
+    )
+
     precision: Precision = Field(
         "auto", description="bf16 where the device computes in it, else fp32; fp16 with loss scaling."
     )

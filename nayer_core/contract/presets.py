@@ -20,21 +20,25 @@ class Preset(BaseModel):
     whiten: bool = False
 
 
-# Runs of minutes to an hour. Against the paper's: small synthesis batches, so that the generator
-# gets more steps for the same work; short epochs, so that it meets the student it has to provoke
-# often; a sharper loss, CutMix, a cosine that moves at each step, and the student's weights averaged
-# over its latest steps. What was measured of each: docs/decisions/0005-everyday-presets.md.
+# Runs of minutes to an hour. Against the paper's: small batches, so that generator and student get
+# more steps for the same work; short epochs, so that the generator meets the student it has to provoke
+# often; a lighter L_BN; attention maps beside the logits; a sharper loss, CutMix, a cosine that moves at
+# each step, and the student's weights averaged over its latest steps. What was measured of each:
+# docs/decisions/0005-everyday-presets.md.
 _EVERYDAY = DistillConfig(
     rounds_per_epoch=1,
     warmup_rounds_per_epoch=3,
     generator_steps=20,
-    student_steps=38,
+    student_steps=76,
     synthesis_batch_size=100,
     images_of_last_steps=3,
     generator="table8",
-    student_batch_size=256,
+    bn_weight=3.0,
+    student_batch_size=128,
+    student_lr=0.1,
     student_lr_schedule="step",
     temperature=4.0,
+    attention_weight=2.0,
     cutmix=0.5,
     student_averaging=0.97,
 )
@@ -48,7 +52,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         ),
         "balanced": Preset(
             summary="A good student in a sensible time; the default.",
-            config=_EVERYDAY.model_copy(update={"epochs": 200, "warmup_epochs": 2}),
+            config=_EVERYDAY.model_copy(update={"epochs": 200, "warmup_epochs": 1}),
             whiten=True,
         ),
         "paper-cifar10": Preset(
@@ -114,6 +118,6 @@ def resolve_config(
     name = "balanced" if preset == "auto" else preset
     values = PRESETS[name].config.model_dump()
     if name in ("quick", "balanced") and max(input_size[1:]) > LARGE_IMAGE_SIDE:
-        values |= {"generator": "table9", "synthesis_batch_size": 50, "student_batch_size": 64}
-        values |= {"bank_capacity": 50_000, "student_lr": 0.1}
+        values |= {"generator": "table9", "synthesis_batch_size": 50, "bank_capacity": 50_000}
+        values |= {"student_batch_size": 64, "student_steps": 38}
     return name, DistillConfig.model_validate({**values, **overrides})

@@ -33,6 +33,15 @@ class Arithmetic:
         return {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[self.dtype]
 
 
+def compute_repeatably() -> None:
+    """Let CUDA's convolutions give the same bits each time: a resumed run is bitwise the uninterrupted one.
+
+    Some float32 gradients of cuDNN add up in whatever order they come. What it has besides costs no more here
+    (benchmarks/results/speed.md).
+    """
+    torch.backends.cudnn.deterministic = True
+
+
 def choose_arithmetic(precision: Precision, device: torch.device) -> Arithmetic:
     """Resolve `auto` to bf16 where the device computes in it, else to fp32.
 

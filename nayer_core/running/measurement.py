@@ -13,6 +13,8 @@ from nayer_core.distill import Distillation
 from nayer_core.evaluation import EvaluationSet, accuracy_bounds, predict, share_equal
 from nayer_core.hardware.device_memory import give_back_unused
 from nayer_core.hardware.precision import Arithmetic
+from nayer_core.hardware.processes import ALONE
+from nayer_core.hardware.recorder import Recorder
 from nayer_core.quality import (
     LEAST_CLASS_COVERAGE,
     LEAST_CLASS_DIVERSITY,
@@ -158,6 +160,7 @@ class Measurement:
             self.run.augment,
             self.run.arithmetic,
             rng,
+            Recorder(self.run.arithmetic, rng, ALONE),
         )
         synthesizer.redraw_generator()
         plain = synthesizer.run_round(0, None)

@@ -1,5 +1,6 @@
 """The BN term against its definition, its average over rounds, and its hooks' life."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -38,7 +39,8 @@ def test_first_round_matches_the_batch_alone():
     term = BNRegularization(teacher, momentum=0.9)
     with term.watching():
         teacher(images)
-        torch.testing.assert_close(term.loss(), _norms(teacher, _statistics(teacher, images)))
+        loss, _ = term.loss()
+    torch.testing.assert_close(loss, _norms(teacher, _statistics(teacher, images)))
 
 
 def test_later_rounds_match_a_tenth_of_the_batch_and_nine_of_the_average():
@@ -48,11 +50,11 @@ def test_later_rounds_match_a_tenth_of_the_batch_and_nine_of_the_average():
     for images in (first, second):
         with term.watching():
             teacher(images)
-            term.loss()
-        term.end_round()
+            _, statistics = term.loss()
+        term.end_round(statistics)
     with term.watching():
         teacher(third)
-        loss = term.loss()
+        loss, _ = term.loss()
     matched = []
     for one, two, three in zip(
         *(_statistics(teacher, images) for images in (first, second, third)), strict=True
@@ -67,7 +69,8 @@ def test_gradient_reaches_the_images_and_hooks_go():
     term = BNRegularization(teacher, momentum=0.9)
     with term.watching():
         teacher(images)
-        term.loss().backward()
+        loss, _ = term.loss()
+        loss.backward()
     assert images.grad is not None
     assert images.grad.abs().max() > 0
     assert not any(layer._forward_pre_hooks for layer in teacher.modules())
@@ -92,3 +95,10 @@ def test_statistics_of_half_precision_features_are_float32():
 
 def test_without_batch_norm_there_is_no_term():
     assert not BNRegularization(nn.Sequential(nn.Conv2d(3, 4, 3)), momentum=0.9)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_statistics_are_the_same_on_cuda(dtype: torch.dtype):
+    features = torch.randn(16, 8, 6, 6).to(dtype).contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(channel_statistics(features.cuda()).cpu(), channel_statistics(features))

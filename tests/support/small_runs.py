@@ -50,6 +50,7 @@ class Run:
         seed: int = 0,
         teacher: str = "wrn_10_1",
         processes: Alone = ALONE,
+        device: torch.device = CPU,
     ):
         torch.manual_seed(100)
         network = build(teacher, num_classes=4, input_size=SIZE)
@@ -58,10 +59,12 @@ class Run:
         self.student = build("wrn_10_1", num_classes=4, input_size=SIZE)
         self.events: list[Event] = []
         lte = torch.randn(4, 20, generator=torch.Generator().manual_seed(5))
-        augment = Augmentation(torch.tensor([0.5]), torch.tensor([0.25]), crop_padding=1, flip=True)
-        arithmetic = choose_arithmetic(config.precision, CPU)
+        mean, std = torch.tensor([0.5], device=device), torch.tensor([0.25], device=device)
+        augment = Augmentation(mean, std, crop_padding=1, flip=True)
+        arithmetic = choose_arithmetic(config.precision, device)
+        self.student.to(device)
         self.distillation = Distillation(
-            *(freeze(network), self.student, lte, SIZE, config, augment, arithmetic),
+            *(freeze(network).to(device), self.student, lte.to(device), SIZE, config, augment, arithmetic),
             *(seed, self.events.append, processes),
         )
 

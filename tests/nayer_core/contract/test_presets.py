@@ -45,7 +45,7 @@ def test_auto_is_balanced():
 def test_everyday_presets_follow_the_size_of_the_images(preset: str):
     _, small = resolve_config(preset, {}, SMALL)
     _, large = resolve_config(preset, {}, LARGE)
-    assert (small.generator, small.synthesis_batch_size, small.student_batch_size) == ("table8", 100, 256)
+    assert (small.generator, small.synthesis_batch_size, small.student_batch_size) == ("table8", 100, 128)
     assert (large.generator, large.synthesis_batch_size, large.student_batch_size) == ("table9", 50, 64)
     assert (large.bank_capacity, large.student_lr) == (50_000, 0.1)
 

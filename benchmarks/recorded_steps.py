@@ -1,0 +1,113 @@
+"""What recording a step's kernels saves on a GPU: the same steps recorded, as they are, and compiled.
+
+    python -m benchmarks.recorded_steps [--compile]
+
+ResNet-20 -> WRN-16-1, at the batches of `balanced` and of the paper; milliseconds a step, median of five
+times 20 steps. Needs CUDA and ../shared/data.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from benchmarks import cifar10, machine
+from nayer_core.distill import Distillation
+from nayer_core.hardware import recorder
+
+STEPS = 20
+SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
+    "`balanced`, 100 and 256": ("balanced", {"generator_steps": STEPS}),
+    "`paper-cifar10`, 400 and 512": ("paper-cifar10", {"generator_steps": STEPS}),
+}
+
+
+def main() -> None:
+    """Print one table, and with it where the GPU's time goes."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--compile", action="store_true", help="let torch compile the networks, too")
+    args = parser.parse_args()
+    cifar10.require_data()
+    if not torch.cuda.is_available():
+        sys.exit("This benchmark needs a CUDA device.")
+    print(machine.describe(), flush=True)
+    print("| | warm-up step | generator step | student step | memory MB |\n|---|---|---|---|---|")
+    for title, (preset, overrides) in SETTINGS.items():
+        recorder.UNRECORDED_RUNS = 10**9
+        plain = _run(preset, overrides)
+        print(f"| {title}: as they are | {_times(plain)} |", flush=True)
+        _print_kernels(plain)
+        if args.compile:
+            for network in (plain.synthesizer.generator, plain.synthesizer.teacher, plain.student):
+                network.compile()
+            begun = time.perf_counter()
+            _warm_up(plain)
+            print(f"compiled in {time.perf_counter() - begun:.1f} s")
+            print(f"| {title}: compiled | {_times(plain)} |", flush=True)
+        recorder.UNRECORDED_RUNS = 2
+        del plain
+        torch.cuda.empty_cache()
+        print(f"| {title}: recorded | {_times(_run(preset, overrides))} |", flush=True)
+
+
+def _run(preset: str, overrides: dict[str, Any]) -> Distillation:
+    run = cifar10.prepare(preset, overrides, "gaussian", 0)
+    run.synthesizer.redraw_generator()
+    torch.cuda.reset_peak_memory_stats()
+    _warm_up(run)
+    return run
+
+
+def _warm_up(run: Distillation) -> None:
+    for kind in _kinds(run):
+        kind()
+
+
+def _kinds(run: Distillation) -> tuple[Callable[[], None], ...]:
+    def student_steps() -> None:
+        for _ in range(STEPS):
+            run.trainer.step(run.bank)
+
+    def round_against(student: Any) -> None:
+        made = run.synthesizer.run_round(0, student)
+        run.bank.add(made.images, made.labels)
+
+    return (lambda: round_against(None), lambda: round_against(run.student), student_steps)
+
+
+def _times(run: Distillation) -> str:
+    cells = []
+    for kind in _kinds(run):
+        seconds = []
+        kind()
+        for _ in range(5):
+            torch.cuda.synchronize()
+            begun = time.perf_counter()
+            kind()
+            torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - begun)
+        cells.append(f"{1000 * statistics.median(seconds) / STEPS:.2f}")
+    return " | ".join([*cells, f"{torch.cuda.max_memory_reserved() / 1e6:.0f}"])
+
+
+def _print_kernels(run: Distillation) -> None:
+    for name, kind in zip(("generator step", "student step"), _kinds(run)[1:], strict=True):
+        with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+            kind()
+            torch.cuda.synchronize()
+        rows = sorted(profiler.key_averages(), key=lambda row: -row.self_device_time_total)
+        busy = sum(row.self_device_time_total for row in rows) / STEPS / 1000
+        count = sum(row.count for row in rows) / STEPS
+        print(f"{name}: {busy:.2f} ms of kernels, {count:.0f} of them; the dearest:")
+        for row in rows[:14]:
+            share = row.self_device_time_total / STEPS / 1000
+            print(f"  {share:.3f} ms x{row.count / STEPS:.0f} {row.key[:90]}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""Other ways to draw a student's batches from the bank: measured in `student_learning`, and not taken."""
+
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nayer_core.augmentation import cutmix
+from nayer_core.losses import distillation_loss
+from nayer_core.memory_bank import MemoryBank
+from nayer_core.student_training import StudentTrainer
+
+
+class Views(StudentTrainer):
+    """Keep views of images with the teacher's answers; a share of each batch is made, the rest drawn again.
+
+    Class attributes are what a row sets.
+    """
+
+    uses = 4  # of a view, on average
+    kept_batches = 8
+
+    def step(self, bank: MemoryBank) -> Tensor:
+        """One update on new and on kept views."""
+        size = self.config.student_batch_size
+        fresh = size // self.uses if self._views else size
+        images = self.augment(bank.sample(fresh, self.rng), self.rng)
+        if self._cutmix_is_due():
+            images = cutmix(images, self.rng)
+        with torch.no_grad(), self.arithmetic.autocast():
+            logits = self.teacher(images).float()
+        replayed = self._draw(size - fresh)
+        self._views.append((images, logits))
+        batch = torch.cat([images, *(part[0] for part in replayed)])
+        answers = torch.cat([logits, *(part[1] for part in replayed)])
+        return self._update(partial(self._compare, batch, answers))
+
+    @property
+    def _views(self) -> deque[tuple[Tensor, Tensor]]:
+        if not hasattr(self, "_kept"):
+            self._kept: deque[tuple[Tensor, Tensor]] = deque(maxlen=self.kept_batches * self.uses)
+        return self._kept
+
+    def _draw(self, count: int) -> list[tuple[Tensor, Tensor]]:
+        if not count:
+            return []
+        images = torch.cat([images for images, _ in self._views])
+        logits = torch.cat([logits for _, logits in self._views])
+        chosen = torch.randint(len(images), (count,), generator=self.rng, device=images.device)
+        return [(images[chosen], logits[chosen])]
+
+    def _compare(self, images: Tensor, logits: Tensor) -> Tensor:
+        with self.arithmetic.autocast():
+            answers = self.student(images)
+            return distillation_loss(answers, logits, self.config.temperature)
+
+    def _update(self, loss_of: Callable[[], Tensor]) -> Tensor:
+        self.optimizer.lr = self.learning_rate
+        self.optimizer.zero_grad()
+        loss = loss_of()
+        loss.backward()
+        self.optimizer.step()
+        self.steps_done += 1
+        self._update_average()
+        return loss.detach()
+
+
+class Views2(Views):
+    """Each view twice."""
+
+    uses = 2
+
+
+class Views8(Views):
+    """Each view eight times."""
+
+    uses = 8
+
+
+class Recent(StudentTrainer):
+    """Half of each batch is drawn from the newest fifth of the bank."""
+
+    def step(self, bank: MemoryBank) -> Tensor:
+        """One update."""
+        return super().step(_Newest(bank))  # type: ignore[arg-type] # all that is asked of it is there
+
+
+class _Newest:
+    def __init__(self, bank: MemoryBank):
+        self.bank = bank
+
+    def sample(self, batch_size: int, rng: torch.Generator) -> Tensor:
+        newest = max(1, len(self.bank) // 5)
+        half = batch_size // 2
+        ages = torch.randint(newest, (half,), generator=rng, device=self.bank.images.device)
+        slots = (self.bank.added - 1 - ages) % self.bank.capacity
+        return torch.cat([self.bank.sample(batch_size - half, rng), self.bank.images[slots]])
+
+
+class Priority(Views):
+    """Images are drawn by how far the student was from the teacher on them when last seen."""
+
+    def step(self, bank: MemoryBank) -> Tensor:
+        """One update."""
+        size, device = self.config.student_batch_size, bank.images.device
+        if not hasattr(self, "_far"):
+            self._far = torch.zeros(bank.capacity, device=device)
+        far = self._far[: len(bank)]
+        unseen = far == 0
+        weight = torch.where(unseen, far.max().clamp_min(1e-3), far).pow(0.7)
+        slots = torch.multinomial(weight, size, replacement=True, generator=self.rng)
+        images = self.augment(bank.images[slots], self.rng)
+        mix = self._cutmix_is_due()
+        if mix:
+            images = cutmix(images, self.rng)
+
+        def loss_of() -> Tensor:
+            with self.arithmetic.autocast():
+                with torch.no_grad():
+                    logits = self.teacher(images)
+                answers = self.student(images)
+            t = self.config.temperature
+            own, theirs = ((x.float() / t).log_softmax(1) for x in (answers, logits))
+            each = F.kl_div(own, theirs, reduction="none", log_target=True).sum(1) * t**2
+            if not mix:
+                self._far[slots] = each.detach()
+            return each.mean()
+
+        return self._update(loss_of)

@@ -1,0 +1,217 @@
+"""Ways to learn more from the same work: the first epochs of long runs, side by side.
+
+    python -m benchmarks.student_learning [NAME ...] [--seeds 0 1 2]
+
+Each row is a choice against what `balanced` was, or has become through these runs ("now"): accuracy after
+each of its first 12 epochs, or of all where its name says so. Ways that are not the method's lie in
+`replay`. Rows already in the results file for a seed are not run again.
+"""
+
+import json
+import math
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import cifar10, machine, tables
+from benchmarks.replay import Priority, Recent, Views, Views2, Views8
+from benchmarks.trials import EVERYDAY
+from nayer_core.evaluation import predict, share_equal
+from nayer_core.hardware.precision import Arithmetic
+from nayer_core.student_training import StudentTrainer
+
+RESULTS = Path(__file__).parent / "results" / "student_learning.jsonl"
+EPOCHS = 12
+WANTED = 0.316  # what the reference came to
+CODES = "sbert+white"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A choice.
+
+    Attributes:
+        config: fields that differ from the table's base.
+        codes: a name of `cifar10.label_codes`.
+        trainer: how the student learns.
+        epochs: behind the warm-up, after which the run is left.
+    """
+
+    config: Mapping[str, Any] = field(default_factory=dict)
+    codes: str = CODES
+    trainer: type[StudentTrainer] = StudentTrainer
+    epochs: int = EPOCHS
+
+
+# What `balanced` was before any of this, and what it became; spelt out, as presets may change.
+BEFORE: Mapping[str, Any] = {
+    **EVERYDAY,
+    "epochs": 200,
+    "warmup_epochs": 2,
+    "warmup_rounds_per_epoch": 3,
+    "generator_steps": 20,
+    "student_steps": 38,
+    "synthesis_batch_size": 100,
+    "student_batch_size": 256,
+    "student_averaging": 0.97,
+}
+SMALLER_BATCHES: Mapping[str, Any] = {"student_batch_size": 128, "student_steps": 76, "student_lr": 0.1}
+NOW: Mapping[str, Any] = {
+    **BEFORE,
+    **SMALLER_BATCHES,
+    "warmup_epochs": 1,
+    "bn_weight": 3.0,
+    "attention_weight": 2.0,
+}
+TWELVE: Mapping[str, Any] = {"epochs": 12, "warmup_epochs": 1}  # `quick`
+SIXTY: Mapping[str, Any] = {"epochs": 60}
+OTHER_CODES = ("one_hot", "gaussian", "clip", "clip+white", "sbert")
+
+
+def _aligned(*changes: Mapping[str, Any], **more: Any) -> Row:
+    config: dict[str, Any] = {"attention_weight": 2.0}
+    for change in changes:
+        config |= change
+    return Row(config | more)
+
+
+FROM_BEFORE: dict[str, Row] = {
+    "nothing": Row(),
+    **{f"codes: {codes}": Row(codes=codes) for codes in OTHER_CODES},
+    **{f"attention_weight {weight}": Row({"attention_weight": weight}) for weight in (0.5, 1.0, 2.0, 4.0)},
+    "views used twice": Row(trainer=Views2),
+    "views used 4 times": Row(trainer=Views),
+    "views used 8 times": Row(trainer=Views8),
+    "half of a batch from the newest fifth": Row(trainer=Recent),
+    "images by the student's loss": Row(trainer=Priority),
+    **{f"student_lr {rate}": Row({"student_lr": rate}) for rate in (0.05, 0.1, 0.4)},
+    "student batch 128": Row({"student_batch_size": 128}),
+    "student batch 128, lr 0.1": Row({"student_batch_size": 128, "student_lr": 0.1}),
+    "student batch 128, 76 steps": Row({"student_batch_size": 128, "student_steps": 76}),
+    "student batch 128, 76 steps, lr 0.1": Row(SMALLER_BATCHES),
+    "76 student steps": Row({"student_steps": 76}),
+    "19 student steps": Row({"student_steps": 19}),
+    "warm-up of 1 epoch": Row({"warmup_epochs": 1}),
+    "warm-up of 4 epochs": Row({"warmup_epochs": 4}),
+    "10 generator steps": Row({"generator_steps": 10}),
+    "30 generator steps": Row({"generator_steps": 30}),
+    "images of the last step": Row({"images_of_last_steps": 1}),
+    "images of the last 6 steps": Row({"images_of_last_steps": 6}),
+    "synthesis batch 200": Row({"synthesis_batch_size": 200}),
+    "synthesis batch 50": Row({"synthesis_batch_size": 50}),
+    **{f"generator_lr {rate}": Row({"generator_lr": rate}) for rate in (0.002, 0.008)},
+    "CutMix on every step": Row({"cutmix": 1.0}),
+    **{f"temperature {t}": Row({"temperature": float(t)}) for t in (2, 8)},
+    **{f"averaging {share}": Row({"student_averaging": share}) for share in (0.95, 0.985)},
+    "bn_momentum 0.5": Row({"bn_momentum": 0.5}),
+    "adv_weight 0": Row({"adv_weight": 0.0}),
+    "adv_weight 4": Row({"adv_weight": 4.0}),
+    "ce_weight 2": Row({"ce_weight": 2.0}),
+    "bn_weight 3": Row({"bn_weight": 3.0}),
+    "a generator for ever": Row({"generator_reset_every": 0}),
+    "noise_dim 256": Row({"noise_dim": 256}),
+}
+TOGETHER: dict[str, Row] = {
+    "attention, ce_weight 2": _aligned(ce_weight=2.0),
+    "attention, bn_weight 3": _aligned(bn_weight=3.0),
+    "attention, ce_weight 2, adv_weight 4": _aligned(ce_weight=2.0, adv_weight=4.0),
+    "attention, warm-up of 1 epoch": _aligned(warmup_epochs=1),
+    "attention, batch 128, lr 0.1": _aligned(SMALLER_BATCHES),
+    "attention, batch 128, lr 0.2": _aligned(SMALLER_BATCHES, student_lr=0.2),
+    "attention, ce_weight 2, batch 128, lr 0.1": _aligned(SMALLER_BATCHES, ce_weight=2.0),
+    "attention, ce_weight 2, batch 128, lr 0.1, warm-up of 1 epoch": _aligned(
+        SMALLER_BATCHES, ce_weight=2.0, warmup_epochs=1
+    ),
+    "12 epochs in all": Row(TWELVE),
+    "12 epochs in all, ce_weight 2": Row({**TWELVE, "ce_weight": 2.0}),
+    "12 epochs in all, attention": _aligned(TWELVE),
+    "12 epochs in all, attention, ce_weight 2": _aligned(TWELVE, ce_weight=2.0),
+    "12 epochs in all, attention, one-hot codes": Row({**TWELVE, "attention_weight": 2.0}, "one_hot"),
+    "12 epochs in all, attention, batch 128, lr 0.1": _aligned(TWELVE, SMALLER_BATCHES),
+    "12 epochs in all, attention, ce_weight 2, batch 128, lr 0.1": _aligned(
+        TWELVE, SMALLER_BATCHES, ce_weight=2.0
+    ),
+    "60 epochs in all": Row(SIXTY, epochs=60),
+    "60 epochs in all, attention": replace(_aligned(SIXTY), epochs=60),
+    "60 epochs in all, attention, ce_weight 2": replace(_aligned(SIXTY, ce_weight=2.0), epochs=60),
+    "60 epochs in all, attention, ce_weight 2, batch 128, lr 0.1": replace(
+        _aligned(SIXTY, SMALLER_BATCHES, ce_weight=2.0), epochs=60
+    ),
+}
+FROM_NOW: dict[str, Row] = {
+    "now": Row(),
+    "now, 12 epochs in all": Row(TWELVE),
+    "now, all 200 epochs": Row(epochs=200),
+    **{f"now, codes: {codes}": Row(codes=codes) for codes in OTHER_CODES},
+    "now, no attention": Row({"attention_weight": 0.0}),
+    "now, attention_weight 1": Row({"attention_weight": 1.0}),
+    "now, bn_weight 1.5": Row({"bn_weight": 1.5}),
+    "now, bn_weight 10, ce_weight 2": Row({"bn_weight": 10.0, "ce_weight": 2.0}),
+    "now, 38 student steps": Row({"student_steps": 38}),
+    "now, 10 generator steps": Row({"generator_steps": 10}),
+    "now, no CutMix": Row({"cutmix": 0.0}),
+    "now, temperature 8": Row({"temperature": 8.0}),
+    "now, student_lr 0.05": Row({"student_lr": 0.05}),
+    "now, adv_weight 0": Row({"adv_weight": 0.0}),
+    "now, adv_weight 4": Row({"adv_weight": 4.0}),
+}
+ROWS: dict[str, Row] = {
+    name: replace(row, config={**base, **row.config})
+    for base, rows in ((BEFORE, FROM_BEFORE), (BEFORE, TOGETHER), (NOW, FROM_NOW))
+    for name, row in rows.items()
+}
+
+
+def main() -> None:
+    """Run what is missing and print the table."""
+    args = tables.rows_parser(__doc__).parse_args()
+    cifar10.require_data()
+    kept = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+    print("| | seeds | epochs 6 to 12 % | last % | each | epochs to 31.6 % |\n|---|---|---|---|---|---|")
+    for name in args.rows or list(ROWS):
+        found = [row for row in kept if row["row"] == name and row["seed"] in args.seeds]
+        for seed in sorted(set(args.seeds) - {row["seed"] for row in found}):
+            found.append(run(name, seed))
+            with RESULTS.open("a") as file:
+                file.write(json.dumps(found[-1]) + "\n")
+        print(as_line(name, [row["accuracies"] for row in found]), flush=True)
+
+
+def run(name: str, seed: int) -> dict[str, Any]:
+    """Go through the first epochs of a row.
+
+    Returns:
+        The accuracy of what a client would get after each epoch behind the warm-up.
+    """
+    row = ROWS[name]
+    distillation = cifar10.prepare("paper-cifar10", row.config, row.codes, seed)
+    distillation.trainer.__class__ = row.trainer
+    images, exact = cifar10.load_images(), Arithmetic(cifar10.device(), torch.float32)
+    accuracies: list[float] = []
+
+    def after_epoch() -> None:
+        if distillation.position.epoch > distillation.config.warmup_epochs:
+            student, augment = distillation.distilled_student, distillation.augment
+            predictions = predict(student, images.images, augment, exact)
+            accuracies.append(round(share_equal(predictions, images.labels), 4))
+
+    distillation.run(after_epoch=after_epoch, should_stop=lambda: len(accuracies) >= row.epochs)
+    return {"row": name, "seed": seed, "accuracies": accuracies, "machine": machine.describe()}
+
+
+def as_line(name: str, curves: list[list[float]]) -> str:
+    """One line of the table."""
+    early = [100 * statistics.mean(curve[5:12]) for curve in curves]
+    last = [100 * curve[-1] for curve in curves]
+    reached = [next((i + 1 for i, accuracy in enumerate(c) if accuracy >= WANTED), math.inf) for c in curves]
+    each = " ".join(f"{accuracy:.1f}" for accuracy in last)
+    cells = [str(len(curves)), tables.spread(early, 1), tables.spread(last, 1), each]
+    return f"| {' | '.join([name, *cells, ' '.join(str(epoch) for epoch in reached)])} |"
+
+
+if __name__ == "__main__":
+    main()
