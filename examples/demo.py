@@ -50,7 +50,7 @@ STUDENT = "wrn_10_1"
 CONFIG: dict[str, Any] = {
     "flip": False,
     "crop_padding": 2,
-    "student_steps": 40,
+    "student_steps": 30,
     "student_batch_size": 128,
     "generator_width": 32,
     "noise_dim": 256,
