@@ -103,6 +103,7 @@ class RunState:
         tensors = {f"synthesizer.{name}": value for name, value in self.synthesizer.snapshot().items()}
         tensors |= {f"trainer.{name}": value for name, value in self.trainer.state().items()}
         tensors |= {"run.losses": torch.stack(self.losses)} if self.losses else {}
+        tensors |= {"run.dropout_rng": _dropout_rng(self.bank.images.device).get_state()}
         facts = {
             "format": FORMAT,
             "position": asdict(self.position),
@@ -148,6 +149,7 @@ class RunState:
         self.synthesizer.restore(parts["synthesizer"])
         self.trainer.restore(parts["trainer"], facts["trainer"])
         self.losses = list(parts["run"].get("losses", torch.empty(0)).to(self.bank.images.device))
+        _dropout_rng(self.bank.images.device).set_state(parts["run"]["dropout_rng"])
         self.position = Position(**facts["position"])
         self.progress.skip({kind: facts["steps_done"][kind.name] for kind in Step})
         self.reported = [MetricsEvent(**row) for row in facts["reported"]]
@@ -193,6 +195,15 @@ class Saver:
         )
         self.run.progress.pause()
         self.last = time.monotonic()
+
+
+def _dropout_rng(device: torch.device) -> torch.Generator:
+    """Give what layers draw from that cannot be told to draw from a run's own source."""
+    if device.type == "cuda":
+        index = torch.cuda.current_device() if device.index is None else device.index
+        generator: torch.Generator = torch.cuda.default_generators[index]
+        return generator
+    return torch.default_generator
 
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:

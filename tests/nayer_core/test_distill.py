@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn import functional
 
 from nayer_core.checkpoint import CheckpointFolder
 from nayer_core.contract.errors import ErrorCode, TrainingError
@@ -58,6 +59,20 @@ def test_a_stopped_run_resumes_to_bitwise_the_same_student(stop_after: int, tmp_
     assert same(whole.weights(), resumed.weights())
     assert torch.equal(whole.distillation.bank.images, resumed.distillation.bank.images)
     assert resumed.of(ProgressEvent)[-1].fraction == pytest.approx(1)
+
+
+def test_what_dropout_draws_is_resumed_too(tmp_path: Path):
+    whole, stopped, resumed = Run(), Run(), Run()
+    for run in (whole, stopped, resumed):
+        run.student.register_forward_hook(lambda layer, _, out: functional.dropout(out, 0.5, layer.training))
+    torch.manual_seed(7)
+    whole.distillation.run()
+    torch.manual_seed(7)
+    stopped.distillation.run(checkpoints=CheckpointFolder(tmp_path), should_stop=after(16))
+    torch.manual_seed(8)
+    resumed.distillation.resume(CheckpointFolder(tmp_path))
+    resumed.distillation.run()
+    assert same(whole.weights(), resumed.weights())
 
 
 @pytest.mark.parametrize("stop_after", [3, 10, 11, 12, 53, 54])
