@@ -124,7 +124,7 @@ class Priority(Views):
                 answers = self.student(images)
             t = self.config.temperature
             own, theirs = ((x.float() / t).log_softmax(1) for x in (answers, logits))
-            each = F.kl_div(own, theirs, reduction="none", log_target=True).sum(1) * t**2
+            each = F.kl_div(own, theirs, reduction="none", log_target=True).sum(1).clamp_min(0) * t**2
             if not mix:
                 self._far[slots] = each.detach()
             return each.mean()
