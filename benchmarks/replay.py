@@ -14,7 +14,21 @@ from nayer_core.memory_bank import MemoryBank
 from nayer_core.student_training import StudentTrainer
 
 
-class Views(StudentTrainer):
+class _Plain(StudentTrainer):
+    """A step in the open, for ways that change its midst; becomes the class of a built trainer."""
+
+    def _update(self, loss_of: Callable[[], Tensor]) -> Tensor:
+        self.optimizer.lr = self.learning_rate
+        self.optimizer.zero_grad()
+        loss = loss_of()
+        loss.backward()
+        self.optimizer.step()
+        self.steps_done += 1
+        self._update_average()
+        return loss.detach()
+
+
+class Views(_Plain):
     """Keep views of images with the teacher's answers; a share of each batch is made, the rest drawn again.
 
     Class attributes are what a row sets.
@@ -57,16 +71,6 @@ class Views(StudentTrainer):
             answers = self.student(images)
             return distillation_loss(answers, logits, self.config.temperature)
 
-    def _update(self, loss_of: Callable[[], Tensor]) -> Tensor:
-        self.optimizer.lr = self.learning_rate
-        self.optimizer.zero_grad()
-        loss = loss_of()
-        loss.backward()
-        self.optimizer.step()
-        self.steps_done += 1
-        self._update_average()
-        return loss.detach()
-
 
 class Views2(Views):
     """Each view twice."""
@@ -100,7 +104,7 @@ class _Newest:
         return torch.cat([self.bank.sample(batch_size - half, rng), self.bank.images[slots]])
 
 
-class Priority(Views):
+class Priority(_Plain):
     """Images are drawn by how far the student was from the teacher on them when last seen."""
 
     def step(self, bank: MemoryBank) -> Tensor:
