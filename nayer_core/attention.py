@@ -52,7 +52,7 @@ class AttentionAlignment:
 
         Returns:
             Sum over resolutions of |map - map|^2, maps of length 1, mean over the batch; a scalar in
-            [0, 4 * resolutions] with a gradient to the student.
+            [0, 2 * resolutions] with a gradient to the student.
         """
         teachers, students = self._seen
         distances = [

@@ -17,7 +17,14 @@ TWO = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 CALM = {"epochs": 1, "generator_lr": 1e-4, "student_lr": 0.05}
 SHORT = json.dumps(CALM)
 UNEVEN = json.dumps(
-    {**CALM, "synthesis_batch_size": 9, "student_batch_size": 7, "generator": "published", "bn_weight": 1}
+    {
+        **CALM,
+        "synthesis_batch_size": 9,
+        "student_batch_size": 7,
+        "generator": "published",
+        "bn_weight": 1,
+        "attention_weight": 2,
+    }
 )
 
 
