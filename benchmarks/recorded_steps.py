@@ -1,12 +1,11 @@
-"""What recording a step's kernels saves on a GPU: the same steps recorded, as they are, and compiled.
+"""What recording a step's kernels saves on a GPU: the same steps recorded, and launched one by one.
 
-    python -m benchmarks.recorded_steps [--compile]
+    python -m benchmarks.recorded_steps
 
 ResNet-20 -> WRN-16-1, at the batches of `balanced` and of the paper; milliseconds a step, median of five
 times 20 steps. Needs CUDA and ../shared/data.
 """
 
-import argparse
 import statistics
 import sys
 import time
@@ -18,45 +17,32 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import cifar10, machine
 from nayer_core.distill import Distillation
-from nayer_core.hardware import recorder
+from nayer_core.hardware.precision import compute_repeatably
 
 STEPS = 20
-SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
-    "`balanced`, 100 and 256": ("balanced", {"generator_steps": STEPS}),
-    "`paper-cifar10`, 400 and 512": ("paper-cifar10", {"generator_steps": STEPS}),
-}
+PRESETS = ("balanced", "paper-cifar10")
 
 
 def main() -> None:
     """Print one table, and with it where the GPU's time goes."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--compile", action="store_true", help="let torch compile the networks, too")
-    args = parser.parse_args()
     cifar10.require_data()
     if not torch.cuda.is_available():
         sys.exit("This benchmark needs a CUDA device.")
+    compute_repeatably()  # as the program does
     print(machine.describe(), flush=True)
     print("| | warm-up step | generator step | student step | memory MB |\n|---|---|---|---|---|")
-    for title, (preset, overrides) in SETTINGS.items():
-        recorder.UNRECORDED_RUNS = 10**9
-        plain = _run(preset, overrides)
-        print(f"| {title}: as they are | {_times(plain)} |", flush=True)
+    for preset in PRESETS:
+        plain = _run(preset, records=False)
+        print(f"| {preset}, launched one by one | {_times(plain)} |", flush=True)
         _print_kernels(plain)
-        if args.compile:
-            for network in (plain.synthesizer.generator, plain.synthesizer.teacher, plain.student):
-                network.compile()
-            begun = time.perf_counter()
-            _warm_up(plain)
-            print(f"compiled in {time.perf_counter() - begun:.1f} s")
-            print(f"| {title}: compiled | {_times(plain)} |", flush=True)
-        recorder.UNRECORDED_RUNS = 2
         del plain
         torch.cuda.empty_cache()
-        print(f"| {title}: recorded | {_times(_run(preset, overrides))} |", flush=True)
+        print(f"| {preset}, recorded | {_times(_run(preset, records=True))} |", flush=True)
 
 
-def _run(preset: str, overrides: dict[str, Any]) -> Distillation:
-    run = cifar10.prepare(preset, overrides, "gaussian", 0)
+def _run(preset: str, *, records: bool) -> Distillation:
+    run = cifar10.prepare(preset, {"generator_steps": STEPS}, "gaussian", 0)
+    run.trainer.recorder.records = records
     run.synthesizer.redraw_generator()
     torch.cuda.reset_peak_memory_stats()
     _warm_up(run)

@@ -36,8 +36,8 @@ class Arithmetic:
 def compute_repeatably() -> None:
     """Let CUDA's convolutions give the same bits each time: a resumed run is bitwise the uninterrupted one.
 
-    Some float32 gradients of cuDNN add up in whatever order they come. What it has besides costs no more here
-    (benchmarks/results/speed.md).
+    By itself cuDNN may take algorithms for float32 gradients that add up in whatever order threads come. To
+    do without them cost nothing where it was measured (benchmarks/results/speed.md).
     """
     torch.backends.cudnn.deterministic = True
 

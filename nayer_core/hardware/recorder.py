@@ -1,4 +1,4 @@
-"""CUDA graphs: the hundreds of kernels of a step, launched as one.
+"""CUDA graphs: the thousands of kernels of a step, launched as one.
 
 Networks for small images keep a GPU busy for a fraction of the time that Python takes to launch their
 kernels one by one. A step over tensors that stay where they are can be recorded once and then be
