@@ -11,9 +11,9 @@ from api.event_feed import EventFeed
 from api.measurements import Measurements
 from api.problems import Problem
 from api.schemas import EXAMPLE_ID
-from jobs.service import JobService
+from jobs.files.store import Storage
+from jobs.service.job_service import JobService
 from jobs.settings import Settings
-from jobs.storage import Storage
 
 bearer = HTTPBearer(auto_error=False, description="The value of NAYER_API_KEY, where the service has one.")
 

@@ -10,8 +10,8 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
 from api.problems import Problem
-from jobs.records import Artifact
-from jobs.storage import Storage
+from jobs.files.store import Storage
+from jobs.values import Artifact
 
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 

@@ -14,9 +14,9 @@ from fastapi.concurrency import run_in_threadpool
 
 from api.views import event_body
 from jobs.errors import JobsError
-from jobs.records import JobEvent
-from jobs.service import JobService
+from jobs.service.job_service import JobService
 from jobs.states import TERMINAL
+from jobs.values import JobEvent
 
 PAGE = 500  # events a query while a stream catches up
 log = logging.getLogger(__name__)

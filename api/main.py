@@ -18,9 +18,9 @@ from api.measurements import Measurements
 from api.middleware import BodyLimit, Measured
 from api.routes import artifacts, catalog, deliveries, events, health, jobs
 from api.uploads import OVERHEAD_BYTES, part_limits
-from jobs.service import JobService
+from jobs.files.store import Storage
+from jobs.service.job_service import JobService
 from jobs.settings import Settings
-from jobs.storage import Storage
 
 UPLOAD_PATHS = ("/jobs", "/jobs/validate")
 log = logging.getLogger(__name__)

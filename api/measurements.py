@@ -7,8 +7,8 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from jobs.errors import ServiceUnavailable
-from jobs.service import JobService
-from jobs.storage import Storage
+from jobs.files.store import Storage
+from jobs.service.job_service import JobService
 
 SECONDS = (0.005, 0.02, 0.1, 0.5, 2, 10, 60, 300, 1800)  # a question to an upload of many gigabytes
 

@@ -21,11 +21,11 @@ from pydantic import ValidationError
 from api.errors import spec_problem
 from api.multipart import MultipartBody, Part, boundary_of
 from api.problems import FieldError, Problem
-from jobs.addresses import private_literal
 from jobs.errors import ServiceUnavailable
-from jobs.records import StoredFile
+from jobs.files.store import Storage
 from jobs.settings import Settings
-from jobs.storage import Storage
+from jobs.values import StoredFile
+from jobs.webhooks.addresses import private_literal
 from nayer_core.contract.spec import JobSpec
 
 OVERHEAD_BYTES = 64 * 1024  # boundaries and headers of the parts

@@ -13,8 +13,8 @@ from api.schemas import (
     TimelineEntry,
     UploadedFile,
 )
-from jobs.records import Job, JobEvent, StoredFile
 from jobs.states import PAUSABLE, JobStatus
+from jobs.values import Job, JobEvent, StoredFile
 from nayer_core.contract.artifacts import STUDENT
 
 # Seconds until asking again can be worth it: inspection is short, epochs are not.

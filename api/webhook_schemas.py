@@ -6,8 +6,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.schemas import EXAMPLE_ID, EXAMPLE_SHA256, JobError, LatestMetrics
-from jobs.deliveries import DeliveryError, DeliveryStatus
 from jobs.states import JobStatus
+from jobs.webhooks.deliveries import DeliveryError, DeliveryStatus
 from nayer_core.contract.artifacts import STUDENT
 from nayer_core.contract.webhook import WebhookEvent
 

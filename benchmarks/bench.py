@@ -29,10 +29,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import cifar10, machine
 from nayer_core.contract.spec import Normalization, ResolvedSpec, TextEncoderSpec
-from nayer_core.distill import Distillation
-from nayer_core.generator import UpsampledConv2d
 from nayer_core.hardware.allocator import keep_freed_memory
-from nayer_core.weights import save_weights
+from nayer_core.methods.nayer.algorithm import Distillation
+from nayer_core.methods.parts.generator import UpsampledConv2d
+from nayer_core.networks.weights import save_weights
 
 REFERENCE_SECONDS, REFERENCE_PEAK, REFERENCE_ACCURACY = 1220.0, 350e9, 0.316
 REFERENCE_RUN: dict[str, Any] = {

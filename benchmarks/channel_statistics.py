@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import machine
-from nayer_core.bn_regularization import channel_statistics
-from nayer_core.frozen_batch_norm import frozen_batch_norms
+from nayer_core.hardware.frozen_batch_norm import frozen_batch_norms
+from nayer_core.methods.parts.bn_regularization import channel_statistics
 
 SHAPE = (200, 16, 32, 32)
 REPEATS = 20

@@ -19,17 +19,17 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from nayer_core import text_encoders
-from nayer_core.augmentation import Augmentation
+from nayer_core.commands.inspection import read_teacher
 from nayer_core.contract.config import DistillConfig
 from nayer_core.contract.events import Event, MetricsEvent
 from nayer_core.contract.presets import resolve_config
-from nayer_core.distill import Distillation
-from nayer_core.evaluation import EvaluationSet, predict, share_equal
 from nayer_core.hardware.precision import Arithmetic, choose_arithmetic
-from nayer_core.inspection import read_teacher
+from nayer_core.label_embeddings import text_encoders
+from nayer_core.measuring.evaluation import EvaluationSet, predict, share_equal
+from nayer_core.methods.nayer.algorithm import Distillation
+from nayer_core.methods.parts.augmentation import Augmentation
 from nayer_core.networks.registry import build
-from nayer_core.weights import freeze
+from nayer_core.networks.weights import freeze
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 SIZE = (3, 32, 32)

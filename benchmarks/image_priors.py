@@ -20,13 +20,13 @@ from torch import Tensor, nn
 from benchmarks import machine, tables
 from benchmarks.trials import EVERYDAY
 from examples.mnist_teacher import INPUT_SIZE, LABELS, MEAN, STD, accuracy, load_digits, train_teacher
-from nayer_core import text_encoders
-from nayer_core.augmentation import Augmentation
 from nayer_core.contract.presets import resolve_config
-from nayer_core.distill import Distillation
 from nayer_core.hardware.precision import choose_arithmetic
+from nayer_core.label_embeddings import text_encoders
+from nayer_core.methods.nayer.algorithm import Distillation
+from nayer_core.methods.parts.augmentation import Augmentation
 from nayer_core.networks.registry import build
-from nayer_core.weights import freeze
+from nayer_core.networks.weights import freeze
 
 RESULTS = Path(__file__).parent / "results" / "image_priors.jsonl"
 TEACHER, STUDENT = "lenet5", "wrn_10_1"

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from examples import mnist_teacher
-from nayer_core import text_encoders
-from nayer_core.augmentation import Augmentation
 from nayer_core.contract.presets import resolve_config
-from nayer_core.distill import Distillation
-from nayer_core.evaluation import EvaluationSet
 from nayer_core.hardware.precision import choose_arithmetic
+from nayer_core.label_embeddings import text_encoders
+from nayer_core.measuring.evaluation import EvaluationSet
+from nayer_core.methods.nayer.algorithm import Distillation
+from nayer_core.methods.parts.augmentation import Augmentation
 from nayer_core.networks.registry import build
-from nayer_core.weights import freeze
+from nayer_core.networks.weights import freeze
 
 SIZE = mnist_teacher.INPUT_SIZE
 LABELS = mnist_teacher.LABELS

@@ -16,8 +16,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import cifar10, machine
-from nayer_core.distill import Distillation
 from nayer_core.hardware.precision import compute_repeatably
+from nayer_core.methods.nayer.algorithm import Distillation
 
 STEPS = 20
 PRESETS = ("balanced", "paper-cifar10")

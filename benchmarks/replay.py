@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nayer_core.augmentation import cutmix
-from nayer_core.losses import distillation_loss
-from nayer_core.memory_bank import MemoryBank
-from nayer_core.student_training import StudentTrainer
+from nayer_core.methods.parts.augmentation import cutmix
+from nayer_core.methods.parts.losses import distillation_loss
+from nayer_core.methods.parts.memory_bank import MemoryBank
+from nayer_core.methods.parts.student_training import StudentTrainer
 
 
 class _Plain(StudentTrainer):

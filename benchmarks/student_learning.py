@@ -20,9 +20,9 @@ import torch
 from benchmarks import cifar10, machine, tables
 from benchmarks.replay import Priority, Recent, Views, Views2, Views8
 from benchmarks.trials import EVERYDAY
-from nayer_core.evaluation import predict, share_equal
 from nayer_core.hardware.precision import Arithmetic
-from nayer_core.student_training import StudentTrainer
+from nayer_core.measuring.evaluation import predict, share_equal
+from nayer_core.methods.parts.student_training import StudentTrainer
 
 RESULTS = Path(__file__).parent / "results" / "student_learning.jsonl"
 EPOCHS = 12

@@ -17,10 +17,10 @@ from torch import Tensor
 from benchmarks import cifar10, machine, mnist
 from nayer_core.contract.config import DistillConfig
 from nayer_core.contract.events import Event, MetricsEvent
-from nayer_core.distill import Distillation
-from nayer_core.evaluation import EvaluationSet, predict, share_equal
 from nayer_core.hardware.precision import Arithmetic
-from nayer_core.quality import answers, class_diversity_score, diversity_score
+from nayer_core.measuring.evaluation import EvaluationSet, predict, share_equal
+from nayer_core.measuring.quality import answers, class_diversity_score, diversity_score
+from nayer_core.methods.nayer.algorithm import Distillation
 
 RESULTS = Path(__file__).parent / "results" / "trials.jsonl"
 METRICS = ("accuracy", "diversity", "class_diversity", "convergence_steps", "converged")

@@ -2,11 +2,11 @@
 
 from contextlib import suppress
 
-from jobs import repository
-from jobs.database import Database
 from jobs.errors import ServiceUnavailable
 from jobs.queue import Doorbell
-from jobs.records import Job
+from jobs.rows import repository
+from jobs.rows.database import Database
+from jobs.values import Job
 
 
 def ring_after_commit(database: Database, doorbell: Doorbell, job: Job) -> None:

@@ -6,8 +6,8 @@ from alembic import context
 from sqlalchemy import create_engine, pool, text
 from sqlalchemy.engine import Connection, make_url
 
-from jobs import caches  # noqa: F401 - its tables count too
-from jobs.tables import Table
+from jobs.rows import caches  # noqa: F401 - its tables count too
+from jobs.rows.tables import Table
 
 # Any number will do, as long as nothing else in this database takes the same lock.
 MIGRATION_LOCK = 7_106_520_001

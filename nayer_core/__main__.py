@@ -37,9 +37,9 @@ from nayer_core.hardware.launch import MEETING_FILE, die_with_launcher, run_in_p
 Run = Callable[[argparse.Namespace, Emit], dict[str, Any] | int]
 
 COMMAND_MODULES = {
-    "inspect": "nayer_core.inspection",
-    "embed": "nayer_core.text_encoders",
-    "fetch-encoders": "nayer_core.encoder_weights",
+    "inspect": "nayer_core.commands.inspection",
+    "embed": "nayer_core.label_embeddings.text_encoders",
+    "fetch-encoders": "nayer_core.label_embeddings.encoder_weights",
     "distill": "nayer_core.commands.distill",
     "evaluate": "nayer_core.commands.evaluate",
     "export": "nayer_core.commands.export",

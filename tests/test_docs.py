@@ -7,8 +7,8 @@ from typing import get_args
 import pytest
 
 from api.problems import KINDS
-from jobs.records import EventType
 from jobs.settings import Settings
+from jobs.values import EventType
 from nayer_core.contract.config import DistillConfig
 from nayer_core.contract.errors import ErrorCode
 

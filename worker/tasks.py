@@ -9,8 +9,8 @@ from celery import signals
 from jobs.settings import Settings
 from worker import logs
 from worker.celery_app import app
-from worker.farewell import see_off
-from worker.supervisor import CORE_PROGRAM, Supervisor
+from worker.claims.supervisor import CORE_PROGRAM, Supervisor
+from worker.shutdown import see_off
 
 logger = logging.getLogger(__name__)
 

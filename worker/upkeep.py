@@ -1,4 +1,4 @@
-"""`python -m worker.upkeep`: the loop around `jobs.upkeep`. Any number may run at once."""
+"""`python -m worker.upkeep`: the loop around `jobs.service.for_upkeep`. Any number may run at once."""
 
 import contextlib
 import logging
@@ -7,11 +7,11 @@ import threading
 import time
 from collections.abc import Callable
 
-from jobs import upkeep as duties
 from jobs.errors import ServiceUnavailable
-from jobs.service import JobService
+from jobs.files.store import Storage
+from jobs.service import for_upkeep as duties
+from jobs.service.job_service import JobService
 from jobs.settings import Settings
-from jobs.storage import Storage
 from worker import logs
 from worker.webhooks import Courier
 

@@ -17,10 +17,10 @@ from importlib.metadata import version
 
 import httpx
 
-from jobs.addresses import is_public
-from jobs.deliveries import Answer, DueDelivery
 from jobs.errors import ServiceUnavailable
-from jobs.service import JobService
+from jobs.service.job_service import JobService
+from jobs.webhooks.addresses import is_public
+from jobs.webhooks.deliveries import Answer, DueDelivery
 
 BATCH = 20
 WRITERS = 4  # connections to the database at once

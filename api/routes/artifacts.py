@@ -11,7 +11,7 @@ from api.problems import documented, shorten
 from api.schemas import ArtifactList
 from api.views import JobView
 from jobs.errors import ArtifactNotFound, FileMissing
-from jobs.records import ARTIFACT_MEDIA_TYPES
+from jobs.values import ARTIFACT_MEDIA_TYPES
 from nayer_core.contract.artifacts import MODEL_CARD, STUDENT
 
 router = APIRouter(tags=["artifacts"])

@@ -8,8 +8,8 @@ from fastapi import APIRouter, Header, Path, Query
 from api.dependencies import JobId, PartsOf
 from api.problems import Problem, documented
 from api.webhook_schemas import EXAMPLE_DELIVERY_ID, DeliveryBody, DeliveryPage, Message
-from jobs.deliveries import Delivery
 from jobs.errors import DeliveryNotFound
+from jobs.webhooks.deliveries import Delivery
 
 router = APIRouter(tags=["web hooks"])
 messages = APIRouter(tags=["web hooks"])

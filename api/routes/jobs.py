@@ -15,8 +15,8 @@ from api.schemas import JobBody, JobPage
 from api.uploads import Upload, discard, receive
 from api.views import JobView
 from jobs.errors import JobNotFound, ServiceUnavailable
-from jobs.records import Job, NewJob
 from jobs.states import JobStatus
+from jobs.values import Job, NewJob
 
 router = APIRouter(tags=["jobs"])
 

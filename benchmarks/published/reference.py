@@ -9,7 +9,7 @@ from benchmarks import cifar10
 from benchmarks.bench import REFERENCE_RUN
 from benchmarks.cifar10 import TeacherFile
 from benchmarks.published.procedure import Outcome, Procedure, Settings
-from nayer_core.evaluation import share_equal
+from nayer_core.measuring.evaluation import share_equal
 from nayer_core.networks.registry import build
 
 CONFIG = REFERENCE_RUN

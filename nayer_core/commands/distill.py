@@ -13,9 +13,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from nayer_core import inspection, text_encoders
-from nayer_core.augmentation import Augmentation
-from nayer_core.checkpoint import CheckpointFolder
+from nayer_core.commands import inspection
 from nayer_core.commands.model_card import write_model_card
 from nayer_core.commands.samples import write_samples
 from nayer_core.contract.artifacts import METRICS, MODEL_CARD, PARTIAL_STUDENT, SAMPLES, STUDENT
@@ -23,18 +21,21 @@ from nayer_core.contract.banks import bank_key
 from nayer_core.contract.errors import ErrorCode, TrainingError
 from nayer_core.contract.events import EXIT_STOPPED, Emit, Event, MetricsEvent, StoppedEvent, WarningEvent
 from nayer_core.contract.spec import ResolvedSpec
-from nayer_core.distill import Distillation
-from nayer_core.evaluation import EvaluationSet
 from nayer_core.hardware.allocator import keep_freed_memory
 from nayer_core.hardware.device_memory import is_out_of_memory
 from nayer_core.hardware.precision import Arithmetic, choose_arithmetic, compute_repeatably
 from nayer_core.hardware.processes import Alone, folders_apart, joined
-from nayer_core.network_file import Description
+from nayer_core.label_embeddings import text_encoders
+from nayer_core.measuring.evaluation import EvaluationSet
+from nayer_core.measuring.measurement import Measurement
+from nayer_core.methods.nayer.algorithm import Distillation
+from nayer_core.methods.nayer.warm_bank import BankUnusable, is_warm, save_warm_bank, take_warm_bank
+from nayer_core.methods.parts.augmentation import Augmentation
+from nayer_core.networks.network_file import Description
 from nayer_core.networks.registry import build, count_parameters
-from nayer_core.running.measurement import Measurement
+from nayer_core.networks.weights import file_sha256, freeze, load_weights, read_weights
+from nayer_core.running.checkpoint import CheckpointFolder
 from nayer_core.running.recovery import Recovery
-from nayer_core.running.warm_bank import BankUnusable, is_warm, save_warm_bank, take_warm_bank
-from nayer_core.weights import file_sha256, freeze, load_weights, read_weights
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nayer_core import inspection
-from nayer_core.augmentation import Augmentation
+from nayer_core.commands import inspection
+from nayer_core.commands.spec_file import read_job_spec
 from nayer_core.contract.events import Emit, Phase, PhaseEvent
 from nayer_core.contract.spec import JobSpec
-from nayer_core.evaluation import predict, share_equal
 from nayer_core.hardware.precision import Arithmetic
-from nayer_core.spec_file import read_job_spec
+from nayer_core.measuring.evaluation import predict, share_equal
+from nayer_core.methods.parts.augmentation import Augmentation
+from nayer_core.networks.weights import read_weights
 from nayer_core.uploads.conversion import convert_evaluation
-from nayer_core.weights import read_weights
 
 
 def run(args: argparse.Namespace, emit: Emit) -> dict[str, Any]:

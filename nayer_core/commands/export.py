@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nayer_core import inspection
+from nayer_core.commands import inspection
+from nayer_core.commands.spec_file import read_job_spec
 from nayer_core.contract.events import Emit
 from nayer_core.contract.spec import ExportFormat, Normalization
-from nayer_core.network_file import Description
-from nayer_core.spec_file import read_job_spec
-from nayer_core.weights import file_sha256
+from nayer_core.networks.network_file import Description
+from nayer_core.networks.weights import file_sha256
 
 _EXAMPLE_IMAGES = 2  # one would be taken for a constant; the exported batch may have any size
 

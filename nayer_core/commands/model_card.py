@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from nayer_core.bn_regularization import is_experimental
 from nayer_core.contract.spec import ResolvedSpec
+from nayer_core.methods.parts.bn_regularization import is_experimental
 from nayer_core.networks.registry import count_parameters
 
 _EXPERIMENTAL = (

@@ -5,9 +5,9 @@ What an allocator, a convolution's workspace and other processes take is known t
 
 from collections.abc import Callable, Iterable
 
-from nayer_core.adaptation import SMALLEST_BATCH
-from nayer_core.distill import Distillation
 from nayer_core.hardware.device_memory import DeviceFull, do_within_memory, give_back_unused
+from nayer_core.methods.nayer.algorithm import Distillation
+from nayer_core.running.adaptation import SMALLEST_BATCH
 
 PROBED_STEPS = 2  # the second meets what the optimiser has allocated in the first
 

@@ -12,15 +12,15 @@ is saved at once, so that whoever resumes it knows what has happened.
 
 from collections.abc import Callable
 
-from nayer_core.adaptation import MOST_HALVINGS, MOST_ROLLBACKS, SMALLEST_BATCH, Adaptation
-from nayer_core.checkpoint import Checkpoint, CheckpointFolder
 from nayer_core.contract.errors import ErrorCode, TrainingError
 from nayer_core.contract.events import WarningEvent
 from nayer_core.contract.spec import OnOutOfMemory
-from nayer_core.distill import Distillation
 from nayer_core.hardware.device_memory import DeviceFull, do_within_memory, give_back_unused
-from nayer_core.run_state import Saver
+from nayer_core.methods.nayer.algorithm import Distillation
+from nayer_core.running.adaptation import MOST_HALVINGS, MOST_ROLLBACKS, SMALLEST_BATCH, Adaptation
+from nayer_core.running.checkpoint import Checkpoint, CheckpointFolder
 from nayer_core.running.fitting_batches import batches_that_fit
+from nayer_core.running.run_state import Saver
 
 Usable = Callable[[Adaptation, int], bool]  # what a saved state says of its run, and its steps
 

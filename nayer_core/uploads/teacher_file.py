@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from nayer_core.contract.errors import ErrorCode, TeacherError
+from nayer_core.networks.weights import find_state_dict
 from nayer_core.uploads import pickle_scan, safetensors_layout, zip_archive
 from nayer_core.uploads.file_kind import FileKind, identify
 from nayer_core.uploads.refusals import printable, refuse
-from nayer_core.weights import find_state_dict
 
 _PICKLES_BEFORE_LEGACY_STORAGES = 5  # magic number, protocol, system, tensors, names of storages
 _INTEGERS = (torch.int64, torch.int32)

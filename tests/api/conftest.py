@@ -11,11 +11,11 @@ import pytest
 import uvicorn
 
 from api.main import create_app
-from jobs.records import Artifact, Claim, Job, StoredFile
-from jobs.service import JobService
+from jobs.files.store import Storage
+from jobs.service.job_service import JobService
 from jobs.settings import Settings
 from jobs.states import QueueName
-from jobs.storage import Storage
+from jobs.values import Artifact, Claim, Job, StoredFile
 from nayer_core.contract.spec import JobSpec
 from tests.api import bodies
 

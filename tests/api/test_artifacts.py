@@ -10,8 +10,8 @@ import pytest
 
 from api.downloads import matches, requested_span
 from api.problems import Problem
-from jobs import upkeep
-from jobs.service import JobService
+from jobs.service import for_upkeep
+from jobs.service.job_service import JobService
 from jobs.settings import Settings
 from tests.api.bodies import CONTENT_TYPE, body, spec_part, teacher_part
 from tests.api.conftest import PlayedWorker, assert_problem, serve
@@ -145,7 +145,7 @@ def test_an_artifact_is_kept_for_its_time(
         assert kept_for == timedelta(days=1)
         assert httpx.get(f"{url}/jobs/{finished}/artifacts").json()["data"] == job["artifacts"]
         assert httpx.get(f"{url}{job['links']['student']}").content == STUDENT
-    upkeep.retain(JobService(service.database, service.doorbell, day))
+    for_upkeep.retain(JobService(service.database, service.doorbell, day))
     assert "student" in client.get(f"/jobs/{finished}").json()["links"]
 
 

@@ -5,8 +5,8 @@ from typing import Any
 import httpx
 import pytest
 
-from jobs.deliveries import Answer
 from jobs.settings import Settings
+from jobs.webhooks.deliveries import Answer
 from tests.api.bodies import CONTENT_TYPE, body, spec, spec_part, teacher_part
 from tests.api.conftest import PlayedWorker, assert_problem, serve
 from tests.support.receiver import SECRET, SECRET_TEXTS

@@ -3,7 +3,7 @@ from collections.abc import Awaitable, Callable
 
 from api.event_feed import EventFeed
 from cli.embedded import EmbeddedPostgres
-from jobs.service import JobService
+from jobs.service.job_service import JobService
 from nayer_core.contract.events import MetricsEvent
 from tests.api.conftest import PlayedWorker
 

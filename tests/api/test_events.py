@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from jobs.service import JobService
+from jobs.service.job_service import JobService
 from nayer_core.contract.events import MetricsEvent, Phase, PhaseEvent, ProgressEvent
 from tests.api.conftest import PlayedWorker, assert_problem, wait_until
 

@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator, Callable
 import httpx
 import pytest
 
-from jobs import upkeep
-from jobs.service import JobService
+from jobs.files.store import Storage
+from jobs.service import for_upkeep
+from jobs.service.job_service import JobService
 from jobs.settings import Settings
-from jobs.storage import Storage
 from tests.api.conftest import PlayedWorker, assert_problem
 
 
@@ -23,7 +23,7 @@ def test_an_artifact_that_is_no_longer_kept_is_gone_but_told(
     worker.finish(worker.start(job_id))
     before = client.get(f"/jobs/{job_id}")
     moment = settings.model_copy(update={"keep_artifacts_seconds": 1e-6})
-    upkeep.retain(JobService(service.database, service.doorbell, moment))
+    for_upkeep.retain(JobService(service.database, service.doorbell, moment))
     for path in ("student", "artifacts/model_card.json"):
         assert_problem(client.get(f"/jobs/{job_id}/{path}"), 410, "artifact_expired")
     assert client.head(f"/jobs/{job_id}/student").status_code == 410
@@ -56,7 +56,7 @@ def test_what_goes_while_it_is_asked_for_is_no_mistake_of_the_service(
             service.delete(job_id)
         else:
             moment = settings.model_copy(update={"keep_artifacts_seconds": 1e-6})
-            upkeep.retain(JobService(service.database, service.doorbell, moment))
+            for_upkeep.retain(JobService(service.database, service.doorbell, moment))
         storage.delete(key)
         async for piece in read(storage, key, start, stop):
             yield piece

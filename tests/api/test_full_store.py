@@ -7,10 +7,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from jobs import upkeep
-from jobs.service import JobService
+from jobs.files.store import Storage
+from jobs.service import for_upkeep
+from jobs.service.job_service import JobService
 from jobs.settings import Settings
-from jobs.storage import Storage
 from tests.api.bodies import CONTENT_TYPE, EVALUATION, body, spec_part, teacher_part
 from tests.api.conftest import PlayedWorker, assert_problem, serve
 from tests.support.small_disk import fill, small_disk
@@ -84,7 +84,7 @@ def test_upkeep_makes_room_in_a_store_that_is_full(
     small: httpx.Client, disk: Path, finished: str, store: Storage, service: JobService
 ) -> None:
     fill(disk)
-    swept = upkeep.sweep(service, store, grace_seconds=-1)
+    swept = for_upkeep.sweep(service, store, grace_seconds=-1)
     assert swept.removed, "uploads and inputs of the job that has ended"
     assert small.get(f"/jobs/{finished}/student").content == STUDENT
     assert small.post("/jobs", content=SUBMISSION).status_code == 202

@@ -4,8 +4,8 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-from jobs.service import JobService
-from jobs.storage import Storage
+from jobs.files.store import Storage
+from jobs.service.job_service import JobService
 from nayer_core.contract.presets import PRESETS
 from tests.api.bodies import EVALUATION, spec, spec_part, teacher_part
 from tests.api.conftest import PlayedWorker, assert_problem

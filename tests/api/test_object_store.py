@@ -12,9 +12,9 @@ import pytest
 from pydantic import SecretStr
 
 from cli.client import Client
-from jobs.service import JobService
+from jobs.files.store import Storage
+from jobs.service.job_service import JobService
 from jobs.settings import Settings
-from jobs.storage import Storage
 from tests.api.bodies import CONTENT_TYPE, body, spec_part, teacher_part
 from tests.api.conftest import MIB, PlayedWorker, assert_problem, serve, wait_until
 from tests.support.seaweedfs import EmbeddedSeaweed

@@ -9,7 +9,7 @@ import pytest
 from fastapi.routing import iter_route_contexts
 
 from api.main import create_app
-from jobs.service import JobService
+from jobs.service.job_service import JobService
 from jobs.settings import Settings
 from jobs.states import JobStatus
 from tests.api.bodies import CONTENT_TYPE, body, spec_part, teacher_part

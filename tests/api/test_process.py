@@ -14,7 +14,7 @@ import httpx
 import psutil
 import pytest
 
-from jobs.service import JobService
+from jobs.service.job_service import JobService
 from jobs.settings import Settings
 from tests.api.bodies import BOUNDARY, CONTENT_TYPE, body, spec_part, teacher_part
 from tests.api.conftest import MIB, wait_until

@@ -9,9 +9,9 @@ import httpx
 import pytest
 
 from api.uploads import parse_spec
-from jobs.service import JobService
+from jobs.files.store import Storage
+from jobs.service.job_service import JobService
 from jobs.settings import Settings
-from jobs.storage import Storage
 from nayer_core.contract import catalog
 from tests.api.bodies import (
     BOUNDARY,

@@ -8,7 +8,7 @@ import torch
 from benchmarks.replay import Priority, Recent, Views, Views2, Views8
 from benchmarks.student_learning import RESULTS, ROWS
 from nayer_core.contract.config import DistillConfig
-from nayer_core.student_training import StudentTrainer
+from nayer_core.methods.parts.student_training import StudentTrainer
 from tests.support.small_runs import CONFIG, Run
 
 

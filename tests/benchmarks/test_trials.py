@@ -10,9 +10,9 @@ import torch
 from benchmarks import ablations, label_codes, mnist, trials
 from benchmarks.trials import KeptTrials, Trial
 from nayer_core.contract.config import DistillConfig
-from nayer_core.evaluation import EvaluationSet
+from nayer_core.measuring.evaluation import EvaluationSet
 from nayer_core.networks.registry import build
-from nayer_core.weights import freeze
+from nayer_core.networks.weights import freeze
 
 TINY: dict[str, Any] = {
     **ablations.MNIST_BUDGET,

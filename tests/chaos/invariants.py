@@ -19,14 +19,14 @@ from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
 
-from jobs import upkeep
-from jobs.records import Job, JobEvent
-from jobs.service import JobService
+from jobs.files.store import Storage
+from jobs.service import for_upkeep
+from jobs.service.job_service import JobService
 from jobs.states import JobStatus
-from jobs.storage import Storage
+from jobs.values import Job, JobEvent
 
 # How a job is handed back at the cost of an attempt, as its log tells it.
-COSTLY = (upkeep.SILENCE, "crashed", "broke down", "unexpected error")
+COSTLY = (for_upkeep.SILENCE, "crashed", "broke down", "unexpected error")
 
 
 def check_job(service: JobService, storage: Storage, job_id: str) -> Job:
@@ -84,7 +84,7 @@ def check_fences(rows: Iterable[tuple[int, Any]]) -> None:
 
 def check_files(service: JobService, storage: Storage) -> None:
     """I7, once everything has ended: after a sweep rows and files name each other exactly."""
-    report = upkeep.sweep(service, storage, grace_seconds=-60)
+    report = for_upkeep.sweep(service, storage, grace_seconds=-60)
     assert report.missing == [], f"I7: rows without files: {report.missing}"
     left = [stored.key for stored in storage.list() if "#" in stored.key]
     assert left == [], f"I7: files that a sweep left: {left}"

@@ -22,7 +22,7 @@ from psycopg import sql
 from cli.embedded import EmbeddedPostgres, EmbeddedValkey, _valkey_binary
 from cli.server_process import free_port
 from jobs.errors import ServiceUnavailable
-from jobs.storage import Storage
+from jobs.files.store import Storage
 from tests.deployment.recipes import PROGRAMS, services, write_env
 from tests.support.seaweedfs import EmbeddedSeaweed, port_with_grpc
 

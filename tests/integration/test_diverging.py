@@ -3,7 +3,7 @@
 from safetensors.torch import load
 
 from nayer_core.networks.registry import build
-from nayer_core.run_state import all_finite
+from nayer_core.running.run_state import all_finite
 from tests.integration.conftest import INPUT_SIZE, Digits, Stack
 
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import psycopg
 
-from jobs.deliveries import Delivery
-from jobs.service import JobService
+from jobs.service.job_service import JobService
+from jobs.webhooks.deliveries import Delivery
 from tests.support.jobs import a_spec, submitted
 from tests.support.receiver import SECRET
 

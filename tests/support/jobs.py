@@ -5,9 +5,9 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from jobs.records import Artifact, Checkpoint, Claim, Job, NewJob, StoredFile
-from jobs.service import JobService
-from jobs.storage import Storage
+from jobs.files.store import Storage
+from jobs.service.job_service import JobService
+from jobs.values import Artifact, Checkpoint, Claim, Job, NewJob, StoredFile
 from nayer_core.contract.spec import JobSpec
 
 SPEC: dict[str, Any] = {

@@ -20,9 +20,9 @@ import pytest
 from psycopg import sql
 
 from cli.embedded import EmbeddedPostgres, EmbeddedValkey
-from jobs.service import JobService
+from jobs.files.store import Storage
+from jobs.service.job_service import JobService
 from jobs.settings import Settings
-from jobs.storage import Storage
 from tests.support.seaweedfs import EmbeddedSeaweed
 
 TEMPLATE = "nayer_template"

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from nayer_core.checkpoint import CheckpointFolder
 from nayer_core.hardware.processes import Alone, joined
+from nayer_core.running.checkpoint import CheckpointFolder
 from tests.support.small_runs import CONFIG, Run, after
 
 

@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from nayer_core.augmentation import Augmentation
 from nayer_core.contract.config import DistillConfig
 from nayer_core.contract.events import Event
 from nayer_core.contract.spec import Normalization, ResolvedSpec, TextEncoderSpec
-from nayer_core.distill import Distillation
 from nayer_core.hardware.precision import choose_arithmetic
 from nayer_core.hardware.processes import ALONE, Alone
+from nayer_core.methods.nayer.algorithm import Distillation
+from nayer_core.methods.parts.augmentation import Augmentation
 from nayer_core.networks.registry import build
-from nayer_core.weights import freeze, save_weights
+from nayer_core.networks.weights import freeze, save_weights
 
 CPU = torch.device("cpu")
 SIZE = (1, 12, 12)

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from jobs.records import Job, NewJob
-from jobs.service import JobService
+from jobs.files.store import Storage
+from jobs.service.job_service import JobService
 from jobs.settings import Settings
 from jobs.states import JobStatus
-from jobs.storage import Storage
+from jobs.values import Job, NewJob
 from nayer_core.contract.spec import JobSpec
-from worker.supervisor import Supervisor
+from worker.claims.supervisor import Supervisor
 
 FAKE_CORE = (sys.executable, "-P", str(Path(__file__).with_name("fake_core.py")))
 LEASE_SECONDS = 2.0

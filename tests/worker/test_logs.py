@@ -6,7 +6,7 @@ from worker.logs import JsonLines, job_in_log
 
 
 def line(**extra: object) -> dict[str, object]:
-    record = logging.LogRecord("worker.child", logging.WARNING, "f", 1, "it %s", ("ended",), None)
+    record = logging.LogRecord("worker.process.child", logging.WARNING, "f", 1, "it %s", ("ended",), None)
     record.__dict__.update(extra)
     return json.loads(JsonLines().format(record))  # type: ignore[no-any-return]
 

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from cli.embedded import EmbeddedPostgres, EmbeddedValkey
-from jobs.service import JobService
+from jobs.service.job_service import JobService
 from jobs.settings import Settings
 from jobs.states import JobStatus
 from tests.support.hooked_jobs import ended, make_due, only

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from jobs.service import JobService
+from jobs.service.job_service import JobService
 from jobs.settings import Settings
 from tests.support.hooked_jobs import ended, only
 from tests.support.receiver import Receiver, receiving, trusting

@@ -15,7 +15,7 @@ import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from jobs.errors import ServiceUnavailable
-from jobs.service import JobService
+from jobs.service.job_service import JobService
 from jobs.settings import Settings
 from tests.support.hooked_jobs import ended, make_due, only
 from tests.support.receiver import SECRET, SECRET_TEXTS, Receiver, dripping, receiving

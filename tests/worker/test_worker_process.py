@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from cli.embedded import EmbeddedValkey
-from jobs.service import JobService
+from jobs.service.job_service import JobService
 from jobs.settings import Settings
 from jobs.states import JobStatus
 from tests.chaos.real.proxy import Proxy
@@ -22,7 +22,7 @@ from tests.worker.conftest import (
     wait_for_status,
     wait_for_steps,
 )
-from worker.supervisor import Supervisor
+from worker.claims.supervisor import Supervisor
 
 
 def cores_of(worker: "subprocess.Popen[bytes]") -> list[psutil.Process]:

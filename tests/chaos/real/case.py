@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 from sqlalchemy import text
 
-from jobs.records import Job
 from jobs.states import JobStatus
+from jobs.values import Job
 from tests.api.bodies import BOUNDARY, CONTENT_TYPE, part, spec, spec_part
 from tests.chaos import invariants
 from tests.chaos.real.core import student_of

@@ -17,9 +17,9 @@ import psutil
 
 from cli.embedded import EmbeddedPostgres, EmbeddedValkey
 from cli.server_process import die_with_parent, free_port
-from jobs.service import JobService
+from jobs.files.store import Storage
+from jobs.service.job_service import JobService
 from jobs.settings import Settings
-from jobs.storage import Storage
 from tests.chaos.real.proxy import Hold, Proxy
 from tests.support.seaweedfs import EmbeddedSeaweed
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import text
 
-from jobs.service import JobService
+from jobs.service.job_service import JobService
 
 # A job that had done all its steps gets further by ending.
 STEPPED = """

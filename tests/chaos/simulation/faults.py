@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from jobs.database import Database, Session
 from jobs.errors import ServiceUnavailable
-from jobs.records import StoredFile
-from jobs.storage import Storage
+from jobs.files.store import Storage
+from jobs.rows.database import Database, Session
+from jobs.values import StoredFile
 
 # refused: no connection. cut: the connection breaks before COMMIT is sent. unanswered: it breaks after
 # COMMIT was done.

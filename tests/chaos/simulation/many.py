@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from jobs.database import Database
+from jobs.rows.database import Database
 from jobs.settings import Settings
 from tests.chaos.simulation.faults import FaultyDatabase, Weather
 from tests.chaos.simulation.run import Run

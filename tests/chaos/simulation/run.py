@@ -6,11 +6,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from jobs.database import Database
 from jobs.errors import JobNotPausable, JobNotPaused, JobNotTerminal, ServiceUnavailable
-from jobs.records import Job
+from jobs.rows.database import Database
 from jobs.settings import Settings
 from jobs.states import JobStatus
+from jobs.values import Job
 from tests.chaos import invariants
 from tests.chaos.simulation.faults import FaultyDatabase
 from tests.chaos.simulation.players import ChildKilled, Client, Worker

@@ -8,11 +8,11 @@ from unittest.mock import patch
 
 import pytest
 
-from jobs import upkeep
 from jobs.errors import FileCorrupt
-from jobs.records import Job
-from jobs.service import JobService
+from jobs.service import for_upkeep
+from jobs.service.job_service import JobService
 from jobs.states import JobStatus
+from jobs.values import Job
 from nayer_core.contract.errors import ErrorCode
 from tests.chaos.simulation.players import ChildKilled, Worker, refusal
 from tests.chaos.simulation.stage import Stage
@@ -184,7 +184,7 @@ def store_damages(stage: Stage) -> None:
 
 
 def _student(job: Job):  # type: ignore[no-untyped-def]
-    from jobs.records import StoredFile
+    from jobs.values import StoredFile
 
     (artifact,) = [found for found in job.artifacts if found.name == "student.safetensors"]
     return StoredFile(artifact.key, artifact.sha256, artifact.bytes)
@@ -257,7 +257,9 @@ def upkeeps(stage: Stage) -> None:
     stage.world.weather.database.append("cut")  # one that dies in the middle
     stage.world.upkeep(crashing=True)
     taken: list[int] = []
-    two = [threading.Thread(target=lambda: taken.append(upkeep.reap(stage.world.observer))) for _ in range(2)]
+    two = [
+        threading.Thread(target=lambda: taken.append(for_upkeep.reap(stage.world.observer))) for _ in range(2)
+    ]
     for thread in two:
         thread.start()
     for thread in two:

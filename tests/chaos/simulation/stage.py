@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from jobs.database import Database
-from jobs.records import Job
+from jobs.rows.database import Database
 from jobs.settings import Settings
 from jobs.states import JobStatus
+from jobs.values import Job
 from tests.chaos.simulation.faults import FaultyDatabase
 from tests.chaos.simulation.players import Client, Worker
 from tests.chaos.simulation.run import Run

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from sqlalchemy import text
 
-from jobs import upkeep
-from jobs.database import Database
 from jobs.errors import ServiceUnavailable
-from jobs.records import Claim, Job, StoredFile
-from jobs.service import JobService
+from jobs.rows.database import Database
+from jobs.service import for_upkeep
+from jobs.service.job_service import JobService
 from jobs.settings import Settings
+from jobs.values import Claim, Job, StoredFile
 from tests.chaos.simulation.faults import Bell, FaultyDatabase, FaultyStorage, Weather
 
 STEPS = 4
@@ -116,7 +116,7 @@ class World:
 
     def upkeep(self, *, crashing: bool = False) -> None:
         """One round of upkeep; a crashing one dies somewhere in it."""
-        duties = [upkeep.reap, upkeep.expire, upkeep.ring_again]
+        duties = [for_upkeep.reap, for_upkeep.expire, for_upkeep.ring_again]
         if crashing:
             duties = duties[: self.chance.randrange(len(duties) + 1)]
             self.weather.database.extend(self.chance.choices([None, "cut", "unanswered"], k=2))

@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from nayer_core.commands import distill
 from nayer_core.contract.events import EXIT_STOPPED, CheckpointEvent, Event, PhaseEvent, StoppedEvent
-from nayer_core.network_file import Description
+from nayer_core.networks.network_file import Description
 from nayer_core.networks.registry import build
-from nayer_core.weights import file_sha256
+from nayer_core.networks.weights import file_sha256
 from tests.support.small_runs import LABELS, SIZE, write_inputs
 
 

@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import load_file
 
 from nayer_core.__main__ import main
-from nayer_core.network_file import Description
+from nayer_core.methods.parts.student_training import StudentTrainer
+from nayer_core.networks.network_file import Description
 from nayer_core.networks.registry import build
-from nayer_core.run_state import all_finite
-from nayer_core.student_training import StudentTrainer
+from nayer_core.running.run_state import all_finite
 from tests.support.small_runs import CONFIG, SIZE, write_inputs
 
 

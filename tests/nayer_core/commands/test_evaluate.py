@@ -13,7 +13,7 @@ from torch import nn
 from nayer_core.commands import evaluate
 from nayer_core.contract.errors import ErrorCode, UploadError
 from nayer_core.networks.registry import build
-from nayer_core.weights import save_weights
+from nayer_core.networks.weights import save_weights
 
 SIZE = (1, 12, 12)
 MEAN, STD = 0.4, 0.3

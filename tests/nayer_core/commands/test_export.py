@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from nayer_core.commands import export
 from nayer_core.contract.errors import ErrorCode, SpecError
 from nayer_core.contract.spec import Normalization
-from nayer_core.network_file import Description
+from nayer_core.networks.network_file import Description
 from nayer_core.networks.registry import build
-from nayer_core.weights import file_sha256, save_weights
+from nayer_core.networks.weights import file_sha256, save_weights
 
 NORMALIZATION = Normalization(mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
 SIZE = (3, 32, 32)

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from nayer_core.adaptation import MOST_HALVINGS
-from nayer_core.checkpoint import CheckpointFolder
 from nayer_core.contract.errors import ErrorCode, TrainingError
 from nayer_core.contract.events import WarningEvent
 from nayer_core.hardware.device_memory import DeviceFull, do_within_memory, give_back_unused, is_out_of_memory
+from nayer_core.running.adaptation import MOST_HALVINGS
+from nayer_core.running.checkpoint import CheckpointFolder
 from nayer_core.running.recovery import Recovery
 from tests.support.small_runs import CONFIG, CPU, Run, after, same
 

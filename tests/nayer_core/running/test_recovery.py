@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from nayer_core.checkpoint import CheckpointFolder
 from nayer_core.contract.errors import ErrorCode, TrainingError
 from nayer_core.contract.events import CheckpointEvent, MetricsEvent, WarningEvent
-from nayer_core.run_state import all_finite
+from nayer_core.running.checkpoint import CheckpointFolder
 from nayer_core.running.recovery import Recovery
+from nayer_core.running.run_state import all_finite
 from tests.support.small_runs import CONFIG, Run, after, same
 
 EIGHT_EPOCHS = CONFIG.model_copy(update={"epochs": 8, "student_steps": 3, "generator_steps": 1})

@@ -1,0 +1,147 @@
+"""The rows of messages to web hooks: written with the step they tell of, sent afterwards by upkeep.
+
+A message is sent at least once: should its sender vanish between the answer of the receiver and the
+row, it is sent again, under the same id.
+"""
+
+import re
+import uuid
+from collections.abc import Sequence
+from datetime import timedelta
+
+import pydantic_core
+from sqlalchemy import exists, func, select, true
+from sqlalchemy.orm import Session
+
+from jobs.errors import DeliveryNotFound
+from jobs.rows.tables import DeliveryTable, Document, JobTable
+from jobs.webhooks.deliveries import GONE, Answer, DeliveryStatus, DueDelivery, retry_delay
+
+_DELIVERY_ID = re.compile(r"msg_[0-9a-f]{32}")
+
+
+def announce(session: Session, job: JobTable) -> None:
+    """Have the web hook told what the job has become, if the client asked for that.
+
+    A receiver that said it is gone is told nothing more.
+    """
+    webhook = job.spec.get("webhook")
+    event = f"job.{job.status}"
+    if webhook is None or event not in webhook["events"]:
+        return
+    gone = exists().where(DeliveryTable.job_id == job.id, DeliveryTable.last_status_code == GONE)
+    if not session.scalar(select(gone)):
+        told = DeliveryTable(id=f"msg_{uuid.uuid4().hex}", job_id=job.id, event=event, data=_told(job))
+        session.add(told)
+
+
+def take(session: Session, lease: timedelta, limit: int) -> list[DueDelivery]:
+    """Take messages that are due; until the lease runs out they are due for nobody else."""
+    due = session.execute(
+        select(DeliveryTable, JobTable.spec, JobTable.webhook_secret, func.now())
+        .join(JobTable, JobTable.id == DeliveryTable.job_id)
+        .where(DeliveryTable.status == DeliveryStatus.PENDING, DeliveryTable.next_attempt_at <= func.now())
+        .order_by(DeliveryTable.next_attempt_at)
+        .limit(limit)
+        .with_for_update(of=DeliveryTable, skip_locked=True)
+    ).all()
+    taken = []
+    for row, spec, secret, now in due:
+        row.attempts += 1
+        row.next_attempt_at = now + lease
+        content = {"type": row.event, "timestamp": row.created_at.isoformat(), "data": row.data}
+        taken.append(
+            DueDelivery(
+                id=row.id,
+                job_id=row.job_id,
+                event=row.event,
+                attempt=row.attempts,
+                taken_at=now,
+                url=spec["webhook"]["url"],
+                secret=secret,
+                content=pydantic_core.to_json(content),
+            )
+        )
+    return taken
+
+
+def settle(session: Session, sent: DueDelivery, answer: Answer, chance: float) -> None:
+    """Write what came of an attempt, unless somebody took the message again since.
+
+    Args:
+        chance: in [0, 1); spreads the next attempt in time.
+    """
+    gone = answer.status_code == GONE
+    # A receiver that is gone gets none of the job's messages; all are locked in one order.
+    these = true() if gone else DeliveryTable.id == sent.id
+    pending = session.scalars(
+        select(DeliveryTable)
+        .where(DeliveryTable.job_id == sent.job_id, DeliveryTable.status == DeliveryStatus.PENDING, these)
+        .order_by(DeliveryTable.number)
+        .with_for_update()
+    ).all()
+    row = next((row for row in pending if (row.id, row.attempts) == (sent.id, sent.attempt)), None)
+    if row is None:
+        return
+    row.last_status_code, row.last_error = answer.status_code, answer.error
+    delay = retry_delay(row.attempts, chance, answer.retry_after)
+    if answer.accepted:
+        row.status, row.next_attempt_at, row.delivered_at = DeliveryStatus.DELIVERED, None, func.now()
+    elif delay is not None and not gone:
+        row.next_attempt_at = func.now() + delay
+    else:
+        for ended in pending:
+            ended.status, ended.next_attempt_at = DeliveryStatus.FAILED, None
+
+
+def read(session: Session, job_id: str, limit: int, after: str | None) -> Sequence[DeliveryTable]:
+    """Read at most `limit` messages of a job, newest first, from behind the message `after`.
+
+    Raises:
+        DeliveryNotFound: `after` names none of them.
+    """
+    listed = select(DeliveryTable).where(DeliveryTable.job_id == job_id)
+    if after is not None:
+        listed = listed.where(DeliveryTable.number < _find(session, job_id, after).number)
+    return session.scalars(listed.order_by(DeliveryTable.number.desc()).limit(limit)).all()
+
+
+def send_again(session: Session, job_id: str, delivery_id: str) -> DeliveryTable:
+    """Make a message due now, whatever became of it.
+
+    Raises:
+        DeliveryNotFound: the job has none with this id.
+    """
+    row = _find(session, job_id, delivery_id)
+    session.refresh(row, with_for_update=True)
+    row.status, row.next_attempt_at, row.delivered_at = DeliveryStatus.PENDING, func.now(), None
+    session.flush()
+    session.refresh(row)
+    return row
+
+
+def _find(session: Session, job_id: str, delivery_id: str) -> DeliveryTable:
+    row = session.get(DeliveryTable, delivery_id) if _DELIVERY_ID.fullmatch(delivery_id) else None
+    if row is None or row.job_id != job_id:
+        raise DeliveryNotFound(
+            f"Job {job_id} has no delivery {delivery_id[:64]!r}.", "A delivery's id begins with msg_."
+        )
+    return row
+
+
+def _told(job: JobTable) -> Document:
+    """What a message says of a job: the fields of `GET /jobs/{id}` that tell how it stands."""
+    artifacts = [file.as_artifact() for file in job.files if file.kind == "artifact"]
+    return {
+        "id": job.id,
+        "status": job.status,
+        "dry_run": job.dry_run,
+        "attempt": job.attempt,
+        "error": job.error,
+        "metrics": {"latest": job.latest_metrics},
+        "artifacts": [{"name": a.name, "bytes": a.bytes, "sha256": a.sha256} for a in artifacts],
+        "metadata": job.spec["metadata"],
+        "created_at": job.created_at.isoformat(),
+        "started_at": job.started_at.isoformat() if job.started_at else None,
+        "finished_at": job.finished_at.isoformat() if job.finished_at else None,
+    }

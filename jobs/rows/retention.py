@@ -1,0 +1,78 @@
+"""How long what a job leaves behind is kept after its end: queries, each a bounded batch.
+
+A batch passes over rows that another upkeep is at work on, so any number may run at once. Here only
+rows are let go; the sweep removes a file from the store once no row names it any more.
+"""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Literal
+
+from sqlalchemy import ColumnElement, delete, exists, func, select, update
+from sqlalchemy.orm import Session
+
+from jobs.rows.caches import BankTable, CachedFileTable, EmbeddingTable
+from jobs.rows.tables import CheckpointFileTable, CheckpointTable, FileTable, JobTable
+
+FileKind = Literal["upload", "input", "artifact"]
+
+
+def let_files_go(session: Session, kind: FileKind, keep: timedelta, limit: int) -> int:
+    """Stop keeping the files of one kind, of jobs that ended `keep` ago; returns of how many jobs.
+
+    Names, lengths and hashes stay.
+    """
+    held = exists().where(FileTable.job_id == JobTable.id, FileTable.kind == kind, FileTable.kept)
+    ids = _ended(session, keep, limit, held)
+    session.execute(
+        update(FileTable).where(FileTable.job_id.in_(ids), FileTable.kind == kind).values(kept=False)
+    )
+    if kind == "artifact":  # which clients see
+        session.execute(update(JobTable).where(JobTable.id.in_(ids)).values(version=JobTable.version + 1))
+    return len(ids)
+
+
+def let_checkpoints_go(session: Session, keep: timedelta, limit: int) -> int:
+    """Drop the saved states of jobs that ended `keep` ago; returns of how many jobs."""
+    held = exists().where(CheckpointTable.job_id == JobTable.id)
+    ids = _ended(session, keep, limit, held)
+    for table in (CheckpointTable, CheckpointFileTable):
+        session.execute(delete(table).where(table.job_id.in_(ids)))
+    return len(ids)
+
+
+def delete_jobs(session: Session, keep: timedelta, limit: int) -> int:
+    """Delete jobs that ended `keep` ago, with all that hangs from them; returns how many."""
+    ids = _ended(session, keep, limit)
+    session.execute(delete(JobTable).where(JobTable.id.in_(ids)))
+    return len(ids)
+
+
+def drop_embeddings(session: Session, keep: timedelta, limit: int) -> int:
+    """Forget label-text embeddings that were made `keep` ago; returns how many."""
+    return _drop_cached(session, EmbeddingTable, EmbeddingTable.created_at <= func.now() - keep, limit)
+
+
+def drop_banks(session: Session, keep: timedelta, limit: int) -> int:
+    """Forget warm-ups that no job has used for `keep`; returns how many."""
+    return _drop_cached(session, BankTable, BankTable.used_at <= func.now() - keep, limit)
+
+
+def _drop_cached(
+    session: Session, table: type[CachedFileTable], is_old: ColumnElement[bool], limit: int
+) -> int:
+    old = select(table.cache_key).where(is_old).limit(limit).with_for_update(skip_locked=True)
+    keys = session.scalars(old).all()
+    session.execute(delete(table).where(table.cache_key.in_(keys)))
+    return len(keys)
+
+
+def _ended(session: Session, keep: timedelta, limit: int, *conditions: ColumnElement[bool]) -> Sequence[str]:
+    ended = (
+        select(JobTable.id)
+        .where(JobTable.finished_at <= func.now() - keep, *conditions)
+        .order_by(JobTable.finished_at)
+        .limit(limit)
+        .with_for_update(of=JobTable, skip_locked=True)
+    )
+    return session.scalars(ended).all()

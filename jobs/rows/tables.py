@@ -1,0 +1,280 @@
+"""The tables. One job is one row; its log, series and files hang from it and go with it."""
+
+from datetime import datetime
+from typing import Any, cast
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    Double,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import TIMESTAMP
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+from jobs.states import JobStatus
+from jobs.values import Artifact, EventType, Job, JobEvent, StoredFile
+from jobs.webhooks.deliveries import Delivery, DeliveryStatus
+
+# The newest version of migrations/versions that this code was written for; a test holds them equal.
+SCHEMA_VERSION = "0004"
+
+# Plain JSON, not JSONB: a label may hold any character, and JSONB refuses U+0000.
+Document = dict[str, Any]
+
+_WAITING = "status IN ('validating', 'queued') AND lease_until IS NULL AND NOT cancel_requested"
+
+
+def _statuses() -> str:
+    return ", ".join(f"'{status}'" for status in JobStatus)
+
+
+class Table(DeclarativeBase):
+    """The registry of tables; constraints have names, so that later migrations can speak of them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "pk": "pk_%(table_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012 - read by SQLAlchemy as a plain class attribute
+        str: Text,
+        datetime: TIMESTAMP(timezone=True),
+        Document: JSON,
+        list[Document]: JSON,
+        dict[str, float]: JSON,
+        dict[str, str]: JSON,
+    }
+
+
+class JobTable(Table):
+    """A job, its lease, and its place in the queue; the row is also the outbox of its doorbell."""
+
+    __tablename__ = "job"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    # The order of arrival: two jobs of one microsecond still have one.
+    number: Mapped[int] = mapped_column(BigInteger, Identity(always=True))
+    status: Mapped[str]
+    dry_run: Mapped[bool]
+    phase: Mapped[str | None]
+    spec: Mapped[Document]
+    resolved: Mapped[Document | None]
+    report: Mapped[Document | None]
+    progress: Mapped[Document]
+    timeline: Mapped[list[Document]]
+    latest_metrics: Mapped[dict[str, float]]
+    error: Mapped[Document | None]
+
+    fence: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    lease_until: Mapped[datetime | None]
+    worker: Mapped[str | None]
+    claimed_at: Mapped[datetime | None]
+    # Seconds under earlier claims; what max_runtime_seconds is measured against, with claimed_at.
+    ran_seconds: Mapped[float] = mapped_column(Double, server_default=text("0"))
+    max_runtime_seconds: Mapped[int | None] = mapped_column(Integer)
+    attempt: Mapped[int] = mapped_column(Integer, server_default=text("1"))
+    cancel_requested: Mapped[bool] = mapped_column(server_default=text("false"))
+    pause_requested: Mapped[bool] = mapped_column(server_default=text("false"))
+    rung_at: Mapped[datetime | None]
+
+    idempotency_key: Mapped[str | None] = mapped_column(unique=True)
+    request_hash: Mapped[str | None]
+    # Read only where a message is about to be signed; no record carries it.
+    webhook_secret: Mapped[str | None] = mapped_column(deferred=True, deferred_raiseload=True)
+
+    version: Mapped[int] = mapped_column(BigInteger, server_default=text("1"))
+    last_seq: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+    files: Mapped[list["FileTable"]] = relationship(
+        lazy="raise", passive_deletes=True, order_by="FileTable.name", cascade="all, delete-orphan"
+    )
+
+    __table_args__ = (
+        UniqueConstraint("number"),
+        CheckConstraint(f"status IN ({_statuses()})", name="status"),
+        CheckConstraint("(idempotency_key IS NULL) = (request_hash IS NULL)", name="idempotency"),
+        CheckConstraint("(lease_until IS NULL) = (claimed_at IS NULL)", name="lease"),
+        Index("ix_job_waiting", "status", text("dry_run DESC"), "number", postgresql_where=text(_WAITING)),
+        Index("ix_job_lease_until", "lease_until", postgresql_where=text("lease_until IS NOT NULL")),
+        Index("ix_job_status_number", "status", "number"),
+    )
+
+    def as_job(self) -> Job:
+        """Copy the row and its files, which must have been loaded, into a record."""
+        files = sorted(self.files, key=lambda file: file.name)
+        uploads = {file.name: file.as_stored() for file in files if file.kind == "upload"}
+        return Job(
+            id=self.id,
+            status=JobStatus(self.status),
+            phase=self.phase,
+            dry_run=self.dry_run,
+            spec=self.spec,
+            resolved=self.resolved,
+            report=self.report,
+            progress=self.progress,
+            timeline=self.timeline,
+            latest_metrics=self.latest_metrics,
+            error=self.error,
+            teacher=uploads["teacher"],
+            evaluation=uploads.get("evaluation"),
+            embeddings=uploads.get("embeddings"),
+            fence=self.fence,
+            lease_until=self.lease_until,
+            attempt=self.attempt,
+            cancel_requested=self.cancel_requested,
+            pause_requested=self.pause_requested,
+            version=self.version,
+            max_runtime_seconds=self.max_runtime_seconds,
+            created_at=self.created_at,
+            started_at=self.started_at,
+            finished_at=self.finished_at,
+            metadata=self.spec["metadata"],
+            artifacts=[file.as_artifact() for file in files if file.kind == "artifact"],
+        )
+
+
+class EventTable(Table):
+    """One entry of a job's ordered log."""
+
+    __tablename__ = "event"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"), primary_key=True)
+    seq: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    type: Mapped[str]
+    data: Mapped[Document]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    # Where a child printed it; NULL for what the service itself has to tell.
+    fence: Mapped[int | None] = mapped_column(BigInteger)
+    line: Mapped[int | None] = mapped_column(BigInteger)
+
+    __table_args__ = (UniqueConstraint("job_id", "fence", "line"),)
+
+    def as_event(self) -> JobEvent:
+        """Copy the row into a record."""
+        return JobEvent(self.job_id, self.seq, cast("EventType", self.type), self.data, self.created_at)
+
+
+class MetricTable(Table):
+    """One value of a series; a resumed run writes its steps again, under a higher fence."""
+
+    __tablename__ = "metric"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    step: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    epoch: Mapped[int] = mapped_column(Integer)
+    value: Mapped[float] = mapped_column(Double)
+    fence: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class FileTable(Table):
+    """A file of a job in the object store: an upload, a canonical input, or an artifact.
+
+    `kept` says whether the row still holds its body in the store. Some time after the end of a job its
+    files are let go (jobs/rows/retention.py), while their names, lengths and hashes stay.
+    """
+
+    __tablename__ = "file"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"), primary_key=True)
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str]
+    sha256: Mapped[str]
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    filename: Mapped[str | None]
+    media_type: Mapped[str | None]
+    kept: Mapped[bool] = mapped_column(server_default=text("true"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (
+        CheckConstraint("kind IN ('upload', 'input', 'artifact')", name="kind"),
+        Index("ix_file_key", "key", postgresql_where=text("kept")),
+    )
+
+    def as_stored(self) -> StoredFile:
+        """Copy what lies in the store into a record."""
+        return StoredFile(self.key, self.sha256, self.bytes, self.filename)
+
+    def as_artifact(self) -> Artifact:
+        """Copy an artifact into a record."""
+        media_type = self.media_type or "application/octet-stream"
+        return Artifact(
+            self.name, self.key, self.sha256, self.bytes, media_type, self.job_id, self.created_at, self.kept
+        )
+
+
+class CheckpointTable(Table):
+    """A saved state of a run, from which a later claim goes on.
+
+    One claim has one state at one step: the newer one, where a run went back and came by again.
+    """
+
+    __tablename__ = "checkpoint"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"), primary_key=True)
+    fence: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    step: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    epoch: Mapped[int] = mapped_column(Integer)
+    files: Mapped[dict[str, str]]  # name -> sha256
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class CheckpointFileTable(Table):
+    """A body that checkpoints of a job share: what does not change between two is stored once."""
+
+    __tablename__ = "checkpoint_file"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"), primary_key=True)
+    sha256: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(index=True)
+    bytes: Mapped[int] = mapped_column(BigInteger)
+
+
+class DeliveryTable(Table):
+    """A message to a job's web hook: the outbox, written with the step that it tells of."""
+
+    __tablename__ = "delivery"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(BigInteger, Identity(always=True), unique=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"), index=True)
+    event: Mapped[str]
+    data: Mapped[Document]
+    status: Mapped[str] = mapped_column(server_default=text("'pending'"))
+    attempts: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    # Pushed on when the message is taken: should its taker vanish, it is due again then.
+    next_attempt_at: Mapped[datetime | None] = mapped_column(server_default=func.now())
+    last_status_code: Mapped[int | None] = mapped_column(Integer)
+    last_error: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    delivered_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint("status IN ('pending', 'delivered', 'failed')", name="status"),
+        CheckConstraint("(status = 'pending') = (next_attempt_at IS NOT NULL)", name="due"),
+        Index("ix_delivery_due", "next_attempt_at", postgresql_where=text("status = 'pending'")),
+    )
+
+    def as_delivery(self) -> Delivery:
+        """Copy the row into a record, without its content."""
+        told = {name: getattr(self, name) for name in Delivery.__dataclass_fields__ if name != "status"}
+        return Delivery(status=DeliveryStatus(self.status), **told)

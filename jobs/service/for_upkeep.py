@@ -1,0 +1,161 @@
+"""What keeps jobs moving when something was lost; any number of upkeeps may run at once.
+
+ring_again   a message was lost: ring for what waits
+reap         a worker was lost: give its job to another
+expire       a job used up max_runtime_seconds: end it
+retain       what ended jobs leave behind was kept long enough: let it go
+sweep        files that no row names: remove them
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from itertools import islice
+
+from jobs.files.store import Storage
+from jobs.ringing import ring_after_commit
+from jobs.rows import repository, retention
+from jobs.service import transitions
+from jobs.service.job_service import JobService
+from jobs.states import WAITING_IN, JobStatus
+from nayer_core.contract.errors import ErrorCode
+
+# How much one transaction takes on.
+BATCH = 100
+KEYS_AT_ONCE = 1000
+
+SILENCE = "its worker fell silent for longer than the lease"
+
+
+@dataclass(frozen=True)
+class SweepReport:
+    """What a sweep of the store found.
+
+    Args:
+        removed: keys of files that no row named, now gone.
+        missing: keys that a row names and that the store does not hold; always a reason to look.
+        abandoned: halves of files left by killed writers, now gone.
+    """
+
+    removed: list[str]
+    missing: list[str]
+    abandoned: int
+
+
+def ring_again(service: JobService) -> int:
+    """Ring for waiting jobs that were not rung for in `ring_again_seconds`; returns how often it rang.
+
+    A message that still lies in its queue stands for one job, whichever: while workers are busy for
+    hours, no more messages lie there than jobs wait.
+    """
+    silent_for = timedelta(seconds=service.settings.ring_again_seconds)
+    rung = 0
+    for queue in WAITING_IN:
+        pending = service.doorbell.pending(queue)
+        if pending is None:
+            return rung
+        with service.database.transaction() as session:
+            wanted = max(0, repository.waiting_count(session, queue) - pending)
+            job_ids = repository.mark_rung(session, queue, silent_for, BATCH)
+        for done, job_id in enumerate(job_ids[:wanted]):
+            if not service.doorbell.ring(queue, job_id):
+                with service.database.transaction() as session:
+                    repository.mark_not_rung(session, job_ids[done:])
+                return rung
+            rung += 1
+    return rung
+
+
+def reap(service: JobService) -> int:
+    """Take jobs from workers that fell silent; returns how many.
+
+    Each waits again with one attempt used up, or is `failed(worker_lost)` when none is left, or
+    `cancelled` when that was asked for.
+    """
+    with service.database.transaction() as session:
+        now = repository.now(session)
+        rows = repository.lock_expired(session, BATCH)
+        attempts = service.settings.max_attempts
+        for row in rows:
+            transitions.hand_back(session, row, now, SILENCE, counts_attempt=True, max_attempts=attempts)
+        jobs = [repository.written(session, row) for row in rows]
+    for job in jobs:
+        ring_after_commit(service.database, service.doorbell, job)
+    return len(jobs)
+
+
+def expire(service: JobService) -> int:
+    """End jobs that used up `max_runtime_seconds`; returns how many.
+
+    Their workers see to it themselves (`Control.remaining_seconds`); here end those that wait for a
+    worker, and those whose worker did not.
+    """
+    with service.database.transaction() as session:
+        now = repository.now(session)
+        rows = repository.lock_overdue(session, service.settings.lease_seconds, BATCH)
+        for row in rows:
+            message = f"The job ran for longer than max_runtime_seconds = {row.max_runtime_seconds}."
+            hint = "Allow more time, or ask for fewer epochs."
+            error = transitions.problem(ErrorCode.MAX_RUNTIME_EXCEEDED, message, hint, retryable=False)
+            transitions.finish(session, row, JobStatus.FAILED, now, error)
+    return len(rows)
+
+
+def retain(service: JobService) -> int:
+    """Let go what was kept for its time after the end of its job, old embeddings and
+    unused banks; returns how much.
+
+    Files leave the store with the sweep that follows. A time that is changed counts for jobs that
+    have ended already, too.
+    """
+    settings = service.settings
+    duties = (
+        (partial(retention.let_files_go, kind="upload"), settings.keep_uploads_seconds),
+        (partial(retention.let_files_go, kind="input"), settings.keep_inputs_seconds),
+        (partial(retention.let_files_go, kind="artifact"), settings.keep_artifacts_seconds),
+        (retention.let_checkpoints_go, settings.keep_checkpoints_seconds),
+        (retention.delete_jobs, settings.keep_jobs_seconds),
+        (retention.drop_embeddings, settings.keep_embeddings_seconds),
+        (retention.drop_banks, settings.keep_banks_seconds),
+    )
+    done = 0
+    for let_go, seconds in duties:
+        batch = BATCH if seconds is not None else 0
+        while seconds is not None and batch == BATCH:
+            with service.database.transaction() as session:
+                batch = let_go(session, keep=timedelta(seconds=seconds), limit=BATCH)
+            done += batch
+    return done
+
+
+def sweep(service: JobService, storage: Storage, grace_seconds: float | None = None) -> SweepReport:
+    """Make rows and files agree: remove what no row names, report what a row names and is not there.
+
+    What was kept for its time is let go first.
+
+    Args:
+        grace_seconds: a file younger than this may belong to a row that is about to be written;
+            `sweep_grace_seconds` by default. Ages are told by the store's own clock.
+    """
+    grace = timedelta(
+        seconds=service.settings.sweep_grace_seconds if grace_seconds is None else grace_seconds
+    )
+    retain(service)
+    before = storage.now() - grace
+    seen: set[str] = set()
+    removed: list[str] = []
+    found = iter(storage.list())
+    while page := list(islice(found, KEYS_AT_ONCE)):
+        seen.update(entry.key for entry in page)
+        old = [entry.key for entry in page if entry.modified_at < before]
+        with service.database.transaction() as session:
+            named = repository.kept_keys(session, old)
+        for key in old:
+            if key not in named:
+                storage.delete(key)
+                removed.append(key)
+    with service.database.transaction() as session:
+        named = repository.kept_keys(session)
+    # Files that came while the list was read are not in it: they are asked for one by one.
+    missing = sorted(key for key in named - seen if not storage.exists(key))
+    return SweepReport(removed, missing, storage.remove_abandoned(before))

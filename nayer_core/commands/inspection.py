@@ -1,0 +1,225 @@
+"""The command `inspect`: a stranger's files -> canonical files and a report.
+
+Every upload is parsed in the jail (`nayer_core.uploads`) and leaves it as safetensors; what
+comes out is still a stranger's data, but of a known shape: dense, finite, bounded. Only then is
+it compared with the networks we know.
+"""
+
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nayer_core.commands.spec_file import read_job_spec
+from nayer_core.contract.artifacts import REPORT
+from nayer_core.contract.errors import ErrorCode
+from nayer_core.contract.events import Emit, Phase, PhaseEvent, WarningEvent
+from nayer_core.contract.spec import JobSpec, ResolvedSpec
+from nayer_core.measuring.estimate import estimate
+from nayer_core.methods.parts.bn_regularization import BNRegularization, is_experimental
+from nayer_core.networks.recognition import Recognition, recognise
+from nayer_core.networks.registry import InputSize, build, build_on_meta, count_parameters
+from nayer_core.networks.weights import (
+    canonical,
+    load_weights,
+    remove_prefix,
+    save_weights,
+    shapes_of,
+    wrapper_prefix,
+)
+from nayer_core.uploads import conversion, side_files
+from nayer_core.uploads.file_kind import FileKind
+from nayer_core.uploads.refusals import refuse
+
+_PROBE_IMAGES = 4
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A teacher that was read and recognised.
+
+    Args:
+        network: with its weights, in eval mode.
+        recognition: which network it is.
+        kind: layout of the file.
+        wrapped_in: keys that led to the state dict.
+        prefix: removed from every name; "" if there was none.
+    """
+
+    network: nn.Module
+    recognition: Recognition
+    kind: FileKind
+    wrapped_in: str | None
+    prefix: str
+
+
+def run(args: argparse.Namespace, emit: Emit) -> dict[str, Any]:
+    """Turn uploads into the canonical files of a job, in `args.out`.
+
+    Writes teacher.safetensors, spec.json and report.json, and with the uploads for them
+    evaluation.safetensors and lte.safetensors.
+
+    Returns:
+        The report.
+
+    Raises:
+        SpecError, TeacherError, UploadError: the request cannot work.
+    """
+    emit(PhaseEvent(phase=Phase.INSPECT))
+    spec = read_job_spec(args.spec)
+    args.out.mkdir(parents=True, exist_ok=True)
+    warnings = _convert_side_files(args, spec)
+    teacher = read_teacher(
+        args.teacher,
+        spec.teacher.architecture,
+        num_classes=len(spec.labels),
+        input_size=spec.teacher.input_size,
+        scratch=args.out,
+    )
+    resolved = _resolve(spec, teacher.recognition.architecture)
+    warnings += _doubts(teacher, resolved)
+    report = _report(teacher, resolved, warnings)
+    save_weights(teacher.network, args.out / "teacher.safetensors")
+    (args.out / "spec.json").write_text(resolved.model_dump_json(), encoding="utf-8")
+    (args.out / REPORT).write_text(json.dumps(report), encoding="utf-8")
+    for warning in warnings:
+        emit(warning)
+    return report
+
+
+def read_teacher(
+    path: Path, architecture: str, *, num_classes: int, input_size: InputSize, scratch: Path
+) -> Teacher:
+    """Read an untrusted teacher and build the network it belongs to.
+
+    Args:
+        path: the upload.
+        architecture: its name, or `auto`.
+        num_classes: how many labels there are.
+        input_size: (channels, height, width).
+        scratch: folder for a file of the teacher's size, which is removed again.
+
+    Raises:
+        TeacherError: the file or what it holds cannot be used.
+        SpecError: no network has that name or takes images of that size.
+    """
+    converted = scratch / ".teacher.part"
+    try:
+        tensors, kind, wrapped_in = conversion.convert_teacher(path, converted)
+    finally:
+        converted.unlink(missing_ok=True)
+    prefix = wrapper_prefix(tensors)
+    state = remove_prefix(tensors, prefix)
+    recognition = recognise(
+        shapes_of(state),
+        num_classes=num_classes,
+        input_size=input_size,
+        architecture=architecture,
+    )
+    network = build(recognition.architecture, num_classes=num_classes, input_size=input_size)
+    load_weights(network, canonical(state, recognition.renamed, network), recognition.architecture)
+    return Teacher(network.eval(), recognition, kind, wrapped_in, prefix)
+
+
+def _convert_side_files(args: argparse.Namespace, spec: JobSpec) -> list[WarningEvent]:
+    """Turn the evaluation set and the embeddings, if given, into canonical files."""
+    num_classes = len(spec.labels)
+    if args.evaluation is not None:
+        conversion.convert_evaluation(
+            args.evaluation,
+            args.out / "evaluation.safetensors",
+            input_size=spec.teacher.input_size,
+            num_classes=num_classes,
+        )
+    encoder = spec.text_encoder.name
+    if encoder == "file":
+        if args.embeddings is None:
+            raise side_files.bad_embeddings(
+                "is missing", "Send it as the part 'embeddings', or choose another text_encoder.name."
+            )
+        conversion.convert_embeddings(args.embeddings, args.out / "lte.safetensors", num_classes=num_classes)
+    elif args.embeddings is not None:
+        message = f"text_encoder.name is {encoder!r}: the embeddings file is not used; 'file' would use it."
+        return [WarningEvent(code="embeddings_unused", message=message)]
+    return []
+
+
+def _resolve(spec: JobSpec, teacher_architecture: str) -> ResolvedSpec:
+    preset, config = spec.resolved_config()
+    return ResolvedSpec(
+        labels=spec.labels,
+        input_size=spec.teacher.input_size,
+        normalization=spec.teacher.normalization,
+        teacher_architecture=teacher_architecture,
+        teacher_accuracy=spec.teacher.accuracy,
+        student_architecture=spec.student.architecture,
+        preset=preset,
+        config=config,
+        text_encoder=spec.resolved_text_encoder(),
+        seed=spec.seed,
+        on_out_of_memory=spec.on_out_of_memory,
+        reuse_bank=spec.reuse_bank,
+    )
+
+
+def _doubts(teacher: Teacher, spec: ResolvedSpec) -> list[WarningEvent]:
+    """What may keep the student from becoming good, without making the job impossible."""
+    doubts = []
+    logits = _probe(teacher.network, spec.input_size)
+    if not bool(torch.isfinite(logits).all()):
+        raise refuse(
+            ErrorCode.NON_FINITE_WEIGHTS,
+            "The teacher answers noise with NaN or infinite numbers.",
+            "Upload weights that were trained, and check teacher.normalization and input_size.",
+        )
+    if torch.allclose(logits, logits[:1].expand_as(logits), rtol=1e-5, atol=1e-7):
+        message = "The teacher gives the same answer whatever the image; there is nothing to learn from it."
+        doubts.append(WarningEvent(code="constant_teacher", message=message))
+    if is_experimental(teacher.network):
+        message = (
+            f"{spec.teacher_architecture} has no BatchNorm, whose statistics guide the images. Those of "
+            "teacher.normalization stand in: experimental, and the student will be worse."
+        )
+        doubts.append(WarningEvent(code="no_batch_norm", message=message))
+    student, its_teacher = _parameters(spec.student_architecture, spec), count_parameters(teacher.network)
+    if student > its_teacher:
+        message = f"The student has {student} parameters and the teacher {its_teacher}."
+        doubts.append(WarningEvent(code="student_larger_than_teacher", message=message))
+    return doubts
+
+
+@torch.no_grad()
+def _probe(network: nn.Module, input_size: InputSize) -> Tensor:
+    noise = torch.randn(_PROBE_IMAGES, *input_size, generator=torch.Generator().manual_seed(0))
+    logits: Tensor = network(noise)
+    return logits
+
+
+def _parameters(architecture: str, spec: ResolvedSpec) -> int:
+    network = build_on_meta(architecture, num_classes=spec.num_classes, input_size=spec.input_size)
+    return count_parameters(network)
+
+
+def _report(teacher: Teacher, spec: ResolvedSpec, warnings: list[WarningEvent]) -> dict[str, Any]:
+    return {
+        "architecture": spec.teacher_architecture,
+        "candidates": list(teacher.recognition.candidates),
+        "parameters": count_parameters(teacher.network),
+        "batch_norm_layers": len(BNRegularization(teacher.network, momentum=0.0).layers),
+        "experimental": is_experimental(teacher.network),
+        "num_classes": spec.num_classes,
+        "input_size": list(spec.input_size),
+        "format": teacher.kind,
+        "wrapped_in": teacher.wrapped_in,
+        "prefix_removed": teacher.prefix or None,
+        "student": {
+            "architecture": spec.student_architecture,
+            "parameters": _parameters(spec.student_architecture, spec),
+        },
+        "estimate": estimate(spec),
+        "warnings": [{"code": warning.code, "message": warning.message} for warning in warnings],
+    }

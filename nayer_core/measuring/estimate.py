@@ -1,0 +1,55 @@
+"""What a run will cost, before it is started."""
+
+import torch
+from torch import nn
+
+from nayer_core.contract.spec import ResolvedSpec
+from nayer_core.methods.parts.generator import build_generator
+from nayer_core.methods.parts.memory_bank import images_made
+from nayer_core.networks.registry import build_on_meta, count_macs, macs_per_image
+
+_BACKWARD = 2  # a backward pass takes twice the multiplications of a forward pass
+_FLOAT_BYTES = 4
+
+
+def estimate(spec: ResolvedSpec) -> dict[str, int]:
+    """Count the multiplications of a whole run and the memory that does not depend on batches.
+
+    Returns:
+        macs: multiply-accumulates of all generator and student steps.
+        memory_bytes: weights, gradients, optimiser states and the memory bank; activations,
+            which depend on the device and its arithmetic, come on top.
+    """
+    config = spec.config
+    teacher_macs, teacher = _cost(spec.teacher_architecture, spec)
+    student_macs, student = _cost(spec.student_architecture, spec)
+    with torch.device("meta"):
+        generator = build_generator(
+            config.generator, config.noise_dim, config.generator_width, spec.input_size
+        ).eval()
+        generator_macs = count_macs(generator, torch.empty(1, config.noise_dim))
+
+    both_ways = 1 + _BACKWARD
+    made = images_made(config)
+    warmup_images = config.warmup_epochs * config.warmup_rounds_per_epoch * config.synthesis_batch_size
+    student_images = config.epochs * config.student_steps * config.student_batch_size
+    macs = made * config.generator_steps * both_ways * (generator_macs + teacher_macs)
+    macs += (made - warmup_images) * config.generator_steps * both_ways * student_macs
+    macs += student_images * (teacher_macs + both_ways * student_macs)
+
+    channels, height, width = spec.input_size
+    bank_bytes = min(made, config.bank_capacity) * channels * height * width
+    # Student: weights, gradients, momentum. Generator: weights, gradients, two moments of Adam.
+    weights_bytes = _FLOAT_BYTES * (teacher + 3 * student + 4 * _numbers(generator))
+    return {"macs": macs, "memory_bytes": bank_bytes + weights_bytes}
+
+
+def _cost(architecture: str, spec: ResolvedSpec) -> tuple[int, int]:
+    """Multiply-accumulates an image, and numbers in the weights."""
+    classes, size = spec.num_classes, spec.input_size
+    network = build_on_meta(architecture, num_classes=classes, input_size=size)
+    return macs_per_image(architecture, num_classes=classes, input_size=size), _numbers(network)
+
+
+def _numbers(network: nn.Module) -> int:
+    return sum(tensor.numel() for tensor in network.state_dict().values())

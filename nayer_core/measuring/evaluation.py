@@ -1,0 +1,65 @@
+"""Accuracy and agreement over arrays of images. Measures only; nothing is trained on them."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from nayer_core.hardware.precision import Arithmetic
+from nayer_core.methods.parts.augmentation import Augmentation
+
+BATCH_SIZE = 250
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """The client's images: to measure on, never to train on.
+
+    Args:
+        images: (N, H, W, C) uint8.
+        labels: (N,) int64.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+
+@torch.no_grad()
+def predict(network: nn.Module, images: Tensor, augment: Augmentation, arithmetic: Arithmetic) -> Tensor:
+    """Name the class of each image.
+
+    Args:
+        network: left in the mode it was in; used in eval mode.
+        images: (N, H, W, C) uint8, anywhere.
+        augment: supplies the normalisation.
+        arithmetic: number format and device.
+
+    Returns:
+        (N,) int64 on the CPU.
+    """
+    was_training = network.training
+    network.eval()
+    predictions = []
+    for batch in images.split(BATCH_SIZE):
+        with arithmetic.autocast():
+            logits = network(augment.normalize(batch.to(arithmetic.device)))
+        predictions.append(logits.argmax(dim=1).cpu())
+    network.train(was_training)
+    return torch.cat(predictions)
+
+
+def share_equal(predictions: Tensor, reference: Tensor) -> float:
+    """Share of places where both name the same class, in [0, 1]: accuracy or agreement."""
+    return (predictions == reference.cpu()).double().mean().item()
+
+
+def accuracy_bounds(teacher_accuracy: float, agreement: float) -> tuple[float, float]:
+    """What the student's accuracy must lie between, by the teacher's accuracy and their agreement.
+
+    Where teacher and student agree they are right together; where they differ, anything goes.
+    Holds for the images the agreement was measured on, and says nothing about others.
+
+    Returns:
+        (lower, upper), each in [0, 1].
+    """
+    return max(0.0, teacher_accuracy + agreement - 1), min(1.0, teacher_accuracy + 1 - agreement)

@@ -1,0 +1,204 @@
+"""What is measured of a run while it goes on and when it is done. Nothing here is trained on."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nayer_core.contract.config import DistillConfig
+from nayer_core.contract.events import Emit, Phase, PhaseEvent, WarningEvent
+from nayer_core.contract.spec import ResolvedSpec
+from nayer_core.hardware.cuda_graphs import Recorder
+from nayer_core.hardware.device_memory import give_back_unused
+from nayer_core.hardware.precision import Arithmetic
+from nayer_core.hardware.processes import ALONE
+from nayer_core.measuring.evaluation import EvaluationSet, accuracy_bounds, predict, share_equal
+from nayer_core.measuring.quality import (
+    LEAST_CLASS_COVERAGE,
+    LEAST_CLASS_DIVERSITY,
+    agreement_by_class,
+    answers,
+    calibration_error,
+    class_coverage,
+    class_diversity_score,
+    diversity_score,
+    inception_score,
+)
+from nayer_core.methods.nayer.algorithm import Distillation
+from nayer_core.methods.nayer.synthesis import Round, Synthesizer
+
+MEASUREMENTS_A_RUN = 10
+OLD_IMAGES = 500  # of the bank, for the diversity score
+
+Metrics = dict[str, dict[str, Any]]  # name -> value (or lower and upper) and measured_on
+
+ON_EVALUATION_SET = "the evaluation set uploaded with the job ({count} images)"
+ON_HELD_OUT_SYNTHETIC = (
+    "{count} synthetic images of a generator trained for this alone, none of which the student "
+    "learned from; agreement on synthetic images is not accuracy on real ones"
+)
+ON_ADVERSARIAL_SYNTHETIC = (
+    "{count} synthetic images made to part the finished student from its teacher; a low bracket, "
+    "and not accuracy on real images"
+)
+STATED_BY_CLIENT = "stated by the client (teacher.accuracy); not measured here"
+
+
+class Measurement:
+    """Measures one run.
+
+    Args:
+        distillation: the run.
+        teacher: frozen.
+        evaluation: the client's images, where there are any.
+        emit: receives warnings and phases.
+    """
+
+    def __init__(
+        self, distillation: Distillation, teacher: nn.Module, evaluation: EvaluationSet | None, emit: Emit
+    ):
+        self.run = distillation
+        self.teacher = teacher
+        self.evaluation = evaluation
+        self.emit = emit
+        # Reported in float32, whatever the run is made in.
+        self.exact = Arithmetic(distillation.arithmetic.device, torch.float32)
+        self._warned = False
+
+    def after_epoch(self) -> None:
+        """Report diversity, inception score and accuracy, about ten times a run after warm-up."""
+        if not _is_due(self.run.position.epoch, self.run.config):
+            return
+        values = self._quality_of_images()
+        if self.evaluation is not None:
+            predictions = predict(
+                self.run.distilled_student, self.evaluation.images, self.run.augment, self.exact
+            )
+            values["student_accuracy"] = share_equal(predictions, self.evaluation.labels)
+        self.run.report(values)
+
+    def at_the_end(self, spec: ResolvedSpec, seed: int) -> Metrics:
+        """Compare student and teacher: on the client's images where there are any, and on fresh ones.
+
+        Returns:
+            By name: `value`, or `lower` and `upper`, and `measured_on`.
+        """
+        self.emit(PhaseEvent(phase=Phase.EVALUATE))
+        give_back_unused(self.exact.device)  # what the steps kept fits nothing that comes now
+        metrics = self._on_evaluation_set() | self._on_synthetic_images(spec, seed)
+        if spec.teacher_accuracy is None:
+            return metrics
+        basis = metrics.get("agreement", metrics["agreement_on_synthetic"])
+        lower, upper = accuracy_bounds(spec.teacher_accuracy, basis["value"])
+        stated = {"value": spec.teacher_accuracy, "measured_on": STATED_BY_CLIENT}
+        where = f"{basis['measured_on']}; holds elsewhere only if agreement is the same there"
+        bounds = {"lower": lower, "upper": upper, "measured_on": where}
+        return {"teacher_accuracy_stated": stated, "student_accuracy_bounds": bounds} | metrics
+
+    def _quality_of_images(self) -> dict[str, float]:
+        """Measure the newest round against older images, and warn once where a generator has collapsed."""
+        bank = self.run.bank
+        newest = bank.segments[-1]
+        images, labels = bank.read(newest)
+        new = answers(self.teacher, images, self.run.augment, self.exact)
+        values = {"inception_score": inception_score(new.logits)}
+        coverage = class_coverage(new.logits, labels)
+        if len(bank.segments) > 1:
+            values |= self._diversity(new.features, labels.cpu())
+        if values.get("class_diversity", math.inf) < LEAST_CLASS_DIVERSITY or coverage < LEAST_CLASS_COVERAGE:
+            self._warn_of_collapse(values.get("class_diversity"), coverage)
+        return values
+
+    def _diversity(self, new: Tensor, labels: Tensor) -> dict[str, float]:
+        """Hold the newest round's features against images from all over the rest of the bank."""
+        bank = self.run.bank
+        older = [bank.read(segment) for segment in bank.segments[:-1]]
+        images = torch.cat([images for images, _ in older])
+        spread = torch.linspace(0, len(images) - 1, min(OLD_IMAGES, len(images))).long().to(images.device)
+        old = answers(self.teacher, images[spread], self.run.augment, self.exact).features
+        old_labels = torch.cat([labels for _, labels in older])[spread].cpu()
+        within = class_diversity_score(new, labels, old, old_labels)
+        return {"diversity": diversity_score(new, old)} | (
+            {} if within is None else {"class_diversity": within}
+        )
+
+    def _warn_of_collapse(self, diversity: float | None, coverage: float) -> None:
+        if self._warned:
+            return
+        self._warned = True
+        told = "unknown" if diversity is None else f"{diversity:.3f}"
+        message = (
+            f"The generator makes nearly the same images again: diversity within a class {told} (below "
+            f"{LEAST_CLASS_DIVERSITY} is collapse), {coverage:.0%} of the classes asked for. "
+            "More generator_steps or another seed may help."
+        )
+        self.emit(WarningEvent(code="generator_collapse", message=message))
+
+    def _on_evaluation_set(self) -> Metrics:
+        if self.evaluation is None:
+            return {}
+        measured_on = ON_EVALUATION_SET.format(count=len(self.evaluation.labels))
+        images, labels = self.evaluation.images, self.evaluation.labels
+        by_teacher = predict(self.teacher, images, self.run.augment, self.exact)
+        by_student = predict(self.run.distilled_student, images, self.run.augment, self.exact)
+        values = {
+            "teacher_accuracy": share_equal(by_teacher, labels),
+            "student_accuracy": share_equal(by_student, labels),
+            "agreement": share_equal(by_student, by_teacher),
+        }
+        return {name: {"value": value, "measured_on": measured_on} for name, value in values.items()}
+
+    def _on_synthetic_images(self, spec: ResolvedSpec, seed: int) -> Metrics:
+        """The label-free score card: two rounds of a fresh generator, the second against the student."""
+        rng = torch.Generator(self.exact.device).manual_seed(seed + 1)
+        synthesizer = Synthesizer(
+            self.teacher,
+            self.run.lte,
+            spec.input_size,
+            self.run.config_in_force,
+            self.run.augment,
+            self.run.arithmetic,
+            rng,
+            Recorder(self.run.arithmetic, rng, ALONE),
+        )
+        synthesizer.redraw_generator()
+        plain = synthesizer.run_round(0, None)
+        provoking = synthesizer.run_round(1, self.run.distilled_student)
+        student, teacher = (
+            answers(network, plain.images, self.run.augment, self.exact).logits
+            for network in (self.run.distilled_student, self.teacher)
+        )
+        by_class = agreement_by_class(student, teacher)
+        weakest = min(by_class, key=lambda index: by_class[index])
+        values: dict[str, Any] = {
+            "agreement_on_synthetic": share_equal(student.argmax(dim=1), teacher.argmax(dim=1)),
+            "calibration_error_on_synthetic": calibration_error(student, teacher),
+            "weakest_class_agreement_on_synthetic": by_class[weakest],
+        }
+        if "bn" in plain.terms:
+            values["bn_distance_of_synthetic"] = plain.terms["bn"].item()
+        measured_on = ON_HELD_OUT_SYNTHETIC.format(count=len(plain.images))
+        metrics: Metrics = {
+            name: {"value": value, "measured_on": measured_on} for name, value in values.items()
+        }
+        metrics["weakest_class_agreement_on_synthetic"]["class"] = spec.labels[weakest]
+        return metrics | {"agreement_on_adversarial": self._provoked(provoking)}
+
+    def _provoked(self, provoking: Round) -> dict[str, Any]:
+        by_student, by_teacher = (
+            predict(network, provoking.images, self.run.augment, self.exact)
+            for network in (self.run.distilled_student, self.teacher)
+        )
+        return {
+            "value": share_equal(by_student, by_teacher),
+            "measured_on": ON_ADVERSARIAL_SYNTHETIC.format(count=len(provoking.images)),
+        }
+
+
+def _is_due(epochs_done: int, config: DistillConfig) -> bool:
+    """Whether to measure after this epoch: about ten times, and always after the last."""
+    trained = epochs_done - config.warmup_epochs
+    return trained > 0 and (
+        trained == config.epochs or trained % math.ceil(config.epochs / MEASUREMENTS_A_RUN) == 0
+    )

@@ -1,0 +1,143 @@
+"""L_BN of Eq. 5: keep the images' statistics, layer by layer, at what the teacher remembers.
+
+The authors' form: norms of the differences, not squares, biased variance, and an average over
+rounds. From the second round on a batch only supplies a tenth of the matched statistics, the
+rounds before it the rest, so it is the stream of batches that has to fit and not each batch:
+single batches stay free to differ. Without the average a weight of 10 is ten times too strong.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from nayer_core.hardware.frozen_batch_norm import affine_by_channel
+from nayer_core.hardware.processes import ALONE, Alone
+
+
+class BNRegularization:
+    """The statistics of the last forward pass against the teacher's running ones.
+
+    Args:
+        teacher: in eval mode. Without a BatchNorm in it the term is zero.
+        momentum: share of earlier rounds in the matched statistics.
+        processes: who shares the batches.
+    """
+
+    def __init__(self, teacher: nn.Module, momentum: float, processes: Alone = ALONE):
+        self.layers = [
+            layer
+            for layer in teacher.modules()
+            if isinstance(layer, _BatchNorm) and layer.running_mean is not None
+        ]
+        self.momentum = momentum
+        self.processes = processes
+        self.has_average = False
+        # Over rounds, one (2, C) a layer: mean and variance. Written over in place, for recorded steps.
+        self._remembered = [_remembered(layer) for layer in self.layers]
+        self._average = [torch.zeros_like(statistics) for statistics in self._remembered]
+        self._observed: list[Tensor] = []
+
+    def __bool__(self) -> bool:
+        return bool(self.layers)
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Observe the teacher's BatchNorm inputs while the block runs; hooks cost time elsewhere."""
+        hooks = [layer.register_forward_pre_hook(self._observe) for layer in self.layers]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+            self._observed = []
+
+    def loss(self) -> tuple[Tensor, list[Tensor]]:
+        """Sum over layers of |mean - running mean| + |variance - running variance|, and start afresh.
+
+        Returns:
+            Scalar >= 0 with a gradient to the images of the last forward pass; the statistics of these,
+            without a gradient.
+        """
+        observed, self._observed = self.processes.statistics(self._observed), []
+        terms = []
+        for remembered, statistics, average in zip(self._remembered, observed, self._average, strict=True):
+            matched = torch.lerp(statistics, average, self.momentum) if self.has_average else statistics
+            terms.append(torch.linalg.vector_norm(matched - remembered, dim=1).sum())
+        return torch.stack(terms).sum(), [statistics.detach() for statistics in observed]
+
+    def end_round(self, last: Sequence[Tensor]) -> None:
+        """Take the statistics of the round's last step into the average over rounds."""
+        for average, statistics in zip(self._average, last, strict=True):
+            average.copy_(torch.lerp(statistics, average, self.momentum) if self.has_average else statistics)
+        self.has_average = bool(self.layers)
+
+    def lasting_state(self) -> dict[str, Tensor]:
+        """Copy what outlives a round, by name: the average over rounds, once there is one."""
+        averages = self._average if self.has_average else []
+        return {str(index): average.clone() for index, average in enumerate(averages)}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Go back to a `lasting_state`."""
+        self.has_average = bool(state)
+        for name, saved in state.items():
+            self._average[int(name)].copy_(saved)
+
+    def _observe(self, _layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self._observed.append(channel_statistics(inputs[0]))
+
+
+def is_experimental(teacher: nn.Module) -> bool:
+    """Whether a teacher remembers no statistics, so that a prior must stand in for L_BN."""
+    return not BNRegularization(teacher, momentum=0.0)
+
+
+def channel_statistics(features: Tensor) -> Tensor:
+    """Mean and biased variance of each channel over all else, in float32.
+
+    Args:
+        features: (B, C, ...), any float type.
+
+    Returns:
+        (2, C) float32.
+    """
+    statistics: Tensor = _ChannelStatistics.apply(features)
+    return statistics
+
+
+class _ChannelStatistics(torch.autograd.Function):
+    """`torch.var_mean` over all dimensions but the second, with both ways at memory speed.
+
+    On the CPU, var_mean and its gradient take 14 ms where the convolution that made the features
+    takes 4 (200 x 16 x 32 x 32, bf16, channels-last, two cores); this takes 1.3
+    (`python -m benchmarks.channel_statistics`). The gradient of both
+    statistics is one affine function of the features in each channel.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor) -> Tensor:
+        statistics = _moments(features)
+        ctx.save_for_backward(features, statistics[0].clone())
+        return statistics
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        features, mean = ctx.saved_tensors
+        by_mean, by_variance = gradients[0] * (features.shape[1] / features.numel())
+        slope = 2 * by_variance
+        return affine_by_channel(features, slope, by_mean - slope * mean)
+
+
+def _moments(features: Tensor) -> Tensor:
+    # The statistics' half of BatchNorm; it computes in the format of the running ones it is given.
+    unused = torch.zeros(2, features.shape[1], device=features.device)
+    return torch.stack(torch.batch_norm_update_stats(features, unused[0], unused[1], 0.0))
+
+
+def _remembered(layer: _BatchNorm) -> Tensor:
+    assert layer.running_mean is not None  # noqa: S101 - such layers alone are kept by __init__
+    assert layer.running_var is not None  # noqa: S101 - as above, both or neither
+    return torch.stack([layer.running_mean, layer.running_var])

@@ -1,0 +1,152 @@
+"""State dicts out of their wrappers, into a network and through a file; and a real teacher."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from nayer_core.contract.errors import ErrorCode, TeacherError
+from nayer_core.networks import registry
+from nayer_core.networks.recognition import recognise
+from nayer_core.networks.weights import (
+    canonical,
+    file_sha256,
+    find_state_dict,
+    freeze,
+    load_weights,
+    read_weights,
+    remove_prefix,
+    save_weights,
+    shapes_of,
+    wrapper_prefix,
+)
+
+DATA = Path(__file__).parents[4] / "shared" / "data"
+TENSORS = {"a.weight": torch.ones(2, 3), "a.bias": torch.zeros(2)}
+
+
+def _network() -> nn.Module:
+    return registry.build("resnet20", num_classes=10, input_size=(3, 32, 32))
+
+
+@pytest.mark.parametrize(
+    ("document", "path"),
+    [
+        (TENSORS, ()),
+        ({**TENSORS, "epoch": 3}, ()),
+        ({"state_dict": TENSORS, "best_prec1": 91.7}, ("state_dict",)),
+        ({"loss": torch.tensor(1.0), "model": TENSORS, "model_ema": TENSORS}, ("model",)),
+        ({"anything": TENSORS, "epoch": 3}, ("anything",)),
+        ({"checkpoint": {"net": TENSORS}, "args": {"lr": 0.1}}, ("checkpoint", "net")),
+        ({"w": TENSORS, "optimizer": {"state": {0: {"exp_avg": torch.ones(1)}}}}, ("w",)),
+    ],
+)
+def test_a_state_dict_is_found_in_what_wraps_it(document: object, path: tuple[str, ...]):
+    found, keys = find_state_dict(document)
+    assert keys == path
+    assert set(found) == set(TENSORS)
+
+
+@pytest.mark.parametrize(
+    "document", [{}, {"epoch": 1}, [1, 2], torch.ones(3), None, {"encoder": TENSORS, "decoder": TENSORS}]
+)
+def test_what_holds_no_single_state_dict_is_refused(document: object):
+    with pytest.raises(TeacherError) as caught:
+        find_state_dict(document)
+    assert caught.value.code == ErrorCode.NOT_A_CHECKPOINT
+
+
+def test_what_contains_itself_is_refused():
+    document: dict[str, object] = {}
+    document["inner"] = document
+    with pytest.raises(TeacherError):
+        find_state_dict(document)
+
+
+@pytest.mark.parametrize(
+    ("names", "prefix"),
+    [
+        (["module.conv.weight", "module.fc.bias"], "module."),
+        (["_orig_mod.module.fc.bias"], "_orig_mod.module."),
+        (["model.net.fc.bias", "model.net.fc.weight"], "model.net."),
+        (["module.conv.weight", "fc.bias"], ""),
+        (["conv.weight"], ""),
+        ([], ""),
+    ],
+)
+def test_prefixes_of_wrappers_are_told(names: list[str], prefix: str):
+    assert wrapper_prefix(names) == prefix
+    removed = remove_prefix(dict.fromkeys(names, 0), prefix)
+    assert [prefix + name for name in removed] == names
+
+
+def test_weights_survive_a_file(tmp_path: Path):
+    network, other = _network(), _network()
+    save_weights(network, tmp_path / "a.safetensors", {"architecture": "resnet20"})
+    load_weights(other, read_weights(tmp_path / "a.safetensors"))
+    torch.testing.assert_close(other.state_dict(), network.state_dict(), rtol=0, atol=0)
+
+
+def test_weights_that_share_memory_can_be_saved(tmp_path: Path):
+    network = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    network[1].weight = network[0].weight
+    save_weights(network, tmp_path / "a.safetensors")
+    assert torch.equal(read_weights(tmp_path / "a.safetensors")["1.weight"], network[0].weight)
+
+
+def test_a_network_takes_no_other_tensors():
+    tensors = _network().state_dict()
+    tensors["linear.weight"] = torch.zeros(7, 64)
+    del tensors["linear.bias"]
+    with pytest.raises(TeacherError) as caught:
+        load_weights(_network(), tensors, "resnet20")
+    assert caught.value.code == ErrorCode.ARCHITECTURE_MISMATCH
+    assert "1 missing (linear.bias)" in caught.value.message
+    assert "linear.weight is [7, 64], not [10, 64]" in caught.value.message
+
+
+def test_absent_batch_counters_become_zero_in_the_networks_order():
+    network = _network()
+    tensors = {f"x.{k}": v for k, v in reversed(network.state_dict().items()) if "num_batches" not in k}
+    renamed = {name: name.removeprefix("x.") for name in tensors}
+    made = canonical(
+        tensors, renamed, registry.build_on_meta("resnet20", num_classes=10, input_size=(3, 32, 32))
+    )
+    assert list(made) == list(network.state_dict())
+    assert made["bn1.num_batches_tracked"] == 0
+
+
+def test_a_frozen_network_is_a_function():
+    network = freeze(_network())
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    images = torch.randn(2, 3, 32, 32, requires_grad=True)
+    network(images).sum().backward()
+    assert images.grad is not None
+    assert all(parameter.grad is None for parameter in network.parameters())
+    torch.testing.assert_close(network.state_dict(), before, rtol=0, atol=0)
+
+
+def test_the_digest_of_a_file(tmp_path: Path):
+    (tmp_path / "f").write_bytes(b"abc")
+    assert file_sha256(tmp_path / "f") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="the real teacher lies in ../shared/data, which is absent")
+def test_a_teacher_of_another_team_scores_what_it_did():
+    document = torch.load(DATA / "cifar10_resnet20.pt", weights_only=True)
+    tensors, wrapped_in = find_state_dict(document)
+    prefix = wrapper_prefix(tensors)
+    assert (wrapped_in, prefix) == (("state_dict",), "module.")
+    tensors = remove_prefix(tensors, prefix)
+    found = recognise(shapes_of(tensors), num_classes=10, input_size=(3, 32, 32))
+    assert found.architecture == "resnet20"
+    network = freeze(load_weights(_network(), canonical(tensors, found.renamed, _network())))
+
+    evaluation = np.load(DATA / "cifar10_eval.npz")
+    images = torch.from_numpy(evaluation["images"]).permute(0, 3, 1, 2) / 255
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    logits = network((images - mean[:, None, None]) / std[:, None, None])
+    accuracy = (logits.argmax(1) == torch.from_numpy(evaluation["labels"])).float().mean()
+    assert float(accuracy) == pytest.approx(0.8095, abs=0.002)

@@ -1,0 +1,260 @@
+"""A run that is broken off goes on from its last checkpoint, to bitwise the student of a whole run.
+
+Real core programs on tiny networks, real worker processes, and whatever ends them.
+"""
+
+import json
+import signal
+import subprocess
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.files.store import Storage
+from jobs.service.job_service import JobService
+from jobs.settings import Settings
+from jobs.states import JobStatus
+from jobs.values import Checkpoint, Job
+from tests.support import small_runs
+from tests.support.jobs import inspected_as
+from tests.support.small_disk import fill, small_disk
+from tests.worker.conftest import StartProcess, wait_for, wait_for_status
+from worker.claims.supervisor import Supervisor
+
+CONFIG = small_runs.CONFIG.model_copy(update={"epochs": 8, "student_steps": 30})
+LEASE_SECONDS = 3.0  # a second is too short for three workers on two busy cores
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    # Sums in another order would give another student.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+
+
+@pytest.fixture(scope="module")
+def canonical(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files that `inspect` and `embed` would leave."""
+    folder = tmp_path_factory.mktemp("canonical")
+    return small_runs.write_inputs(folder, CONFIG, student_architecture="wrn_10_1")
+
+
+@pytest.fixture(scope="module")
+def whole(canonical: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What a run that nothing disturbs leaves."""
+    out = small_runs.undisturbed(canonical, tmp_path_factory.mktemp("whole"))
+    return {name: (out / name).read_bytes() for name in ("student.safetensors", "metrics.jsonl")}
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    patient = {"stall_seconds": 60.0, "drain_seconds": 30.0, "lease_seconds": LEASE_SECONDS}
+    return settings.model_copy(update={**patient, "checkpoint_seconds": 0.2, "device": "cpu"})
+
+
+@pytest.fixture
+def job_id(service: JobService, storage: Storage, canonical: Path) -> Iterator[str]:
+    """A job that waits for its distillation."""
+    waiting = inspected_as(service, storage, canonical)
+    yield waiting
+    service.cancel(waiting)
+
+
+@pytest.fixture
+def start_distiller(start_process: StartProcess) -> StartProcess:
+    """Start a Celery worker of queue "distill" with the real core."""
+
+    def start() -> "subprocess.Popen[bytes]":
+        name = f"distill-{uuid.uuid4()}@test"
+        return start_process(
+            *("celery", "-A", "worker.celery_app", "worker", "-Q", "distill", "-n", name),
+            *("-P", "threads", "-c", "1", "--without-gossip", "--without-mingle", "-l", "INFO"),
+        )
+
+    return start
+
+
+@contextmanager
+def supervised(settings: Settings) -> Iterator[tuple[Supervisor, threading.Thread]]:
+    """A supervisor in this process, at work on the queue; gone at the end."""
+    supervisor = Supervisor(settings)
+    thread = threading.Thread(target=supervisor.work_off, args=("distill",))
+    thread.start()
+    try:
+        yield supervisor, thread
+    finally:
+        supervisor.drain.request()
+        thread.join(60)
+        supervisor.close()
+
+
+def told(service: JobService, job_id: str, kind: str) -> list[dict[str, Any]]:
+    return [event.data for event in service.events(job_id, limit=10_000) if event.type == kind]
+
+
+def wait_for_checkpoints(service: JobService, job_id: str, count: int = 2) -> None:
+    wait_for(lambda: len(told(service, job_id, "checkpoint")) >= count, seconds=60)
+
+
+def resumed_at(service: JobService, job_id: str) -> int:
+    (resumed,) = [data for data in told(service, job_id, "checkpoint") if data.get("resumed")]
+    return int(resumed["step"])
+
+
+def assert_whole(service: JobService, storage: Storage, job: Job, whole: dict[str, bytes]) -> None:
+    """The job went on from a checkpoint, did nothing before it again, and came to the same end."""
+    events = service.events(job.id, limit=10_000)
+    (resumed,) = [event for event in events if event.type == "checkpoint" and event.data.get("resumed")]
+    assert resumed.data["step"] > 0
+    later = [event.data["step"] for event in events if event.type == "metrics" and event.seq > resumed.seq]
+    assert later
+    # What is measured behind an epoch has the step of a state that was saved at its end.
+    assert min(later) >= resumed.data["step"]
+    stored = {artifact.name: artifact for artifact in job.artifacts}
+    bodies = {name: b"".join(storage.open_range(stored[name].key)) for name in whole}
+    assert bodies == whole
+
+
+def test_a_killed_worker_costs_what_came_after_the_last_checkpoint(
+    service: JobService,
+    storage: Storage,
+    whole: dict[str, bytes],
+    job_id: str,
+    start_distiller: StartProcess,
+    start_process: StartProcess,
+) -> None:
+    start_process("worker.upkeep")
+    worker = start_distiller()
+    wait_for_checkpoints(service, job_id)
+    worker.kill()
+    worker.wait()
+    start_distiller()
+    job = wait_for_status(service, job_id, JobStatus.SUCCEEDED, seconds=90)
+    assert job.attempt == 2
+    saved = told(service, job_id, "checkpoint")
+    place = next(place for place, data in enumerate(saved) if data.get("resumed"))
+    assert saved[place] == {**saved[place - 1], "resumed": True}
+    assert_whole(service, storage, job, whole)
+
+
+def test_a_deploy_loses_no_step(
+    service: JobService,
+    storage: Storage,
+    whole: dict[str, bytes],
+    job_id: str,
+    start_distiller: StartProcess,
+) -> None:
+    worker = start_distiller()
+    wait_for_checkpoints(service, job_id)
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(timeout=60) == 0
+    drained = service.get(job_id)
+    assert (drained.status, drained.attempt) == (JobStatus.QUEUED, 1)
+    done = max(data["step"] for data in told(service, job_id, "metrics"))
+    start_distiller()
+    job = wait_for_status(service, job_id, JobStatus.SUCCEEDED, seconds=90)
+    assert job.attempt == 1
+    assert resumed_at(service, job_id) >= done
+    assert_whole(service, storage, job, whole)
+
+
+def test_a_damaged_checkpoint_is_stepped_over(
+    service: JobService, storage: Storage, whole: dict[str, bytes], job_id: str, settings: Settings
+) -> None:
+    with supervised(settings) as (supervisor, thread):
+        wait_for_checkpoints(service, job_id)
+        supervisor.drain.request()
+        thread.join(60)
+    steps = [data["step"] for data in told(service, job_id, "checkpoint")]
+    claim = service.claim("distill", "tests")
+    assert claim is not None
+    newest, older, *_ = service.checkpoints(claim)
+    (state,) = [file for name, file in newest.files.items() if name.startswith("state") and name[-1] == "s"]
+    storage.put_stream([b"".join(storage.open_range(state.key))[:-1] + b"!"], state.key)
+    service.release(claim, counts_attempt=False, reason="looked at")
+    with supervised(settings):
+        job = wait_for_status(service, job_id, JobStatus.SUCCEEDED, seconds=90)
+    codes = [data["code"] for data in told(service, job_id, "warning")]
+    assert (codes.count("checkpoint_damaged"), codes.count("started_anew")) == (1, 0)
+    assert resumed_at(service, job_id) == older.step < newest.step == steps[-1]
+    assert_whole(service, storage, job, whole)
+
+
+def test_a_checkpoint_of_an_older_release_costs_no_attempt_and_the_run_begins_anew(
+    service: JobService,
+    storage: Storage,
+    whole: dict[str, bytes],
+    job_id: str,
+    settings: Settings,
+    tmp_path: Path,
+) -> None:
+    with supervised(settings) as (supervisor, thread):
+        wait_for_checkpoints(service, job_id, count=1)
+        supervisor.drain.request()
+        thread.join(60)
+    claim = service.claim("distill", "tests")
+    assert claim is not None
+    newest = service.checkpoints(claim)[0]
+    (name,) = [name for name in newest.files if name.endswith(".json")]
+    record = json.loads(b"".join(storage.open_range(newest.files[name].key)))
+    record["facts"]["format"] -= 1
+    (tmp_path / name).write_text(json.dumps(record))
+    files = {**newest.files, name: storage.publish(tmp_path / name, "checkpoints")}
+    service.checkpointed(claim, Checkpoint(claim.fence, newest.epoch, newest.step, files))
+    service.release(claim, counts_attempt=False, reason="deployed")
+    with supervised(settings):
+        job = wait_for_status(service, job_id, JobStatus.SUCCEEDED, seconds=90)
+    assert job.attempt == 1
+    codes = [data["code"] for data in told(service, job_id, "warning")]
+    assert (codes.count("started_anew"), codes.count("checkpoint_damaged")) == (1, 0)
+    stored = {artifact.name: artifact for artifact in job.artifacts}
+    assert b"".join(storage.open_range(stored["student.safetensors"].key)) == whole["student.safetensors"]
+
+
+def test_a_run_whose_disk_fills_up_goes_on_where_there_is_room(
+    service: JobService,
+    storage: Storage,
+    whole: dict[str, bytes],
+    job_id: str,
+    settings: Settings,
+    tmp_path: Path,
+) -> None:
+    with small_disk(tmp_path / "small", 64 * 2**20) as folder:
+        with supervised(settings.model_copy(update={"scratch_dir": folder})) as (_, thread):
+            wait_for_checkpoints(service, job_id)
+            fill(folder)
+            thread.join(60)
+        job = service.get(job_id)
+        assert (job.status, job.attempt) == (JobStatus.QUEUED, 2)
+        reason = told(service, job_id, "status")[-1]["reason"]
+        assert reason == "the disk of the distill worker took no more from the program"
+    with supervised(settings):
+        job = wait_for_status(service, job_id, JobStatus.SUCCEEDED, seconds=90)
+    assert resumed_at(service, job_id) > 0
+    assert_whole(service, storage, job, whole)
+
+
+def test_training_goes_on_while_the_store_is_away(
+    service: JobService, storage: Storage, whole: dict[str, bytes], job_id: str, settings: Settings
+) -> None:
+    folder = Path(settings.storage_url.removeprefix("file://")) / "checkpoints"
+    with supervised(settings):
+        wait_for_checkpoints(service, job_id, count=1)
+        away = folder.rename(folder.with_name("away"))
+        folder.touch()  # where a folder should be: nothing can be stored there
+        since = len(told(service, job_id, "checkpoint"))
+        step = told(service, job_id, "metrics")[-1]["step"]
+        wait_for(lambda: told(service, job_id, "metrics")[-1]["step"] > step + 25, seconds=60)
+        assert len(told(service, job_id, "checkpoint")) - since <= 1  # one that was just on its way
+        folder.unlink()
+        away.rename(folder)
+        wait_for_checkpoints(service, job_id, count=since + 2)
+        job = wait_for_status(service, job_id, JobStatus.SUCCEEDED, seconds=90)
+    stored = {artifact.name: artifact for artifact in job.artifacts}
+    assert b"".join(storage.open_range(stored["student.safetensors"].key)) == whole["student.safetensors"]

@@ -1,0 +1,45 @@
+"""Notices a child that takes too long, or that has gone silent while it should make steps."""
+
+import time
+
+from worker.process.child import Child
+
+_LONGEST_TICK = 1.0  # seconds
+_MEDIANS = 10  # a gap of ten usual gaps is no pause any more
+
+
+class Watchdog:
+    """Counts a child's seconds from its supervisor's ticks.
+
+    Not from the wall clock: a supervisor that was suspended itself, and finds the time gone, must
+    not blame the child for it.
+
+    Args:
+        seconds: how long the child may run; None for ever.
+        stall_seconds: how long it may be silent, or ten times its median gap if that is longer.
+    """
+
+    def __init__(self, *, seconds: float | None = None, stall_seconds: float | None = None):
+        self._seconds = seconds
+        self._stall_seconds = stall_seconds
+        self._ran = 0.0
+        self._silent = 0.0
+        self._events_seen = 0
+        self._last_tick = time.monotonic()
+
+    def complaint(self, child: Child) -> str | None:
+        """Look at the child, several times a second; say what is wrong with it, if anything is."""
+        now = time.monotonic()
+        tick = min(now - self._last_tick, _LONGEST_TICK)
+        self._last_tick = now
+        self._ran += tick
+        self._silent += tick
+        if child.events_seen != self._events_seen or child.is_blocked():
+            self._events_seen = child.events_seen
+            self._silent = 0.0
+        if self._seconds is not None and self._ran > self._seconds:
+            return f"it ran longer than {self._seconds:.0f} s"
+        if self._stall_seconds is None:
+            return None
+        patience = max(self._stall_seconds, _MEDIANS * child.median_gap())
+        return f"it made no step for {patience:.0f} s" if self._silent > patience else None
