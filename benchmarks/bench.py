@@ -28,9 +28,9 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import cifar10, machine
+from benchmarks.runs import PreparedRun
 from nayer_core.contract.spec import Normalization, ResolvedSpec, TextEncoderSpec
 from nayer_core.hardware.allocator import keep_freed_memory
-from nayer_core.methods.nayer.algorithm import Distillation
 from nayer_core.methods.parts.generator import UpsampledConv2d
 from nayer_core.networks.weights import save_weights
 
@@ -82,14 +82,15 @@ def _steps(peak: float) -> dict[str, float]:
     upsampled convolution is computed with fewer.
     """
     run = cifar10.prepare("paper-cifar10", STEP_BATCHES | {"generator_steps": TIMED_STEPS}, "gaussian", 0)
-    run.synthesizer.redraw_generator()
+    trainer, bank = run.method.trainer, run.method.bank
+    run.method.synthesizer.redraw_generator()
     kinds = {
-        "generator_step_warmup": (lambda: run.synthesizer.run_round(0, None), TIMED_STEPS),
-        "generator_step": (lambda: run.synthesizer.run_round(0, run.student), TIMED_STEPS),
-        "student_step": (lambda: run.trainer.step(run.bank), 1),
+        "generator_step_warmup": (lambda: run.make_round(0, None), TIMED_STEPS),
+        "generator_step": (lambda: run.make_round(0, trainer.student), TIMED_STEPS),
+        "student_step": (lambda: trainer.step(bank), 1),
     }
-    made = run.synthesizer.run_round(0, None)
-    run.bank.add(made.images, made.labels)
+    made = run.make_round(0, None)
+    bank.add(made.images, made.labels)
     figures = {}
     for name, (step, count) in kinds.items():
         with mock.patch.object(UpsampledConv2d, "forward", _as_defined):
@@ -107,19 +108,19 @@ def _as_defined(layer: UpsampledConv2d, features: Tensor) -> Tensor:
     return F.conv2d(F.interpolate(features, scale_factor=2), layer.weight, layer.bias, padding=1)
 
 
-def _flops(run: Distillation, step: Any) -> int:
-    unrecorded = mock.patch.object(run.trainer.recorder, "records", new=False)  # a replay shows no operation
+def _flops(run: PreparedRun, step: Any) -> int:
+    unrecorded = mock.patch.object(run.machine.graphs, "enabled", new=False)  # a replay shows no operation
     with unrecorded, FlopCounterMode(display=False) as counter:
         step()
     return int(counter.get_total_flops())
 
 
-def _timed(run: Distillation, step: Any, count: int) -> float:
+def _timed(run: PreparedRun, step: Any, count: int) -> float:
     seconds = []
     for _ in range(5):
         begun = time.perf_counter()
         step()
-        if run.arithmetic.device.type == "cuda":
+        if run.machine.device.type == "cuda":
             torch.cuda.synchronize()
         seconds.append((time.perf_counter() - begun) / count)
     return statistics.median(seconds)
@@ -166,7 +167,7 @@ def _program(preset: str, overrides: dict[str, Any]) -> Iterator[tuple[subproces
             teacher_accuracy=None,
             student_architecture=cifar10.STUDENT,
             preset=preset,
-            config=run.config,
+            config=run.run.config,
             text_encoder=TextEncoderSpec(name="gaussian", whiten=True),
             seed=0,
         )

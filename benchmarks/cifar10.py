@@ -19,15 +19,15 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from benchmarks import runs
+from benchmarks.runs import PreparedRun
 from nayer_core.commands.inspection import read_teacher
 from nayer_core.contract.config import DistillConfig
 from nayer_core.contract.events import Event, MetricsEvent
-from nayer_core.contract.presets import resolve_config
+from nayer_core.contract.methods import METHODS
 from nayer_core.hardware.precision import Arithmetic, choose_arithmetic
 from nayer_core.label_embeddings import text_encoders
-from nayer_core.measuring.evaluation import EvaluationSet, predict, share_equal
-from nayer_core.methods.nayer.algorithm import Distillation
-from nayer_core.methods.parts.augmentation import Augmentation
+from nayer_core.measuring.evaluation import EvaluationSet
 from nayer_core.networks.registry import build
 from nayer_core.networks.weights import freeze
 
@@ -145,29 +145,20 @@ def prepare(
     seed: int,
     emit: Any = lambda _: None,
     teacher: TeacherFile = PUBLISHED_TEACHER,
-) -> Distillation:
+) -> PreparedRun:
     """Set a run up, ready to start."""
-    _, config = resolve_config(preset, overrides, SIZE)
+    _, config = METHODS["nayer"].resolve_config(preset, overrides, SIZE)
     torch.manual_seed(seed)
-    student = (
-        build(STUDENT, num_classes=10, input_size=SIZE).to(device()).to(memory_format=torch.channels_last)
-    )
-    augment = Augmentation(
-        torch.tensor(teacher.mean, device=device()),
-        torch.tensor(teacher.std, device=device()),
-        config.crop_padding,
-        config.flip,
-    )
-    return Distillation(
+    student = build(STUDENT, num_classes=10, input_size=SIZE)  # first: its weights follow from the seed
+    return runs.prepare(
         teacher.load(),
         student,
         label_codes(codes).to(device()),
         SIZE,
         config,
-        augment,
-        arithmetic(config),
-        seed,
-        emit,
+        normalization=(teacher.mean, teacher.std),
+        seed=seed,
+        emit=emit,
     )
 
 
@@ -196,25 +187,23 @@ def run(
         if isinstance(event, MetricsEvent):
             result.last.update(event.values)
 
-    distillation = prepare(preset, overrides, codes, seed, emit, teacher)
+    prepared = prepare(preset, overrides, codes, seed, emit, teacher)
     images, measuring = load_images(), 0.0
     started = time.perf_counter()
 
     def measure() -> None:
         nonlocal measuring
         begun = time.perf_counter()
-        exact = Arithmetic(device(), torch.float32)
-        predictions = predict(distillation.distilled_student, images.images, distillation.augment, exact)
-        result.accuracy = share_equal(predictions, images.labels)
+        result.accuracy = prepared.accuracy(images)
         result.seconds = begun - started - measuring
         measuring += time.perf_counter() - begun
         result.curve.append((round(result.seconds, 1), result.accuracy))
 
     def after_epoch() -> None:
-        if until is not None and distillation.position.epoch > distillation.config.warmup_epochs:
+        if until is not None and prepared.is_past_warm_up:
             measure()
 
-    distillation.run(
+    prepared.run.go_on(
         after_epoch=after_epoch,
         should_stop=lambda: until is not None and result.accuracy >= until,
     )

@@ -17,14 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks import machine, tables
+from benchmarks import machine, runs, tables
+from benchmarks.runs import PreparedRun
 from benchmarks.trials import EVERYDAY
 from examples.mnist_teacher import INPUT_SIZE, LABELS, MEAN, STD, accuracy, load_digits, train_teacher
-from nayer_core.contract.presets import resolve_config
-from nayer_core.hardware.precision import choose_arithmetic
+from nayer_core.contract.methods import METHODS
+from nayer_core.hardware.machine import Losses
 from nayer_core.label_embeddings import text_encoders
-from nayer_core.methods.nayer.algorithm import Distillation
-from nayer_core.methods.parts.augmentation import Augmentation
 from nayer_core.networks.registry import build
 from nayer_core.networks.weights import freeze
 
@@ -96,46 +95,45 @@ def _accuracy(name: str, seed: int) -> float:
     teacher = load_teacher()
     _, aside = load_digits()
     weight, other_weight, other = ROWS[name]
-    run = _prepare(weight, teacher, seed)
-    with _added(run, other_weight, other):
-        run.run()
-    row = {"row": name, "seed": seed, "accuracy": round(accuracy(run.distilled_student.eval(), aside), 4)}
+    prepared = _prepare(weight, teacher, seed)
+    with _added(prepared, other_weight, other):
+        prepared.run.go_on()
+    row = {"row": name, "seed": seed, "accuracy": round(accuracy(prepared.run.student.eval(), aside), 4)}
     row |= {"teacher": round(accuracy(teacher, aside), 4), "machine": machine.describe()}
-    row["brightness"] = round(run.bank.images[-300:].float().mean().item() / 255, 3)
+    row["brightness"] = round(prepared.method.bank.images[-300:].float().mean().item() / 255, 3)
     with RESULTS.open("a") as file:
         file.write(json.dumps(row) + "\n")
     return float(row["accuracy"])
 
 
-def _prepare(weight: float, teacher: nn.Module, seed: int) -> Distillation:
-    _, config = resolve_config("paper-cifar10", CONFIG | {"image_prior_weight": weight}, INPUT_SIZE)
+def _prepare(weight: float, teacher: nn.Module, seed: int) -> PreparedRun:
+    _, config = METHODS["nayer"].resolve_config(
+        "paper-cifar10", CONFIG | {"image_prior_weight": weight}, INPUT_SIZE
+    )
     torch.manual_seed(seed)
     student = build(STUDENT, num_classes=len(LABELS), input_size=INPUT_SIZE)
-    student = student.to(memory_format=torch.channels_last)
     lte = text_encoders.embed("gaussian", "a photo of a {label}", LABELS).lte
     codes, _ = text_encoders.prepare(lte, whiten=True)
-    augment = Augmentation(torch.tensor([MEAN]), torch.tensor([STD]), config.crop_padding, config.flip)
-    arithmetic = choose_arithmetic(config.precision, torch.device("cpu"))
-    return Distillation(
-        teacher, student, codes, INPUT_SIZE, config, augment, arithmetic, seed, lambda _event: None
-    )
+    normalization = ([MEAN], [STD])
+    return runs.prepare(teacher, student, codes, INPUT_SIZE, config, normalization=normalization, seed=seed)
 
 
 @contextmanager
-def _added(run: Distillation, weight: float, prior: Prior) -> Iterator[None]:
+def _added(prepared: PreparedRun, weight: float, prior: Prior) -> Iterator[None]:
     """Let a run's synthesis have one term more in its loss while the block lasts."""
-    synthesizer: Any = run.synthesizer
+    synthesizer: Any = prepared.method.synthesizer
     plain = synthesizer._loss
     seen: dict[str, Tensor] = {}
-    head = [layer for layer in run.synthesizer.teacher.modules() if isinstance(layer, nn.Linear)][-1]
+    head = [layer for layer in synthesizer.teacher.modules() if isinstance(layer, nn.Linear)][-1]
     hooks = [
-        run.synthesizer.teacher.register_forward_pre_hook(lambda _, inputs: seen.update(inputs=inputs[0])),
+        synthesizer.teacher.register_forward_pre_hook(lambda _, inputs: seen.update(inputs=inputs[0])),
         head.register_forward_pre_hook(lambda _, inputs: seen.update(features=inputs[0])),
     ]
 
-    def with_prior(*arguments: Any) -> tuple[Any, ...]:
-        loss, *others = plain(*arguments)
-        return loss + weight * prior(seen["inputs"], seen["features"]), *others
+    def with_prior(*arguments: Any) -> Losses:
+        losses = plain(*arguments)
+        total = losses.total + weight * prior(seen["inputs"], seen["features"])
+        return Losses(total, losses.terms, losses.outputs)
 
     if weight:
         synthesizer._loss = with_prior

@@ -12,13 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks import runs
+from benchmarks.runs import PreparedRun
 from examples import mnist_teacher
-from nayer_core.contract.presets import resolve_config
-from nayer_core.hardware.precision import choose_arithmetic
+from nayer_core.contract.methods import METHODS
 from nayer_core.label_embeddings import text_encoders
 from nayer_core.measuring.evaluation import EvaluationSet
-from nayer_core.methods.nayer.algorithm import Distillation
-from nayer_core.methods.parts.augmentation import Augmentation
 from nayer_core.networks.registry import build
 from nayer_core.networks.weights import freeze
 
@@ -59,20 +58,18 @@ def label_codes(name: str) -> Tensor:
 
 def prepare(
     preset: str, overrides: Mapping[str, Any], codes: str, seed: int, emit: Any = lambda _: None
-) -> Distillation:
+) -> PreparedRun:
     """Set a run up, ready to start; arguments as `cifar10.prepare` takes them."""
-    _, config = resolve_config(preset, overrides, SIZE)
+    _, config = METHODS["nayer"].resolve_config(preset, overrides, SIZE)
     torch.manual_seed(seed)
-    student = build(STUDENT, num_classes=len(LABELS), input_size=SIZE).to(memory_format=torch.channels_last)
-    mean, std = torch.tensor([mnist_teacher.MEAN]), torch.tensor([mnist_teacher.STD])
-    return Distillation(
+    student = build(STUDENT, num_classes=len(LABELS), input_size=SIZE)  # first: it follows from the seed
+    return runs.prepare(
         load_teacher(),
         student,
         label_codes(codes),
         SIZE,
         config,
-        Augmentation(mean, std, config.crop_padding, config.flip),
-        choose_arithmetic(config.precision, CPU),
-        seed,
-        emit,
+        normalization=([mnist_teacher.MEAN], [mnist_teacher.STD]),
+        seed=seed,
+        emit=emit,
     )

@@ -16,8 +16,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import cifar10, machine
+from benchmarks.runs import PreparedRun
 from nayer_core.hardware.precision import compute_repeatably
-from nayer_core.methods.nayer.algorithm import Distillation
 
 STEPS = 20
 PRESETS = ("balanced", "paper-cifar10")
@@ -40,33 +40,33 @@ def main() -> None:
         print(f"| {preset}, recorded | {_times(_run(preset, records=True))} |", flush=True)
 
 
-def _run(preset: str, *, records: bool) -> Distillation:
+def _run(preset: str, *, records: bool) -> PreparedRun:
     run = cifar10.prepare(preset, {"generator_steps": STEPS}, "gaussian", 0)
-    run.trainer.recorder.records = records
-    run.synthesizer.redraw_generator()
+    run.machine.graphs.enabled = records
+    run.method.synthesizer.redraw_generator()
     torch.cuda.reset_peak_memory_stats()
     _warm_up(run)
     return run
 
 
-def _warm_up(run: Distillation) -> None:
+def _warm_up(run: PreparedRun) -> None:
     for kind in _kinds(run):
         kind()
 
 
-def _kinds(run: Distillation) -> tuple[Callable[[], None], ...]:
+def _kinds(run: PreparedRun) -> tuple[Callable[[], None], ...]:
     def student_steps() -> None:
         for _ in range(STEPS):
-            run.trainer.step(run.bank)
+            run.method.trainer.step(run.method.bank)
 
     def round_against(student: Any) -> None:
-        made = run.synthesizer.run_round(0, student)
-        run.bank.add(made.images, made.labels)
+        made = run.make_round(0, student)
+        run.method.bank.add(made.images, made.labels)
 
-    return (lambda: round_against(None), lambda: round_against(run.student), student_steps)
+    return (lambda: round_against(None), lambda: round_against(run.method.trainer.student), student_steps)
 
 
-def _times(run: Distillation) -> str:
+def _times(run: PreparedRun) -> str:
     cells = []
     for kind in _kinds(run):
         seconds = []
@@ -81,7 +81,7 @@ def _times(run: Distillation) -> str:
     return " | ".join([*cells, f"{torch.cuda.max_memory_reserved() / 1e6:.0f}"])
 
 
-def _print_kernels(run: Distillation) -> None:
+def _print_kernels(run: PreparedRun) -> None:
     for name, kind in zip(("generator step", "student step"), _kinds(run)[1:], strict=True):
         with profile(activities=[ProfilerActivity.CUDA]) as profiler:
             kind()

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nayer_core.methods.parts.augmentation import cutmix
-from nayer_core.methods.parts.losses import distillation_loss
-from nayer_core.methods.parts.memory_bank import MemoryBank
+from nayer_core.images.augmentation import cutmix
+from nayer_core.images.memory_bank import MemoryBank
 from nayer_core.methods.parts.student_training import StudentTrainer
+from nayer_core.tasks.losses import distillation_loss
 
 
 class _Plain(StudentTrainer):
@@ -27,6 +27,12 @@ class _Plain(StudentTrainer):
         self._update_average()
         return loss.detach()
 
+    def _augmented(self, images: Tensor, *, mix: bool) -> Tensor:
+        augmented = self.augment(images, self.augment.draw(len(images), self.rng))
+        if not mix:
+            return augmented
+        return cutmix(augmented, torch.rand(3, generator=self.rng, device=images.device))
+
 
 class Views(_Plain):
     """Keep views of images with the teacher's answers; a share of each batch is made, the rest drawn again.
@@ -41,10 +47,8 @@ class Views(_Plain):
         """One update on new and on kept views."""
         size = self.config.student_batch_size
         fresh = size // self.uses if self._views else size
-        images = self.augment(bank.sample(fresh, self.rng), self.rng)
-        if self._cutmix_is_due():
-            images = cutmix(images, self.rng)
-        with torch.no_grad(), self.arithmetic.autocast():
+        images = self._augmented(bank.sample(fresh, self.rng), mix=self._cutmix_is_due())
+        with torch.no_grad(), self.machine.arithmetic.autocast():
             logits = self.teacher(images).float()
         replayed = self._draw(size - fresh)
         self._views.append((images, logits))
@@ -67,7 +71,7 @@ class Views(_Plain):
         return [(images[chosen], logits[chosen])]
 
     def _compare(self, images: Tensor, logits: Tensor) -> Tensor:
-        with self.arithmetic.autocast():
+        with self.machine.arithmetic.autocast():
             answers = self.student(images)
             return distillation_loss(answers, logits, self.config.temperature)
 
@@ -116,13 +120,11 @@ class Priority(_Plain):
         unseen = far == 0
         weight = torch.where(unseen, far.max().clamp_min(1e-3), far).pow(0.7)
         slots = torch.multinomial(weight, size, replacement=True, generator=self.rng)
-        images = self.augment(bank.images[slots], self.rng)
         mix = self._cutmix_is_due()
-        if mix:
-            images = cutmix(images, self.rng)
+        images = self._augmented(bank.images[slots], mix=mix)
 
         def loss_of() -> Tensor:
-            with self.arithmetic.autocast():
+            with self.machine.arithmetic.autocast():
                 with torch.no_grad():
                     logits = self.teacher(images)
                 answers = self.student(images)

@@ -15,13 +15,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from benchmarks import cifar10, machine, tables
 from benchmarks.replay import Priority, Recent, Views, Views2, Views8
 from benchmarks.trials import EVERYDAY
-from nayer_core.hardware.precision import Arithmetic
-from nayer_core.measuring.evaluation import predict, share_equal
 from nayer_core.methods.parts.student_training import StudentTrainer
 
 RESULTS = Path(__file__).parent / "results" / "student_learning.jsonl"
@@ -188,18 +184,16 @@ def run(name: str, seed: int) -> dict[str, Any]:
         The accuracy of what a client would get after each epoch behind the warm-up.
     """
     row = ROWS[name]
-    distillation = cifar10.prepare("paper-cifar10", row.config, row.codes, seed)
-    distillation.trainer.__class__ = row.trainer
-    images, exact = cifar10.load_images(), Arithmetic(cifar10.device(), torch.float32)
+    prepared = cifar10.prepare("paper-cifar10", row.config, row.codes, seed)
+    prepared.method.trainer.__class__ = row.trainer
+    images = cifar10.load_images()
     accuracies: list[float] = []
 
     def after_epoch() -> None:
-        if distillation.position.epoch > distillation.config.warmup_epochs:
-            student, augment = distillation.distilled_student, distillation.augment
-            predictions = predict(student, images.images, augment, exact)
-            accuracies.append(round(share_equal(predictions, images.labels), 4))
+        if prepared.is_past_warm_up:
+            accuracies.append(round(prepared.accuracy(images), 4))
 
-    distillation.run(after_epoch=after_epoch, should_stop=lambda: len(accuracies) >= row.epochs)
+    prepared.run.go_on(after_epoch=after_epoch, should_stop=lambda: len(accuracies) >= row.epochs)
     return {"row": name, "seed": seed, "accuracies": accuracies, "machine": machine.describe()}
 
 

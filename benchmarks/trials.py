@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from benchmarks import cifar10, machine, mnist
+from benchmarks.runs import PreparedRun
 from nayer_core.contract.config import DistillConfig
 from nayer_core.contract.events import Event, MetricsEvent
 from nayer_core.hardware.precision import Arithmetic
-from nayer_core.measuring.evaluation import EvaluationSet, predict, share_equal
+from nayer_core.measuring.evaluation import EvaluationSet
 from nayer_core.measuring.quality import answers, class_diversity_score, diversity_score
-from nayer_core.methods.nayer.algorithm import Distillation
 
 RESULTS = Path(__file__).parent / "results" / "trials.jsonl"
 METRICS = ("accuracy", "diversity", "class_diversity", "convergence_steps", "converged")
@@ -40,7 +40,7 @@ EVERYDAY: Mapping[str, Any] = {
 class DataSet:
     """What a trial needs of `mnist` and `cifar10`."""
 
-    prepare: Callable[..., Distillation]
+    prepare: Callable[..., PreparedRun]
     load_images: Callable[[], EvaluationSet]
 
 
@@ -123,14 +123,12 @@ def run(trial: Trial) -> dict[str, float | None]:
         if isinstance(event, MetricsEvent) and "ce" in event.values:
             converged_after.append(event.values.get("convergence_steps"))
 
-    distillation = data.prepare("paper-cifar10", trial.config, trial.codes, trial.seed, emit)
-    archive = _Archive(distillation)
-    distillation.run(after_epoch=archive.compare)
-    images = data.load_images()
-    predictions = predict(distillation.distilled_student, images.images, distillation.augment, archive.exact)
+    prepared = data.prepare("paper-cifar10", trial.config, trial.codes, trial.seed, emit)
+    archive = _Archive(prepared)
+    prepared.run.go_on(after_epoch=archive.compare)
     reached = [steps for steps in converged_after if steps is not None]
     return {
-        "accuracy": share_equal(predictions, images.labels),
+        "accuracy": prepared.accuracy(data.load_images()),
         "diversity": statistics.mean(archive.scores),
         "class_diversity": statistics.mean(archive.class_scores),
         "convergence_steps": statistics.mean(reached) if reached else None,
@@ -141,18 +139,17 @@ def run(trial: Trial) -> dict[str, float | None]:
 class _Archive:
     """Features of each epoch's newest round, held against those of all earlier epochs."""
 
-    def __init__(self, distillation: Distillation):
-        self.distillation = distillation
-        self.exact = Arithmetic(distillation.arithmetic.device, torch.float32)
+    def __init__(self, prepared: PreparedRun):
+        self.bank, self.distillands = prepared.method.bank, prepared.distillands
+        self.exact = Arithmetic(prepared.machine.device, torch.float32)
         self.features: list[Tensor] = []
         self.labels: list[Tensor] = []
         self.scores: list[float] = []
         self.class_scores: list[float] = []
 
     def compare(self) -> None:
-        run = self.distillation
-        images, labels = run.bank.read(run.bank.segments[-1])
-        new = answers(run.synthesizer.teacher, images, run.augment, self.exact).features
+        images, labels = self.bank.read(self.bank.segments[-1])
+        new = answers(self.distillands.teacher, images, self.distillands.augment, self.exact).features
         labels = labels.cpu()
         if self.features:
             old, old_labels = torch.cat(self.features), torch.cat(self.labels)

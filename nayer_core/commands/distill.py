@@ -5,7 +5,7 @@ import contextlib
 import json
 import signal
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -23,19 +23,23 @@ from nayer_core.contract.events import EXIT_STOPPED, Emit, Event, MetricsEvent, 
 from nayer_core.contract.spec import ResolvedSpec
 from nayer_core.hardware.allocator import keep_freed_memory
 from nayer_core.hardware.device_memory import is_out_of_memory
-from nayer_core.hardware.precision import Arithmetic, choose_arithmetic, compute_repeatably
-from nayer_core.hardware.processes import Alone, folders_apart, joined
+from nayer_core.hardware.machine import Machine
+from nayer_core.hardware.peers import Peers, folders_apart, joined
+from nayer_core.hardware.precision import choose_arithmetic, compute_repeatably
+from nayer_core.images.augmentation import Augmentation
 from nayer_core.label_embeddings import text_encoders
 from nayer_core.measuring.evaluation import EvaluationSet
 from nayer_core.measuring.measurement import Measurement
-from nayer_core.methods.nayer.algorithm import Distillation
-from nayer_core.methods.nayer.warm_bank import BankUnusable, is_warm, save_warm_bank, take_warm_bank
-from nayer_core.methods.parts.augmentation import Augmentation
+from nayer_core.methods.registry import build_method
 from nayer_core.networks.network_file import Description
 from nayer_core.networks.registry import build, count_parameters
 from nayer_core.networks.weights import file_sha256, freeze, load_weights, read_weights
 from nayer_core.running.checkpoint import CheckpointFolder
+from nayer_core.running.method import Distillands
 from nayer_core.running.recovery import Recovery
+from nayer_core.running.run import Run
+from nayer_core.running.warm_bank import BankUnusable, is_warm, save_warm_bank, take_warm_bank
+from nayer_core.tasks.classification import Classification
 
 
 @dataclass(frozen=True)
@@ -44,15 +48,21 @@ class Inputs:
 
     spec: ResolvedSpec
     teacher: nn.Module
-    lte: Tensor
+    label_embeddings: Tensor
     evaluation: EvaluationSet | None
     bank_key: str
 
-    def augmentation(self, device: torch.device) -> Augmentation:
-        """What stands between images and networks."""
-        mean = torch.tensor(self.spec.normalization.mean, device=device)
-        std = torch.tensor(self.spec.normalization.std, device=device)
-        return Augmentation(mean, std, self.spec.config.crop_padding, self.spec.config.flip)
+    def distillands(self, seed: int, machine: Machine) -> Distillands:
+        """Give teacher and label embeddings a new student, whose weights follow from the seed."""
+        spec = self.spec
+        torch.manual_seed(seed)
+        student = build(spec.student_architecture, num_classes=spec.num_classes, input_size=spec.input_size)
+        mean = torch.tensor(spec.normalization.mean, device=machine.device)
+        std = torch.tensor(spec.normalization.std, device=machine.device)
+        augment = Augmentation(mean, std, spec.config.crop_padding, spec.config.flip)
+        return Distillands(
+            self.teacher, machine.place(student), self.label_embeddings, spec.input_size, augment
+        )
 
 
 def run(args: argparse.Namespace, emit: Emit) -> dict[str, Any] | int:
@@ -66,96 +76,84 @@ def run(args: argparse.Namespace, emit: Emit) -> dict[str, Any] | int:
     keep_freed_memory()
     compute_repeatably()
     device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    with joined(device) as processes, tempfile.TemporaryDirectory() as folder:
-        if not processes.is_first:  # it leaves what the first leaves, where nobody looks
-            args = argparse.Namespace(
-                **{**vars(args), **folders_apart(args.out, args.resume, Path(folder) / "out")}
-            )
-        if args.input is not None:
-            return _distill(args, args.input, device, processes, emit)
-        by_hand = argparse.Namespace(**{**vars(args), "out": Path(folder)})
-        inspection.run(by_hand, emit)
-        if not (by_hand.out / "lte.safetensors").exists():
-            text_encoders.run(by_hand, emit)
-        return _distill(args, by_hand.out, device, processes, emit)
+    with joined(device) as peers, tempfile.TemporaryDirectory() as folder:
+        if not peers.is_first:  # it writes the files that the first writes, where nobody looks
+            vars(args).update(folders_apart(args.out, args.resume, Path(folder) / "out"))
+        if args.input is None:
+            args.input = _inspect_and_embed(args, Path(folder), emit)
+        args.out.mkdir(parents=True, exist_ok=True)
+        with _MetricsFile(args.out / METRICS, emit) as metrics_file, _out_of_memory_explained(device):
+            return _distill(args, device, peers, metrics_file)
+
+
+def _inspect_and_embed(args: argparse.Namespace, folder: Path, emit: Emit) -> Path:
+    """Make the canonical files of a run that is started by hand."""
+    by_hand = argparse.Namespace(**vars(args))
+    by_hand.out = folder
+    inspection.run(by_hand, emit)
+    if not (folder / "lte.safetensors").exists():
+        text_encoders.run(by_hand, emit)
+    return folder
+
+
+@contextlib.contextmanager
+def _out_of_memory_explained(device: torch.device) -> Iterator[None]:
+    """Turn an error of memory outside the steps, which `Recovery` sees to, into one for the client."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise TrainingError(
+            ErrorCode.DEVICE_OUT_OF_MEMORY,
+            f"The {device.type} device has no room for the networks, the memory bank and what is measured "
+            "of the student.",
+            "Lower config.bank_capacity, or choose smaller networks.",
+        ) from error
 
 
 def _distill(
-    args: argparse.Namespace, source: Path, device: torch.device, processes: Alone, emit: Emit
+    args: argparse.Namespace, device: torch.device, peers: Peers, metrics_file: "_MetricsFile"
 ) -> dict[str, Any] | int:
-    stop = _StopSignal(processes)
-    inputs = read_inputs(source, device, emit)
-    seed = inputs.spec.seed if args.seed is None else args.seed
-    args.out.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(seed)
-    student = build(
-        inputs.spec.student_architecture,
-        num_classes=inputs.spec.num_classes,
-        input_size=inputs.spec.input_size,
-    )
-    student = student.to(device).to(memory_format=torch.channels_last)
-    arithmetic = choose_arithmetic(inputs.spec.config.precision, device)
-    with _MetricsFile(args.out / METRICS, emit) as metrics_file:
-        try:
-            return _run(args, inputs, student, arithmetic, seed, stop, metrics_file)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            capacity = inputs.spec.config.bank_capacity
-            raise TrainingError(
-                ErrorCode.DEVICE_OUT_OF_MEMORY,
-                f"The {device.type} device has no room for the networks, a bank of up to {capacity} images "
-                "and what is measured of the student.",
-                "Lower config.bank_capacity, or choose smaller networks.",
-            ) from error
-
-
-def _run(
-    args: argparse.Namespace,
-    inputs: Inputs,
-    student: nn.Module,
-    arithmetic: Arithmetic,
-    seed: int,
-    stop: "_StopSignal",
-    metrics_file: "_MetricsFile",
-) -> dict[str, Any] | int:
-    emit = metrics_file.emit
-    spec, augment = inputs.spec, inputs.augmentation(arithmetic.device)
-    distillation = Distillation(
-        *(inputs.teacher, student, inputs.lte, spec.input_size, spec.config, augment, arithmetic),
-        *(seed, emit, stop.processes),
-    )
+    stop, emit = _StopSignal(peers), metrics_file.emit
+    inputs = read_inputs(args.input, device, emit)
+    spec = inputs.spec
+    seed = spec.seed if args.seed is None else args.seed
+    machine = Machine(choose_arithmetic(spec.config.precision, device), seed, peers)
+    distillands = inputs.distillands(seed, machine)
+    method = build_method(spec.method, distillands, spec.config, Classification(spec.num_classes), machine)
+    run = Run(method, spec.config, machine, emit)
     recovery = Recovery(
-        distillation,
+        run,
         _own_checkpoints(args),
         spec.on_out_of_memory,
-        after_return=lambda: metrics_file.begin(distillation.reported),
+        after_return=lambda: metrics_file.begin(run.reported),
     )
     if args.resume is not None:
-        distillation.resume(CheckpointFolder(args.resume))
+        run.resume(CheckpointFolder(args.resume))
     elif args.bank is not None:
-        _take_bank(distillation, args.bank, inputs.bank_key, seed, emit)
-    metrics_file.begin(distillation.reported)
-    measurement = Measurement(distillation, inputs.teacher, inputs.evaluation, emit)
+        _take_bank(run, args.bank, inputs.bank_key, seed)
+    metrics_file.begin(run.reported)
+    measurement = Measurement(run, distillands, inputs.evaluation)
 
     def after_epoch() -> None:
-        _leave_bank(distillation, args, inputs, seed)
+        _keep_bank(run, args, inputs, seed)
         measurement.after_epoch()
 
     try:
-        finished = recovery.run(
+        finished = recovery.go_on(
             checkpoint_seconds=args.checkpoint_seconds,
             after_epoch=after_epoch,
-            should_stop=stop.is_wanted,
+            should_stop=stop.is_requested,
         )
     except TrainingError as error:
         if error.code is ErrorCode.DIVERGED:
-            _save_student(distillation.distilled_student, spec, args.out / PARTIAL_STUDENT)
+            _save_student(run.student, spec, args.out / PARTIAL_STUDENT)
         raise
     if not finished:
         emit(StoppedEvent(reason="SIGTERM"))
         return EXIT_STOPPED
-    return _finish(args.out, inputs, distillation, measurement, seed)
+    return _finish(args.out, inputs, run, measurement, seed)
 
 
 def _own_checkpoints(args: argparse.Namespace) -> CheckpointFolder:
@@ -166,15 +164,13 @@ def _own_checkpoints(args: argparse.Namespace) -> CheckpointFolder:
     return own
 
 
-def _finish(
-    out: Path, inputs: Inputs, distillation: Distillation, measurement: Measurement, seed: int
-) -> dict[str, Any]:
-    """Measure the student and write what is left of the run."""
-    spec, arithmetic = inputs.spec, distillation.arithmetic
-    distill_seconds = distillation.seconds
+def _finish(out: Path, inputs: Inputs, run: Run, measurement: Measurement, seed: int) -> dict[str, Any]:
+    """Measure the student and write the files that the run leaves."""
+    spec, arithmetic = inputs.spec, run.machine.arithmetic
+    distill_seconds = run.seconds
     metrics = measurement.at_the_end(spec, seed)
-    student_facts = _save_student(distillation.distilled_student, spec, out / STUDENT)
-    write_samples(distillation.bank, spec.labels, out / SAMPLES)
+    student_facts = _save_student(run.student, spec, out / STUDENT)
+    write_samples(run.method.bank, spec.labels, out / SAMPLES)
     result = {
         "student": student_facts,
         "metrics": metrics,
@@ -182,23 +178,23 @@ def _finish(
         "precision": arithmetic.name,
         "device": arithmetic.device.type,
         "seed": seed,
-        "adaptation": distillation.adaptation.told(spec.config),
-        "warm_bank": distillation.warm_bank,
+        "adaptation": run.adaptation.summary(spec.config),
+        "warm_bank": run.warm_bank,
     }
     write_model_card(out / MODEL_CARD, spec, inputs.teacher, result)
     return result
 
 
-def _take_bank(run: Distillation, bank: Path, key: str, seed: int, emit: Emit) -> None:
+def _take_bank(run: Run, bank: Path, key: str, seed: int) -> None:
     try:
-        emit(take_warm_bank(run, bank, key=key, seed=seed))
+        run.emit(take_warm_bank(run, bank, key=key, seed=seed))
     except BankUnusable as unusable:
         message = f"The bank of an earlier run is not used: {unusable}. The run warms up itself."
-        emit(WarningEvent(code="bank_unusable", message=message))
+        run.emit(WarningEvent(code="bank_unusable", message=message))
 
 
-def _leave_bank(run: Distillation, args: argparse.Namespace, inputs: Inputs, seed: int) -> None:
-    """Write the warm-up for later runs, once, where that is wanted and it was this run's own."""
+def _keep_bank(run: Run, args: argparse.Namespace, inputs: Inputs, seed: int) -> None:
+    """Write the warm-up for later runs, once, where the client allows it and it was this run's own."""
     if inputs.spec.reuse_bank and is_warm(run) and run.warm_bank is None and not run.adaptation.history:
         path = args.out / "bank.safetensors"
         save_warm_bank(run, path, key=inputs.bank_key, seed=seed, made_by=args.name)
@@ -234,7 +230,7 @@ def read_inputs(folder: Path, device: torch.device, emit: Emit) -> Inputs:
     teacher = build(spec.teacher_architecture, num_classes=spec.num_classes, input_size=spec.input_size)
     load_weights(teacher, read_weights(folder / "teacher.safetensors"), spec.teacher_architecture)
     teacher = freeze(teacher).to(device).to(memory_format=torch.channels_last)
-    lte, warnings = text_encoders.prepare(
+    label_embeddings, warnings = text_encoders.prepare(
         read_weights(folder / "lte.safetensors")["lte"], whiten=bool(spec.text_encoder.whiten)
     )
     for code, message in warnings:
@@ -248,20 +244,20 @@ def read_inputs(folder: Path, device: torch.device, emit: Emit) -> Inputs:
         teacher_sha256=file_sha256(folder / "teacher.safetensors"),
         lte_sha256=file_sha256(folder / "lte.safetensors"),
     )
-    return Inputs(spec, teacher, lte.to(device), evaluation, key)
+    return Inputs(spec, teacher, label_embeddings.to(device), evaluation, key)
 
 
 class _StopSignal:
-    """Remembers that SIGTERM came, to whichever of the processes."""
+    """Remembers that SIGTERM came, to any of the processes."""
 
-    def __init__(self, processes: Alone) -> None:
-        self.processes = processes
+    def __init__(self, peers: Peers) -> None:
+        self.peers = peers
         self.requested = False
         signal.signal(signal.SIGTERM, self._request)
 
-    def is_wanted(self) -> bool:
-        """Whether the run shall stop; all processes get the same answer."""
-        return self.processes.any(self.requested)
+    def is_requested(self) -> bool:
+        """Whether the run is to stop; all processes get the same answer."""
+        return self.peers.any(self.requested)
 
     def _request(self, *_: object) -> None:
         self.requested = True

@@ -13,8 +13,8 @@ from nayer_core.commands.spec_file import read_job_spec
 from nayer_core.contract.events import Emit, Phase, PhaseEvent
 from nayer_core.contract.spec import JobSpec
 from nayer_core.hardware.precision import Arithmetic
+from nayer_core.images.augmentation import Augmentation
 from nayer_core.measuring.evaluation import predict, share_equal
-from nayer_core.methods.parts.augmentation import Augmentation
 from nayer_core.networks.weights import read_weights
 from nayer_core.uploads.conversion import convert_evaluation
 

@@ -19,8 +19,8 @@ from nayer_core.contract.artifacts import REPORT
 from nayer_core.contract.errors import ErrorCode
 from nayer_core.contract.events import Emit, Phase, PhaseEvent, WarningEvent
 from nayer_core.contract.spec import JobSpec, ResolvedSpec
-from nayer_core.measuring.estimate import estimate
 from nayer_core.methods.parts.bn_regularization import BNRegularization, is_experimental
+from nayer_core.methods.registry import method_class
 from nayer_core.networks.recognition import Recognition, recognise
 from nayer_core.networks.registry import InputSize, build, build_on_meta, count_parameters
 from nayer_core.networks.weights import (
@@ -157,6 +157,7 @@ def _resolve(spec: JobSpec, teacher_architecture: str) -> ResolvedSpec:
         teacher_architecture=teacher_architecture,
         teacher_accuracy=spec.teacher.accuracy,
         student_architecture=spec.student.architecture,
+        method=spec.method,
         preset=preset,
         config=config,
         text_encoder=spec.resolved_text_encoder(),
@@ -220,6 +221,6 @@ def _report(teacher: Teacher, spec: ResolvedSpec, warnings: list[WarningEvent]) 
             "architecture": spec.student_architecture,
             "parameters": _parameters(spec.student_architecture, spec),
         },
-        "estimate": estimate(spec),
+        "estimate": method_class(spec.method).estimate(spec),
         "warnings": [{"code": warning.code, "message": warning.message} for warning in warnings],
     }

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from nayer_core.contract.methods import METHODS
 from nayer_core.contract.spec import ResolvedSpec
 from nayer_core.methods.parts.bn_regularization import is_experimental
 from nayer_core.networks.registry import count_parameters
@@ -25,7 +26,7 @@ def write_model_card(path: Path, spec: ResolvedSpec, teacher: nn.Module, result:
         "experimental": is_experimental(teacher),
         "normalization": spec.normalization.model_dump(mode="json"),
         "method": {
-            "name": "NAYER (Tran et al., CVPR 2024), data-free: no real image was used in training",
+            "name": METHODS[spec.method].title,
             "preset": spec.preset,
             "config": spec.config.model_dump(),
             "text_encoder": spec.text_encoder.model_dump(),

@@ -7,7 +7,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from nayer_core.methods.parts.memory_bank import MemoryBank
+from nayer_core.images.memory_bank import MemoryBank
 
 MAX_CLASSES = 20
 IMAGES_A_CLASS = 10

@@ -38,6 +38,7 @@ def bank_key(resolved: Mapping[str, Any], *, teacher_sha256: str, lte_sha256: st
         lte_sha256: of the canonical lte.safetensors, the label codes.
     """
     asked = {
+        "method": resolved["method"],
         "teacher": [resolved["teacher_architecture"], teacher_sha256],
         "codes": [lte_sha256, resolved["text_encoder"]["whiten"]],
         "images": [resolved["input_size"], resolved["normalization"]],

@@ -1,10 +1,10 @@
-"""Every number of the method, with its unit and its source.
+"""Every number of a method, with its unit and its source.
 
 Sources: "Table 10" and "A.2" are the paper's (Tran et al., CVPR 2024); "authors" is what their
 published run used where the paper is silent or differs (docs/algorithm.md lists each deviation).
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -20,15 +20,73 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Schedule = Literal["epoch", "step"]
 
 
-class DistillConfig(BaseModel):
-    """How one student is distilled: Algorithm 1 with Eq. 3, 5 and the distillation loss."""
+class MethodConfig(BaseModel):
+    """What every method has: epochs, a memory bank with its augmentation, and a student that learns from it.
+
+    Attributes:
+        LEARNING_RATES: fields that are halved together when a run diverges.
+        BATCH_SIZES: fields that can be halved, each by itself, when the device is full.
+    """
+
+    LEARNING_RATES: ClassVar[tuple[str, ...]] = ("student_lr", "student_lr_min")
+    BATCH_SIZES: ClassVar[tuple[str, ...]] = ("student_batch_size",)
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    # The loops of Algorithm 1
     epochs: Annotated[int, Field(ge=1, le=100_000)] = Field(
         300, description="E: epochs with student steps. Warm-up comes on top (authors)."
     )
+    student_steps: Count = Field(400, description="S: student updates an epoch (Table 10).")
+
+    # The memory bank and its augmentation
+    bank_capacity: Annotated[int, Field(ge=2)] = Field(
+        400_000, description="Most synthetic images kept; the oldest give way (Table 5)."
+    )
+    crop_padding: Annotated[int, Field(ge=0)] = Field(
+        4, description="Pixels of padding before the random crop (authors)."
+    )
+    flip: bool = Field(True, description="Mirror half of the images; wrong for digits and text.")
+    cutmix: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.0, description="Share of student steps on images patched together in pairs."
+    )
+
+    # The student
+    student_batch_size: Annotated[int, Field(ge=2)] = Field(512, description="Table 10.")
+    student_lr: Rate = Field(0.2, description="SGD with momentum 0.9, cosine to the end (authors).")
+    student_lr_min: Annotated[float, Field(ge=0)] = Field(
+        2e-4, description="Learning rate at the end (authors)."
+    )
+    student_lr_schedule: Schedule = Field(
+        "epoch", description="Whether the cosine moves after each epoch (authors) or each step."
+    )
+    student_weight_decay: Weight = Field(1e-4, description="Authors.")
+    student_averaging: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0,
+        description="Share that earlier steps keep in the running average of weights that becomes the "
+        "student; 0 takes the last step's weights (authors).",
+    )
+    temperature: Annotated[float, Field(gt=0, le=1000)] = Field(
+        20.0, description="Softening of both sides of the distillation loss (authors)."
+    )
+
+    attention_weight: Weight = Field(
+        0.0,
+        description="Weight in the student's loss of the distance between its attention maps and the "
+        "teacher's; 0 compares logits alone (the paper).",
+    )
+
+    precision: Precision = Field(
+        "auto", description="bf16 where the device computes in it, else fp32; fp16 with loss scaling."
+    )
+
+
+class DistillConfig(MethodConfig):
+    """How NAYER distils one student: Algorithm 1 with Eq. 3, 5 and the distillation loss."""
+
+    LEARNING_RATES: ClassVar[tuple[str, ...]] = (*MethodConfig.LEARNING_RATES, "generator_lr")
+    BATCH_SIZES: ClassVar[tuple[str, ...]] = ("synthesis_batch_size", *MethodConfig.BATCH_SIZES)
+
+    # The loops of Algorithm 1
     warmup_epochs: Annotated[int, Field(ge=0, le=10_000)] = Field(
         20, description="Epochs that only fill the memory bank (A.2)."
     )
@@ -37,7 +95,6 @@ class DistillConfig(BaseModel):
         10, description="Synthesis rounds a warm-up epoch (authors; Tiny-ImageNet 20)."
     )
     generator_steps: Count = Field(30, description="g: generator updates a round (Table 10).")
-    student_steps: Count = Field(400, description="S: student updates an epoch (Table 10).")
 
     # Synthesis
     synthesis_batch_size: Annotated[int, Field(ge=2)] = Field(
@@ -85,45 +142,4 @@ class DistillConfig(BaseModel):
     image_prior_weight: Weight = Field(
         0.3,
         description="Input statistics' weight where the teacher has no BatchNorm (decision 0014).",
-    )
-
-    # The memory bank and its augmentation
-    bank_capacity: Annotated[int, Field(ge=2)] = Field(
-        400_000, description="Most synthetic images kept; the oldest give way (Table 5)."
-    )
-    crop_padding: Annotated[int, Field(ge=0)] = Field(
-        4, description="Pixels of padding before the random crop (authors)."
-    )
-    flip: bool = Field(True, description="Mirror half of the images; wrong for digits and text.")
-    cutmix: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.0, description="Share of student steps on images patched together in pairs."
-    )
-
-    # The student
-    student_batch_size: Annotated[int, Field(ge=2)] = Field(512, description="Table 10.")
-    student_lr: Rate = Field(0.2, description="SGD with momentum 0.9, cosine to the end (authors).")
-    student_lr_min: Annotated[float, Field(ge=0)] = Field(
-        2e-4, description="Learning rate at the end (authors)."
-    )
-    student_lr_schedule: Schedule = Field(
-        "epoch", description="Whether the cosine moves after each epoch (authors) or each step."
-    )
-    student_weight_decay: Weight = Field(1e-4, description="Authors.")
-    student_averaging: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.0,
-        description="Share that earlier steps keep in the running average of weights that becomes the "
-        "student; 0 takes the last step's weights (authors).",
-    )
-    temperature: Annotated[float, Field(gt=0, le=1000)] = Field(
-        20.0, description="Softening of both sides of the distillation loss (authors)."
-    )
-
-    attention_weight: Weight = Field(
-        0.0,
-        description="Weight in the student's loss of the distance between its attention maps and the "
-        "teacher's; 0 compares logits alone (the paper).",
-    )
-
-    precision: Precision = Field(
-        "auto", description="bf16 where the device computes in it, else fp32; fp16 with loss scaling."
     )

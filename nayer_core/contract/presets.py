@@ -1,23 +1,28 @@
-"""Named configurations: the paper's four (Table 10) and two for everyday use."""
+"""NAYER's named configurations: the paper's four (Table 10) and two for everyday use."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from pydantic import BaseModel
-
-from nayer_core.contract.config import DistillConfig
+from nayer_core.contract.config import DistillConfig, MethodConfig
 
 
-class Preset(BaseModel):
+@dataclass(frozen=True)
+class Preset:
     """A named set of configuration values and what it is for.
 
-    `whiten` is what `text_encoder.whiten` means where the client leaves it open.
+    Attributes:
+        summary: for people who choose one.
+        config: the values.
+        whiten: what `text_encoder.whiten` means where the client leaves it open.
+        large_images: values that differ for images above `LARGE_IMAGE_SIDE` pixels.
     """
 
     summary: str
-    config: DistillConfig
+    config: MethodConfig
     whiten: bool = False
+    large_images: Mapping[str, Any] = field(default_factory=dict)
 
 
 # Runs of minutes to an hour. Against the paper's: small batches, so that generator and student get
@@ -43,17 +48,29 @@ _EVERYDAY = DistillConfig(
     student_averaging=0.97,
 )
 
+_EVERYDAY_LARGE: Mapping[str, Any] = MappingProxyType(
+    {
+        "generator": "table9",
+        "synthesis_batch_size": 50,
+        "bank_capacity": 50_000,
+        "student_batch_size": 64,
+        "student_steps": 38,
+    }
+)
+
 PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
         "quick": Preset(
             summary="Minutes on a laptop: is this teacher worth a longer run?",
             config=_EVERYDAY.model_copy(update={"epochs": 12, "warmup_epochs": 1}),
             whiten=True,
+            large_images=_EVERYDAY_LARGE,
         ),
         "balanced": Preset(
             summary="A good student in a sensible time; the default.",
             config=_EVERYDAY.model_copy(update={"epochs": 200, "warmup_epochs": 1}),
             whiten=True,
+            large_images=_EVERYDAY_LARGE,
         ),
         "paper-cifar10": Preset(
             summary="Table 10, CIFAR-10, E = 300.",
@@ -95,29 +112,5 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
     }
 )
 
-PRESET_NAMES = ("auto", *PRESETS)
-LARGE_IMAGE_SIDE = 64  # pixels; above it the Table 9 generator and smaller batches
-
-
-def resolve_config(
-    preset: str, overrides: Mapping[str, Any], input_size: tuple[int, int, int]
-) -> tuple[str, DistillConfig]:
-    """Say which preset `preset` means here, and its configuration with the client's overrides.
-
-    `auto` is `balanced`. The everyday presets follow the size of the images: above 64 pixels
-    they take the Table 9 generator, batches of 50 (synthesis) and 64, and a smaller bank.
-
-    Args:
-        preset: a name of `PRESET_NAMES`.
-        overrides: fields of `DistillConfig` that the client set.
-        input_size: (channels, height, width).
-
-    Raises:
-        pydantic.ValidationError: an override is unknown or out of range.
-    """
-    name = "balanced" if preset == "auto" else preset
-    values = PRESETS[name].config.model_dump()
-    if name in ("quick", "balanced") and max(input_size[1:]) > LARGE_IMAGE_SIDE:
-        values |= {"generator": "table9", "synthesis_batch_size": 50, "bank_capacity": 50_000}
-        values |= {"student_batch_size": 64, "student_steps": 38}
-    return name, DistillConfig.model_validate({**values, **overrides})
+DEFAULT_PRESET = "balanced"
+LARGE_IMAGE_SIDE = 64  # pixels

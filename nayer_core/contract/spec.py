@@ -6,16 +6,18 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    SerializeAsAny,
     StringConstraints,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 from pydantic_core import InitErrorDetails
 
 from nayer_core.contract import catalog
-from nayer_core.contract.config import DistillConfig
-from nayer_core.contract.presets import PRESET_NAMES, PRESETS, resolve_config
+from nayer_core.contract.config import MethodConfig
+from nayer_core.contract.methods import DEFAULT_METHOD, METHODS, MethodEntry
 from nayer_core.contract.webhook import WebhookSpec
 
 Label = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
@@ -124,6 +126,7 @@ class JobSpec(_Document):
     )
     teacher: TeacherSpec
     student: StudentSpec
+    method: str = Field(DEFAULT_METHOD, description="How the student is taught.")
     preset: str = "auto"
     config: dict[str, Any] = Field(
         default_factory=dict, description="Fields of DistillConfig that differ from the preset."
@@ -156,16 +159,21 @@ class JobSpec(_Document):
             seen[label] = index
         return labels
 
+    @field_validator("method")
+    @classmethod
+    def _known_method(cls, method: str) -> str:
+        return catalog.require_name(method, tuple(METHODS), "method")
+
     @field_validator("preset")
     @classmethod
-    def _known_preset(cls, preset: str) -> str:
-        return catalog.require_name(preset, PRESET_NAMES, "preset")
+    def _known_preset(cls, preset: str, info: ValidationInfo) -> str:
+        return catalog.require_name(preset, _method_of(info).preset_names, "preset")
 
     @field_validator("config")
     @classmethod
-    def _known_fields(cls, config: dict[str, Any]) -> dict[str, Any]:
+    def _known_fields(cls, config: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         for field in config:
-            catalog.require_name(field, tuple(DistillConfig.model_fields), "config field")
+            catalog.require_name(field, tuple(_method_of(info).config.model_fields), "config field")
         return config
 
     @model_validator(mode="after")
@@ -176,16 +184,21 @@ class JobSpec(_Document):
             raise ValidationError.from_exception_data("config", _under("config", error)) from error
         return self
 
-    def resolved_config(self) -> tuple[str, DistillConfig]:
+    def resolved_config(self) -> tuple[str, MethodConfig]:
         """Name the preset and give the whole configuration it means for this spec."""
-        return resolve_config(self.preset, self.config, self.teacher.input_size)
+        return METHODS[self.method].resolve_config(self.preset, self.config, self.teacher.input_size)
 
     def resolved_text_encoder(self) -> TextEncoderSpec:
         """Give the text encoder with `whiten` decided by the preset where the client left it open."""
         if self.text_encoder.whiten is not None:
             return self.text_encoder
         preset, _ = self.resolved_config()
-        return self.text_encoder.model_copy(update={"whiten": PRESETS[preset].whiten})
+        return self.text_encoder.model_copy(update={"whiten": METHODS[self.method].presets[preset].whiten})
+
+
+def _method_of(info: ValidationInfo) -> MethodEntry:
+    """Give the entry of the method that the document names; of the default one where the name is wrong."""
+    return METHODS[info.data.get("method", DEFAULT_METHOD)]
 
 
 def _under(field: str, error: ValidationError) -> list[InitErrorDetails]:
@@ -207,8 +220,9 @@ class ResolvedSpec(_Document):
     teacher_architecture: str
     teacher_accuracy: float | None
     student_architecture: str
+    method: str = DEFAULT_METHOD
     preset: str
-    config: DistillConfig
+    config: SerializeAsAny[MethodConfig]
     text_encoder: TextEncoderSpec
     seed: int
     on_out_of_memory: OnOutOfMemory = "fail"
@@ -216,6 +230,11 @@ class ResolvedSpec(_Document):
     bank: dict[str, str] | None = Field(
         None, description="sha256 and job of the bank that was taken; known when the run begins."
     )
+
+    @field_validator("config", mode="before")
+    @classmethod
+    def _config_of_the_method(cls, config: object, info: ValidationInfo) -> object:
+        return _method_of(info).config.model_validate(config)
 
     @property
     def num_classes(self) -> int:

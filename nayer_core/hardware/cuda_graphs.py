@@ -10,21 +10,25 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from nayer_core.hardware.precision import Arithmetic
-from nayer_core.hardware.processes import Alone
 
-Result = TypeVar("Result")
+
+class _Result(Protocol):
+    def clone(self) -> Self: ...
+
+
+Result = TypeVar("Result", bound=_Result)
 
 UNRECORDED_RUNS = 2  # libraries choose their algorithms in the first, and set up what they keep
 
 
-class Recorder:
-    """Does steps of one kind or several; on CUDA it records each kind and replays it from then on.
+class CudaGraphs:
+    """Runs steps of one kind or several; on CUDA it records each kind and replays it from then on.
 
     float16 and runs of several processes are not recorded: what the loss is scaled by, and what
     processes tell each other, would be part of the recording.
@@ -32,16 +36,19 @@ class Recorder:
     Args:
         arithmetic: device and number format of the steps.
         rng: source of their random numbers; a replay draws what the step itself would have drawn.
-        processes: who shares the batches.
+        num_processes: how many processes share the batches.
     """
 
-    def __init__(self, arithmetic: Arithmetic, rng: torch.Generator, processes: Alone):
-        self.records = (
-            arithmetic.device.type == "cuda" and arithmetic.dtype != torch.float16 and processes.size == 1
+    def __init__(self, arithmetic: Arithmetic, rng: torch.Generator, num_processes: int):
+        self.enabled = (
+            arithmetic.device.type == "cuda" and arithmetic.dtype != torch.float16 and num_processes == 1
         )
         self._rng = rng
         self._runs: Counter[Hashable] = Counter()
         self._recordings: dict[Hashable, _Recording[Any]] = {}
+
+    def __len__(self) -> int:
+        return len(self._recordings)
 
     def run(
         self,
@@ -50,19 +57,19 @@ class Recorder:
         inputs: Sequence[Tensor],
         parameters: Sequence[nn.Parameter],
     ) -> Result:
-        """Do `step(*inputs)`, whose backward pass leaves gradients with `parameters`.
+        """Run `step(*inputs)`, whose backward pass leaves gradients in `parameters`.
 
         Args:
-            kind: names the step: all that makes it another one, but for the values in tensors. Tensors
-                it reads besides `inputs` must be the same objects from one time to the next.
+            kind: identifies the computation. Tensors that the step reads besides `inputs` must be the same
+                objects every time.
             step: works on the device alone and never waits for it; gradients are None before it.
             inputs: of the same shapes every time.
-            parameters: whose gradients are wanted.
+            parameters: whose gradients the step computes.
 
         Returns:
-            What the step returns. The next step of the kind writes over the tensors in it.
+            What the step returns, in memory of its own.
         """
-        if not self.records:
+        if not self.enabled:
             return step(*inputs)
         recording = self._recordings.get(kind)
         if recording is None:
@@ -81,10 +88,10 @@ class Recorder:
     def _record(
         self, step: Callable[..., Result], inputs: Sequence[Tensor], parameters: Sequence[nn.Parameter]
     ) -> "_Recording[Result]":
-        """Note the step's kernels down; none of them runs. Recordings share their memory."""
+        """Record the step's kernels without running them. Recordings share their memory."""
         graph = torch.cuda.CUDAGraph()
         graph.register_generator_state(self._rng)
-        own = [given.clone() for given in inputs]
+        own = [tensor.clone() for tensor in inputs]
         others = [recording.graph for recording in self._recordings.values()]
         with _no_collection(), torch.cuda.graph(graph, pool=others[0].pool() if others else None):
             result = step(*own)
@@ -99,17 +106,17 @@ class _Recording(Generic[Result]):
     result: Result
 
     def replay(self, inputs: Sequence[Tensor], parameters: Sequence[nn.Parameter]) -> Result:
-        for own, given in zip(self.inputs, inputs, strict=True):
-            own.copy_(given)
+        for own, tensor in zip(self.inputs, inputs, strict=True):
+            own.copy_(tensor)
         self.graph.replay()
         for parameter, gradient in zip(parameters, self.gradients, strict=True):
             parameter.grad = gradient
-        return self.result
+        return self.result.clone()  # the next replay writes over the result
 
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Let no recording that Python finds unused be freed now: that would break off the one being made."""
+    """Free no unused recording now: that would abort the one being made."""
     gc.collect()
     gc.disable()
     try:

@@ -13,8 +13,8 @@ from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
 
-class _Optimizer:
-    """What `torch.amp.GradScaler` asks of an optimiser that undoes the scaling by itself.
+class Optimizer:
+    """What `torch.amp.GradScaler` needs of an optimiser that undoes the scaling by itself.
 
     Args:
         parameters: on one device.
@@ -41,7 +41,7 @@ class _Optimizer:
         return [gradient for index in moved if (gradient := self.parameters[index].grad) is not None]
 
 
-class SGD(_Optimizer):
+class SGD(Optimizer):
     """Stochastic gradient descent with momentum and weight decay.
 
     Args:
@@ -80,7 +80,7 @@ class SGD(_Optimizer):
         )
 
 
-class Adam(_Optimizer):
+class Adam(Optimizer):
     """Adam (Kingma and Ba 2015, arXiv:1412.6980) without weight decay.
 
     Args:

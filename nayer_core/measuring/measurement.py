@@ -1,4 +1,4 @@
-"""What is measured of a run while it goes on and when it is done. Nothing here is trained on."""
+"""What is measured of a run, during it and at its end. Nothing is trained on what is measured on."""
 
 import math
 from typing import Any
@@ -6,13 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nayer_core.contract.config import DistillConfig
-from nayer_core.contract.events import Emit, Phase, PhaseEvent, WarningEvent
+from nayer_core.contract.events import Phase, PhaseEvent, WarningEvent
 from nayer_core.contract.spec import ResolvedSpec
-from nayer_core.hardware.cuda_graphs import Recorder
 from nayer_core.hardware.device_memory import give_back_unused
 from nayer_core.hardware.precision import Arithmetic
-from nayer_core.hardware.processes import ALONE
 from nayer_core.measuring.evaluation import EvaluationSet, accuracy_bounds, predict, share_equal
 from nayer_core.measuring.quality import (
     LEAST_CLASS_COVERAGE,
@@ -25,8 +22,8 @@ from nayer_core.measuring.quality import (
     diversity_score,
     inception_score,
 )
-from nayer_core.methods.nayer.algorithm import Distillation
-from nayer_core.methods.nayer.synthesis import Round, Synthesizer
+from nayer_core.running.method import Distillands, Plan
+from nayer_core.running.run import Run
 
 MEASUREMENTS_A_RUN = 10
 OLD_IMAGES = 500  # of the bank, for the diversity score
@@ -49,32 +46,27 @@ class Measurement:
     """Measures one run.
 
     Args:
-        distillation: the run.
-        teacher: frozen.
+        run: what is measured; its events receive warnings and phases.
+        distillands: the teacher, and the normalisation of its images.
         evaluation: the client's images, where there are any.
-        emit: receives warnings and phases.
     """
 
-    def __init__(
-        self, distillation: Distillation, teacher: nn.Module, evaluation: EvaluationSet | None, emit: Emit
-    ):
-        self.run = distillation
-        self.teacher = teacher
+    def __init__(self, run: Run, distillands: Distillands, evaluation: EvaluationSet | None):
+        self.run = run
+        self.teacher = distillands.teacher
+        self.augment = distillands.augment
         self.evaluation = evaluation
-        self.emit = emit
-        # Reported in float32, whatever the run is made in.
-        self.exact = Arithmetic(distillation.arithmetic.device, torch.float32)
-        self._warned = False
+        # Measured in float32, whatever the run computes in.
+        self.exact = Arithmetic(run.machine.device, torch.float32)
+        self._has_warned = False
 
     def after_epoch(self) -> None:
         """Report diversity, inception score and accuracy, about ten times a run after warm-up."""
-        if not _is_due(self.run.position.epoch, self.run.config):
+        if not _is_due(self.run.method.epoch, self.run.plan):
             return
         values = self._quality_of_images()
         if self.evaluation is not None:
-            predictions = predict(
-                self.run.distilled_student, self.evaluation.images, self.run.augment, self.exact
-            )
+            predictions = self._predict(self.run.student, self.evaluation.images)
             values["student_accuracy"] = share_equal(predictions, self.evaluation.labels)
         self.run.report(values)
 
@@ -84,7 +76,7 @@ class Measurement:
         Returns:
             By name: `value`, or `lower` and `upper`, and `measured_on`.
         """
-        self.emit(PhaseEvent(phase=Phase.EVALUATE))
+        self.run.emit(PhaseEvent(phase=Phase.EVALUATE))
         give_back_unused(self.exact.device)  # what the steps kept fits nothing that comes now
         metrics = self._on_evaluation_set() | self._on_synthetic_images(spec, seed)
         if spec.teacher_accuracy is None:
@@ -98,10 +90,10 @@ class Measurement:
 
     def _quality_of_images(self) -> dict[str, float]:
         """Measure the newest round against older images, and warn once where a generator has collapsed."""
-        bank = self.run.bank
+        bank = self.run.method.bank
         newest = bank.segments[-1]
         images, labels = bank.read(newest)
-        new = answers(self.teacher, images, self.run.augment, self.exact)
+        new = answers(self.teacher, images, self.augment, self.exact)
         values = {"inception_score": inception_score(new.logits)}
         coverage = class_coverage(new.logits, labels)
         if len(bank.segments) > 1:
@@ -112,11 +104,11 @@ class Measurement:
 
     def _diversity(self, new: Tensor, labels: Tensor) -> dict[str, float]:
         """Hold the newest round's features against images from all over the rest of the bank."""
-        bank = self.run.bank
+        bank = self.run.method.bank
         older = [bank.read(segment) for segment in bank.segments[:-1]]
         images = torch.cat([images for images, _ in older])
         spread = torch.linspace(0, len(images) - 1, min(OLD_IMAGES, len(images))).long().to(images.device)
-        old = answers(self.teacher, images[spread], self.run.augment, self.exact).features
+        old = answers(self.teacher, images[spread], self.augment, self.exact).features
         old_labels = torch.cat([labels for _, labels in older])[spread].cpu()
         within = class_diversity_score(new, labels, old, old_labels)
         return {"diversity": diversity_score(new, old)} | (
@@ -124,24 +116,24 @@ class Measurement:
         )
 
     def _warn_of_collapse(self, diversity: float | None, coverage: float) -> None:
-        if self._warned:
+        if self._has_warned:
             return
-        self._warned = True
-        told = "unknown" if diversity is None else f"{diversity:.3f}"
+        self._has_warned = True
+        known = "unknown" if diversity is None else f"{diversity:.3f}"
         message = (
-            f"The generator makes nearly the same images again: diversity within a class {told} (below "
+            f"The generator makes nearly the same images again: diversity within a class {known} (below "
             f"{LEAST_CLASS_DIVERSITY} is collapse), {coverage:.0%} of the classes asked for. "
             "More generator_steps or another seed may help."
         )
-        self.emit(WarningEvent(code="generator_collapse", message=message))
+        self.run.emit(WarningEvent(code="generator_collapse", message=message))
 
     def _on_evaluation_set(self) -> Metrics:
         if self.evaluation is None:
             return {}
         measured_on = ON_EVALUATION_SET.format(count=len(self.evaluation.labels))
         images, labels = self.evaluation.images, self.evaluation.labels
-        by_teacher = predict(self.teacher, images, self.run.augment, self.exact)
-        by_student = predict(self.run.distilled_student, images, self.run.augment, self.exact)
+        by_teacher = self._predict(self.teacher, images)
+        by_student = self._predict(self.run.student, images)
         values = {
             "teacher_accuracy": share_equal(by_teacher, labels),
             "student_accuracy": share_equal(by_student, labels),
@@ -150,24 +142,11 @@ class Measurement:
         return {name: {"value": value, "measured_on": measured_on} for name, value in values.items()}
 
     def _on_synthetic_images(self, spec: ResolvedSpec, seed: int) -> Metrics:
-        """The label-free score card: two rounds of a fresh generator, the second against the student."""
-        rng = torch.Generator(self.exact.device).manual_seed(seed + 1)
-        synthesizer = Synthesizer(
-            self.teacher,
-            self.run.lte,
-            spec.input_size,
-            self.run.config_in_force,
-            self.run.augment,
-            self.run.arithmetic,
-            rng,
-            Recorder(self.run.arithmetic, rng, ALONE),
-        )
-        synthesizer.redraw_generator()
-        plain = synthesizer.run_round(0, None)
-        provoking = synthesizer.run_round(1, self.run.distilled_student)
+        """Compute the label-free score card: on images made as the bank's were, and on provoking ones."""
+        samples = self.run.method.samples(seed + 1)
         student, teacher = (
-            answers(network, plain.images, self.run.augment, self.exact).logits
-            for network in (self.run.distilled_student, self.teacher)
+            answers(network, samples.plain, self.augment, self.exact).logits
+            for network in (self.run.student, self.teacher)
         )
         by_class = agreement_by_class(student, teacher)
         weakest = min(by_class, key=lambda index: by_class[index])
@@ -175,30 +154,29 @@ class Measurement:
             "agreement_on_synthetic": share_equal(student.argmax(dim=1), teacher.argmax(dim=1)),
             "calibration_error_on_synthetic": calibration_error(student, teacher),
             "weakest_class_agreement_on_synthetic": by_class[weakest],
+            **{f"{name}_of_synthetic": value for name, value in samples.measurements.items()},
         }
-        if "bn" in plain.terms:
-            values["bn_distance_of_synthetic"] = plain.terms["bn"].item()
-        measured_on = ON_HELD_OUT_SYNTHETIC.format(count=len(plain.images))
+        measured_on = ON_HELD_OUT_SYNTHETIC.format(count=len(samples.plain))
         metrics: Metrics = {
             name: {"value": value, "measured_on": measured_on} for name, value in values.items()
         }
         metrics["weakest_class_agreement_on_synthetic"]["class"] = spec.labels[weakest]
-        return metrics | {"agreement_on_adversarial": self._provoked(provoking)}
+        return metrics | {"agreement_on_adversarial": self._on_provoking_images(samples.provoking)}
 
-    def _provoked(self, provoking: Round) -> dict[str, Any]:
+    def _on_provoking_images(self, images: Tensor) -> dict[str, Any]:
         by_student, by_teacher = (
-            predict(network, provoking.images, self.run.augment, self.exact)
-            for network in (self.run.distilled_student, self.teacher)
+            self._predict(network, images) for network in (self.run.student, self.teacher)
         )
         return {
             "value": share_equal(by_student, by_teacher),
-            "measured_on": ON_ADVERSARIAL_SYNTHETIC.format(count=len(provoking.images)),
+            "measured_on": ON_ADVERSARIAL_SYNTHETIC.format(count=len(images)),
         }
 
+    def _predict(self, network: nn.Module, images: Tensor) -> Tensor:
+        return predict(network, images, self.augment, self.exact)
 
-def _is_due(epochs_done: int, config: DistillConfig) -> bool:
+
+def _is_due(epochs_done: int, plan: Plan) -> bool:
     """Whether to measure after this epoch: about ten times, and always after the last."""
-    trained = epochs_done - config.warmup_epochs
-    return trained > 0 and (
-        trained == config.epochs or trained % math.ceil(config.epochs / MEASUREMENTS_A_RUN) == 0
-    )
+    trained, epochs = epochs_done - plan.warmup_epochs, plan.epochs - plan.warmup_epochs
+    return trained > 0 and (trained == epochs or trained % math.ceil(epochs / MEASUREMENTS_A_RUN) == 0)

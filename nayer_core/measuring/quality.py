@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nayer_core.hardware.precision import Arithmetic
-from nayer_core.methods.parts.augmentation import Augmentation
+from nayer_core.images.augmentation import Augmentation
 
 BATCH_SIZE = 250
 CALIBRATION_BINS = 10

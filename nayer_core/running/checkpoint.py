@@ -22,7 +22,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from nayer_core.contract.errors import ErrorCode, TrainingError
-from nayer_core.methods.parts.memory_bank import MemoryBank, Segment
+from nayer_core.images.memory_bank import MemoryBank, Segment
 
 GENERATIONS_KEPT = 3
 
@@ -219,6 +219,6 @@ def _bank_file(start: int) -> str:
     return f"bank-{start:012d}.safetensors"
 
 
-def part(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
-    """Give the tensors below `name.`, by the rest of their names."""
+def below(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """Give the tensors whose names begin with `name.`, by the rest of their names."""
     return {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}

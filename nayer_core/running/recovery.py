@@ -1,13 +1,13 @@
-"""Around a run: how it gets over diverging and over a device that is full.
+"""Recovery of a run that diverges, and of one whose device is full.
 
-    diverged          back to the newest good checkpoint, on with both learning rates halved;
+    diverged          back to the newest good checkpoint, on with all learning rates halved;
                       three times, then the run is left in its last good state
     device is full    back to the newest checkpoint, on with the batch halved that did not fit, where
-                      the client wants that; four times for either batch. A run that several processes
-                      share ends: the others know nothing of the step that one could not take
+                      the client allows that; four times for each batch. A run that several processes
+                      share fails: the others do not know of the step that one could not do
 
-A way that was left is left for good: its checkpoints are dropped, and the state the run goes on from
-is saved at once, so that whoever resumes it knows what has happened.
+When a run goes back, the later checkpoints are discarded, and the state that it goes on from is saved at
+once, so that a process which resumes it knows what has happened.
 """
 
 from collections.abc import Callable
@@ -16,17 +16,16 @@ from nayer_core.contract.errors import ErrorCode, TrainingError
 from nayer_core.contract.events import WarningEvent
 from nayer_core.contract.spec import OnOutOfMemory
 from nayer_core.hardware.device_memory import DeviceFull, do_within_memory, give_back_unused
-from nayer_core.methods.nayer.algorithm import Distillation
 from nayer_core.running.adaptation import MOST_HALVINGS, MOST_ROLLBACKS, SMALLEST_BATCH, Adaptation
 from nayer_core.running.checkpoint import Checkpoint, CheckpointFolder
 from nayer_core.running.fitting_batches import batches_that_fit
-from nayer_core.running.run_state import Saver
+from nayer_core.running.run import Run, Saver
 
-Usable = Callable[[Adaptation, int], bool]  # what a saved state says of its run, and its steps
+IsUsable = Callable[[Adaptation, int], bool]  # by a saved state's adaptation and number of steps
 
 
 class Recovery:
-    """Takes a run to its end over what can be got over.
+    """Takes a run to its end, over what it can recover from.
 
     Args:
         run: as it was built, before it resumes: where no checkpoint is left it begins again from there.
@@ -37,37 +36,37 @@ class Recovery:
 
     def __init__(
         self,
-        run: Distillation,
+        run: Run,
         checkpoints: CheckpointFolder | None = None,
         on_out_of_memory: OnOutOfMemory = "fail",
         after_return: Callable[[], None] = lambda: None,
     ):
-        self.distillation = run
+        self.run = run
         self.checkpoints = checkpoints
         self.on_out_of_memory = on_out_of_memory
         self.after_return = after_return
-        tensors, facts = run.state()
-        copies = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
-        self._beginning = Checkpoint(copies, facts)
+        state = run.state()
+        copies = {name: tensor.detach().cpu().clone() for name, tensor in state.tensors.items()}
+        self._beginning = Checkpoint(copies, state.facts)
 
-    def run(
+    def go_on(
         self,
         *,
         checkpoint_seconds: float = 60.0,
         after_epoch: Callable[[], None] = lambda: None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> bool:
-        """Go on from where the run is; arguments and answer are those of `Distillation.run`.
+        """Run from the present state on; arguments and result are those of `Run.go_on`.
 
         Raises:
             TrainingError: `diverged` after the last rollback, with the run back in its last good
                 state; `device_out_of_memory`, with sizes that were tried and fit.
         """
         if self.checkpoints is not None and self.checkpoints.is_empty and self._steps_done > 0:
-            self._save()  # a run from elsewhere has a state of its own to go back to
+            self._save()  # a run that was begun elsewhere has a state of its own to go back to
 
-        def go_on() -> bool:
-            return self.distillation.run(
+        def attempt() -> bool:
+            return self.run.go_on(
                 checkpoints=self.checkpoints,
                 checkpoint_seconds=checkpoint_seconds,
                 after_epoch=lambda: _measure(after_epoch),
@@ -76,7 +75,7 @@ class Recovery:
 
         while True:
             try:
-                return do_within_memory(go_on)
+                return do_within_memory(attempt)
             except DeviceFull:
                 self._make_room()
             except TrainingError as error:
@@ -86,87 +85,84 @@ class Recovery:
 
     @property
     def _steps_done(self) -> int:
-        return self.distillation.progress.steps_done
+        return self.run.progress.steps_done
 
     def _roll_back(self, error: TrainingError) -> None:
-        run, before, diverged_at = self.distillation, self.distillation.adaptation, self._steps_done
+        before, diverged_at = self.run.adaptation, self._steps_done
         if before.rollbacks == MOST_ROLLBACKS:
             self._return(lambda *_: True)
-            run.adopt(before)
-            told = (
+            self.run.adopt(before)
+            message = (
                 f"{error.message} The run had gone back and on with smaller steps {MOST_ROLLBACKS} times. "
                 f"What is left is its state after {self._steps_done} of {diverged_at} steps."
             )
-            raise TrainingError(error.code, told, error.hint) from error
+            raise TrainingError(error.code, message, error.hint) from error
         self._return(before.should_return_to)
-        told = (
+        message = (
             f"{error.message} The run goes back from step {diverged_at} to step {self._steps_done} and on "
-            f"with both learning rates halved (rollback {before.rollbacks + 1} of {MOST_ROLLBACKS})."
+            f"with all learning rates halved (rollback {before.rollbacks + 1} of {MOST_ROLLBACKS})."
         )
-        run.emit(WarningEvent(code="rolled_back", message=told))
-        self._go_on(before.with_smaller_steps(self._steps_done, told))
+        self.run.emit(WarningEvent(code="rolled_back", message=message))
+        self._adopt(before.with_smaller_steps(self._steps_done, message))
 
     def _make_room(self) -> None:
-        run, before = self.distillation, self.distillation.adaptation
-        give_back_unused(run.arithmetic.device)
-        part, config = run.part, run.config_in_force
-        size = config.synthesis_batch_size if part == "synthesis" else config.student_batch_size
-        if (processes := run.synthesizer.processes.size) > 1:
+        run, before, device = self.run, self.run.adaptation, self.run.machine.device
+        give_back_unused(device)
+        batch = run.plan.steps[run.method.next_kind].batch
+        size = getattr(run.config_in_force, batch)
+        if (processes := run.machine.peers.size) > 1:
             raise TrainingError(
                 ErrorCode.DEVICE_OUT_OF_MEMORY,
-                f"One of {processes} {run.arithmetic.device.type} devices has no room for its share of "
-                f"{part}_batch_size {size}.",
-                f"Lower config.{part}_batch_size or config.bank_capacity: with several processes batches are "
+                f"One of {processes} {device.type} devices has no room for its share of {batch} {size}.",
+                f"Lower config.{batch} or config.bank_capacity: with several processes batches are "
                 "neither tried nor halved.",
             )
-        spent = before.halvings(part) == MOST_HALVINGS or size // 2 < SMALLEST_BATCH
-        if spent or self.on_out_of_memory == "fail":
+        is_spent = before.halvings.get(batch, 0) == MOST_HALVINGS or size // 2 < SMALLEST_BATCH
+        if is_spent or self.on_out_of_memory == "fail":
             raise self._does_not_fit()
-        told = (
-            f"The {run.arithmetic.device.type} device has no room for {part}_batch_size {size} in epoch "
-            f"{run.position.epoch + 1}; the run goes on with {size // 2}."
+        message = (
+            f"The {device.type} device has no room for {batch} {size} in epoch "
+            f"{run.method.epoch + 1}; the run goes on with {size // 2}."
         )
         self._return(lambda *_: True)
-        run.emit(WarningEvent(code="batch_halved", message=told))
-        self._go_on(before.with_smaller_batches(part, told))
+        run.emit(WarningEvent(code="batch_halved", message=message))
+        self._adopt(before.with_smaller_batches(batch, message))
 
-    def _return(self, usable: Usable) -> None:
-        """Become the newest saved state that is usable, or what the run was at its beginning."""
-        run, checkpoint = self.distillation, None
+    def _return(self, is_usable: IsUsable) -> None:
+        """Return to the newest saved state that is usable, or to the beginning of the run."""
+        run, checkpoint = self.run, None
         if self.checkpoints is not None:
             checkpoint = self.checkpoints.go_back(
-                run.bank,
-                lambda facts: usable(
+                run.method.bank,
+                lambda facts: is_usable(
                     Adaptation.from_facts(facts["adaptation"]), sum(facts["steps_done"].values())
                 ),
             )
         if checkpoint is None:
-            run.bank.clear()
+            run.method.bank.clear()
         began = run.began
         run.restore(checkpoint or self._beginning)
-        run.began = began  # the time spent on the way that was left counts
+        run.began = began  # the time of the steps that were discarded counts
 
-    def _go_on(self, adaptation: Adaptation) -> None:
-        self.distillation.adopt(adaptation)
+    def _adopt(self, adaptation: Adaptation) -> None:
+        self.run.adopt(adaptation)
         self._save()
         self.after_return()
 
     def _save(self) -> None:
-        Saver(self.distillation, self.checkpoints, 0.0, self.distillation.emit).save()
+        Saver(self.run, self.checkpoints).save()
 
     def _does_not_fit(self) -> TrainingError:
-        run, config = self.distillation, self.distillation.config_in_force
+        run, config = self.run, self.run.config_in_force
+        sizes = ", ".join(f"{batch} {getattr(config, batch)}" for batch in config.BATCH_SIZES)
         fitting = batches_that_fit(run)
         hint = "No smaller batch fits either: choose smaller networks or a smaller config.bank_capacity."
         if fitting is not None:
-            hint = (
-                f"Set config.synthesis_batch_size to {fitting[0]} and config.student_batch_size to "
-                f'{fitting[1]}: both were tried here and fit. Or set on_out_of_memory to "halve".'
-            )
+            values = " and ".join(f"config.{batch} to {size}" for batch, size in fitting.items())
+            hint = f'Set {values}: they were tried here and fit. Or set on_out_of_memory to "halve".'
         return TrainingError(
             ErrorCode.DEVICE_OUT_OF_MEMORY,
-            f"The {run.arithmetic.device.type} device has no room for batches of "
-            f"{config.synthesis_batch_size} (synthesis) and {config.student_batch_size} (student).",
+            f"The {run.machine.device.type} device has no room for batches of these sizes: {sizes}.",
             hint,
         )
 

@@ -9,7 +9,7 @@ from benchmarks.replay import Priority, Recent, Views, Views2, Views8
 from benchmarks.student_learning import RESULTS, ROWS
 from nayer_core.contract.config import DistillConfig
 from nayer_core.methods.parts.student_training import StudentTrainer
-from tests.support.small_runs import CONFIG, Run
+from tests.support.small_runs import CONFIG, SmallRun
 
 
 def test_every_row_is_a_configuration_and_every_result_a_row():
@@ -20,10 +20,10 @@ def test_every_row_is_a_configuration_and_every_result_a_row():
 
 @pytest.mark.parametrize("trainer", [Views, Views2, Views8, Recent, Priority])
 def test_other_ways_of_drawing_train_the_student(trainer: type[StudentTrainer]):
-    run = Run(CONFIG)
-    run.distillation.trainer.__class__ = trainer
+    run = SmallRun(CONFIG)
+    run.method.trainer.__class__ = trainer
     before = run.weights()
-    assert run.distillation.run()
-    assert run.distillation.trainer.steps_done == CONFIG.epochs * CONFIG.student_steps
+    assert run.go_on()
+    assert run.method.trainer.steps_done == CONFIG.epochs * CONFIG.student_steps
     after = run.weights()
     assert any(not torch.equal(before[name], value) for name, value in after.items())

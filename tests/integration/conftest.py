@@ -63,7 +63,14 @@ def stack(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @contextlib.contextmanager
-def running_stack(postgres: EmbeddedPostgres, folder: Path, **settings: str) -> Iterator[Stack]:
+def running_stack(
+    postgres: EmbeddedPostgres,
+    folder: Path,
+    *,
+    api: str = "api.main",
+    worker: str = "worker.celery_app",
+    **settings: str,
+) -> Iterator[Stack]:
     """Start the whole service, with further settings by name."""
     valkey = EmbeddedValkey(folder / "valkey", durable=False)
     valkey.start()
@@ -86,11 +93,11 @@ def running_stack(postgres: EmbeddedPostgres, folder: Path, **settings: str) -> 
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        worker = ("celery", "-A", "worker.celery_app", "worker", "-P", "threads", "-l", "INFO")
+        celery = ("celery", "-A", worker, "worker", "-P", "threads", "-l", "INFO")
         for command in (
-            ("uvicorn", "api.main:create_app", "--factory", "--port", str(port)),
-            (*worker, "-Q", "inspect", "-c", "2", "-n", "inspect@test"),
-            (*worker, "-Q", "distill", "-c", "1", "-n", "distill@test"),
+            ("uvicorn", f"{api}:create_app", "--factory", "--port", str(port)),
+            (*celery, "-Q", "inspect", "-c", "2", "-n", "inspect@test"),
+            (*celery, "-Q", "distill", "-c", "1", "-n", "distill@test"),
             ("worker.upkeep",),
         ):
             undo.enter_context(_running(command, environment, log))

@@ -3,7 +3,7 @@
 from safetensors.torch import load
 
 from nayer_core.networks.registry import build
-from nayer_core.running.run_state import all_finite
+from nayer_core.running.method import require_finite
 from tests.integration.conftest import INPUT_SIZE, Digits, Stack
 
 
@@ -27,5 +27,5 @@ def test_a_job_that_diverges_is_rolled_back_and_leaves_its_partial_student(
     assert {"partial_student.safetensors", "metrics.jsonl"} <= names
     weights = load(stack.http.get(f"{path}/partial_student.safetensors").content)
     build("wrn_10_1", num_classes=10, input_size=INPUT_SIZE).load_state_dict(weights)
-    assert all_finite(weights.values())
+    require_finite(weights.values())
     assert stack.http.get(f"/jobs/{job['id']}/student").status_code == 404

@@ -13,34 +13,34 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from nayer_core.hardware.processes import Alone, joined
+from nayer_core.hardware.peers import Peers, joined
 from nayer_core.running.checkpoint import CheckpointFolder
-from tests.support.small_runs import CONFIG, Run, after
+from tests.support.small_runs import CONFIG, SmallRun, after
 
 
 def main(path: str, teacher: str, changes: str, state: str | None = None, steps: str = "0") -> None:
     torch.set_num_threads(1)
     config = CONFIG.model_copy(update=json.loads(changes))
-    with joined(torch.device("cpu")) as processes:
-        run = Run(config, teacher=teacher, processes=processes)
+    with joined(torch.device("cpu")) as peers:
+        run = SmallRun(config, teacher=teacher, peers=peers)
         if state is not None:
             folder = Path(state) / os.environ["RANK"]
-            stop_here(run, processes, folder, int(steps))
-            processes.any(wish=False)  # waits until all have saved
-            run = Run(config, seed=7, teacher=teacher, processes=processes)
-            run.distillation.resume(CheckpointFolder(folder.parent / "0"))
-        assert run.distillation.run()
-        if processes.is_first:
-            bank = {"bank": run.distillation.bank.images, "labels": run.distillation.bank.labels}
-            told = [value for event in run.distillation.reported for value in event.values.values()]
+            stop_here(run, peers, folder, int(steps))
+            peers.any(flag=False)  # waits until all have saved
+            run = SmallRun(config, seed=7, teacher=teacher, peers=peers)
+            run.run.resume(CheckpointFolder(folder.parent / "0"))
+        assert run.go_on()
+        if peers.is_first:
+            bank = {"bank": run.method.bank.images, "labels": run.method.bank.labels}
+            told = [value for event in run.run.reported for value in event.values.values()]
             save_file({**run.weights(), **bank, "told": torch.tensor(told)}, Path(path))
 
 
-def stop_here(run: Run, processes: Alone, folder: Path, steps: int) -> None:
+def stop_here(run: SmallRun, peers: Peers, folder: Path, steps: int) -> None:
     enough = after(steps)
-    finished = run.distillation.run(
+    finished = run.go_on(
         checkpoints=CheckpointFolder(folder),
-        should_stop=lambda: processes.any(enough() and not processes.is_first),
+        should_stop=lambda: peers.any(enough() and not peers.is_first),
     )
     assert not finished
 

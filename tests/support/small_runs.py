@@ -12,12 +12,17 @@ from safetensors.torch import save_file
 from nayer_core.contract.config import DistillConfig
 from nayer_core.contract.events import Event
 from nayer_core.contract.spec import Normalization, ResolvedSpec, TextEncoderSpec
+from nayer_core.hardware.machine import Machine
+from nayer_core.hardware.peers import SINGLE_PROCESS, Peers
 from nayer_core.hardware.precision import choose_arithmetic
-from nayer_core.hardware.processes import ALONE, Alone
-from nayer_core.methods.nayer.algorithm import Distillation
-from nayer_core.methods.parts.augmentation import Augmentation
+from nayer_core.images.augmentation import Augmentation
+from nayer_core.methods.nayer.algorithm import Nayer
+from nayer_core.methods.nayer.synthesis import Round
 from nayer_core.networks.registry import build
 from nayer_core.networks.weights import freeze, save_weights
+from nayer_core.running.method import Distillands, result_of
+from nayer_core.running.run import Run
+from nayer_core.tasks.classification import Classification
 
 CPU = torch.device("cpu")
 SIZE = (1, 12, 12)
@@ -41,7 +46,7 @@ CONFIG = DistillConfig(
 )
 
 
-class Run:
+class SmallRun:
     """A run on a teacher of random weights, with its events."""
 
     def __init__(
@@ -49,7 +54,7 @@ class Run:
         config: DistillConfig = CONFIG,
         seed: int = 0,
         teacher: str = "wrn_10_1",
-        processes: Alone = ALONE,
+        peers: Peers = SINGLE_PROCESS,
         device: torch.device = CPU,
     ):
         torch.manual_seed(100)
@@ -58,22 +63,32 @@ class Run:
         torch.manual_seed(seed)
         self.student = build("wrn_10_1", num_classes=4, input_size=SIZE)
         self.events: list[Event] = []
-        lte = torch.randn(4, 20, generator=torch.Generator().manual_seed(5))
+        label_embeddings = torch.randn(4, 20, generator=torch.Generator().manual_seed(5))
         mean, std = torch.tensor([0.5], device=device), torch.tensor([0.25], device=device)
         augment = Augmentation(mean, std, crop_padding=1, flip=True)
-        arithmetic = choose_arithmetic(config.precision, device)
+        self.machine = Machine(choose_arithmetic(config.precision, device), seed, peers)
         self.student.to(device)
-        self.distillation = Distillation(
-            *(freeze(network).to(device), self.student, lte.to(device), SIZE, config, augment, arithmetic),
-            *(seed, self.events.append, processes),
+        teacher_network = freeze(network).to(device)
+        self.distillands = Distillands(
+            teacher_network, self.student, label_embeddings.to(device), SIZE, augment
         )
+        self.method = Nayer(self.distillands, config, Classification(4), self.machine)
+        self.run = Run(self.method, config, self.machine, self.events.append)
+
+    def go_on(self, **options: Any) -> bool:
+        return self.run.go_on(**options)
+
+    def make_round(self, index: int = 0, student: torch.nn.Module | None = None) -> Round:
+        """A round of a new generator; its images are not put into the bank."""
+        self.method.synthesizer.redraw_generator()
+        return result_of(self.method.synthesizer.run_round(index, student))
 
     def of(self, kind: type) -> list:
         return [event for event in self.events if isinstance(event, kind)]
 
     def weights(self) -> dict[str, torch.Tensor]:
         """Of the student in training and of the one a client gets, which are not the same here."""
-        return {name: value.clone() for name, value in self.distillation.trainer.state().items()}
+        return {name: value.clone() for name, value in self.method.trainer.state().items()}
 
 
 def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:

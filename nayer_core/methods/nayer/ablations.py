@@ -23,18 +23,26 @@ _WITHOUT_BATCH_NORM = ("A1", "A2")
 _TWO_LINEARS = ("A2", "A4")
 
 
-def generator_codes(lte: Tensor, config: DistillConfig) -> Tensor:
-    """Give one vector a class for the noisy layer: the embeddings, or one-hot vectors (Table 15)."""
+def label_codes(label_embeddings: Tensor, config: DistillConfig) -> Tensor:
+    """Give one vector for each class to the noisy layer: its embedding, or a one-hot vector (Table 15).
+
+    Args:
+        label_embeddings: (K, embedding_dim).
+        config: `generator_input` decides.
+
+    Returns:
+        (K, code_dim).
+    """
     if config.generator_input == "one_hot":
-        return torch.eye(lte.shape[0], device=lte.device)
-    return lte
+        return torch.eye(label_embeddings.shape[0], device=label_embeddings.device)
+    return label_embeddings
 
 
 def build_noisy_layer(codes_shape: torch.Size, config: DistillConfig) -> NoisyLayer:
     """Build the layer between codes and generator: the paper's, or the ablation asked for.
 
     Args:
-        codes_shape: (K, dimensions) of `generator_codes`.
+        codes_shape: (K, code_dim), the shape of `label_codes`.
         config: `generator_input`, `input_noise*` and `noisy_layer*` say which.
     """
     num_classes, code_dim = codes_shape

@@ -2,230 +2,227 @@
 
 for each epoch:
     for each round:                        synthesis.py
-        redraw the noisy layer, train it with the generator, keep the best images in the bank
-    after warm-up, for each student step:  student_training.py
+        redraw the noisy layer, train it with the generator, put the best images into the bank
+    after warm-up, for each student step:  ../parts/student_training.py
         update the student on images drawn from the bank
 """
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from nayer_core.contract.config import DistillConfig
-from nayer_core.contract.events import Emit, MetricsEvent, Phase, PhaseEvent, ProgressEvent, WarningEvent
-from nayer_core.hardware.cuda_graphs import Recorder
-from nayer_core.hardware.precision import Arithmetic
-from nayer_core.hardware.processes import ALONE, Alone
+from nayer_core.contract.events import WarningEvent
+from nayer_core.contract.spec import ResolvedSpec
+from nayer_core.hardware.machine import Machine
+from nayer_core.images.memory_bank import MemoryBank
+from nayer_core.methods.nayer.estimate import estimate_run
+from nayer_core.methods.nayer.plan import plan_run
 from nayer_core.methods.nayer.synthesis import Round, Synthesizer
-from nayer_core.methods.parts.augmentation import Augmentation
-from nayer_core.methods.parts.memory_bank import MemoryBank, images_a_round, images_made
 from nayer_core.methods.parts.student_training import StudentTrainer
-from nayer_core.running.adaptation import Part
-from nayer_core.running.checkpoint import CheckpointFolder
-from nayer_core.running.progress import Step
-from nayer_core.running.run_state import RunState, Saver
+from nayer_core.running.checkpoint import below
+from nayer_core.running.method import (
+    Distillands,
+    EpochDone,
+    Plan,
+    Samples,
+    State,
+    Step,
+    require_finite,
+    result_of,
+)
+from nayer_core.tasks.task import Task
 
 MEASUREMENTS_AN_EPOCH = 20  # student losses reported; each waits for the device once
+PROBED_STEPS = 2  # the second one finds the memory that the optimiser allocates in the first
 
 
-class StopRequested(Exception):
-    """Raised inside a run to leave it; the state of the last whole step is kept."""
+@dataclass
+class Position:
+    """Where a run is; all counts are of finished things."""
+
+    epoch: int = 0
+    round: int = 0
+    student_step: int = 0
+    rounds_done: int = 0
+
+    def next_epoch(self) -> None:
+        """Begin the next epoch."""
+        self.epoch, self.round, self.student_step = self.epoch + 1, 0, 0
 
 
-class Distillation(RunState):
-    """One run of Algorithm 1.
+class Nayer:
+    """NAYER on one teacher and one student: a `nayer_core.running.method.Method`.
 
     Args:
-        teacher: frozen, in eval mode.
-        student: freshly initialised.
-        lte: (K, embedding_dim) label-text embeddings.
-        input_size: (channels, height, width).
+        distillands: teacher, student, label embeddings, image size, augmentation.
         config: the numbers of the method.
-        augment: crop, mirror, normalisation.
-        arithmetic: device and number format.
-        seed: everything random follows from it.
-        emit: receives the run's events.
-        processes: who shares the batches.
+        task: what the networks' outputs mean.
+        machine: where the steps are computed.
     """
 
-    def __init__(
-        self,
-        teacher: nn.Module,
-        student: nn.Module,
-        lte: Tensor,
-        input_size: tuple[int, int, int],
-        config: DistillConfig,
-        augment: Augmentation,
-        arithmetic: Arithmetic,
-        seed: int,
-        emit: Emit,
-        processes: Alone = ALONE,
-    ):
-        self.lte = lte
-        self.augment = augment
-        self.arithmetic = arithmetic
-        self.emit = emit
-        self.student = student.train()
-        self.rng = torch.Generator(arithmetic.device).manual_seed(seed)
-        recorder = Recorder(arithmetic, self.rng, processes)
-        capacity = min(max(config.bank_capacity, images_a_round(config)), images_made(config))
-        super().__init__(
-            config,
-            Synthesizer(teacher, lte, input_size, config, augment, arithmetic, self.rng, recorder, processes),
-            StudentTrainer(
-                student, teacher, input_size, config, augment, arithmetic, self.rng, recorder, processes
-            ),
-            MemoryBank(capacity, input_size, arithmetic.device),
-        )
-        self._announced: Phase | None = None
-        if config.attention_weight and not self.trainer.attention:
-            message = (
-                "Teacher and student have no features of the same height and width, "
-                "so attention_weight has no effect."
-            )
-            emit(WarningEvent(code="attention_unused", message=message))
+    def __init__(self, distillands: Distillands, config: DistillConfig, task: Task, machine: Machine):
+        self.distillands, self.config, self.task, self.machine = distillands, config, task, machine
+        self.synthesizer = Synthesizer(distillands, config, task, machine)
+        self.trainer = StudentTrainer(distillands, config, task, machine)
+        capacity = self.plan(config).bank_capacity(config.bank_capacity)
+        self.bank = MemoryBank(capacity, distillands.input_size, machine.device)
+        self.position = Position()
+        self._losses: list[Tensor] = []  # the student's, since they were last reported
 
-    @property
-    def phase(self) -> Phase:
-        """Whether the run still warms up or already trains the student."""
-        return Phase.WARMUP if self.position.epoch < self.config.warmup_epochs else Phase.DISTILL
+    def steps(self) -> Generator[Step | EpochDone, None, None]:
+        """Algorithm 1; lines 4 to 14 are an epoch."""
+        position, config = self.position, self.config
+        while position.epoch < config.warmup_epochs + config.epochs:
+            while position.round < self._rounds_of_this_epoch:  # lines 5 to 11
+                yield from self._synthesis_round()
+            while not self._is_warming_up and position.student_step < config.student_steps:
+                yield self._student_step()  # lines 12 to 14
+            position.next_epoch()
+            yield EpochDone()
 
-    @property
-    def part(self) -> Part:
-        """Whether the present epoch has rounds left, or the student's steps have begun."""
-        warming_up, config = self.phase is Phase.WARMUP, self.config
-        rounds = config.warmup_rounds_per_epoch if warming_up else config.rounds_per_epoch
-        return "synthesis" if self.position.round < rounds else "student"
-
-    def run(
-        self,
-        *,
-        checkpoints: CheckpointFolder | None = None,
-        checkpoint_seconds: float = 60.0,
-        after_epoch: Callable[[], None] = lambda: None,
-        should_stop: Callable[[], bool] = lambda: False,
-    ) -> bool:
-        """Go on from where the run is to its end, or to where it is told to stop.
-
-        `recovery.Recovery` does the same and gets over what `diverged` and a full device are.
-
-        Args:
-            checkpoints: where the state is saved, at intervals and when stopped.
-            checkpoint_seconds: time between two checkpoints.
-            after_epoch: called when an epoch is done; what it measures counts as no step's time.
-            should_stop: asked after every step.
-
-        Returns:
-            True at the end; False where `should_stop` said so, with the state saved.
-
-        Raises:
-            TrainingError: `diverged`, where a loss or a weight is no number any more.
-        """
-        self._saver = Saver(self, checkpoints, checkpoint_seconds, self.emit)
-        self._should_stop = should_stop
-        try:
-            while self.position.epoch < self.config.warmup_epochs + self.config.epochs:
-                self._run_epoch()
-                after_epoch()
-                self.progress.pause()
-            self.require_finite(self.trainer.state().values())
-        except StopRequested:
-            self._saver.save()
-            return False
-        return True
-
-    def _run_epoch(self) -> None:
-        """Lines 4 to 14 of Algorithm 1."""
-        position = self.position
-        warming_up = self.phase is Phase.WARMUP
-        self._announce_phase()
-        while self.part == "synthesis":
-            made = self._run_round(None if warming_up else self.student)
-            self.require_finite(self.synthesizer.generator.state_dict().values())
-            self.bank.add(made.images, made.labels)
-            position.round += 1
-            position.rounds_done += 1
-            self.report(_numbers(made))
-            self._saver.save_if_due()
-        if not warming_up:
-            self._train_student()
-        position.epoch, position.round, position.student_step = position.epoch + 1, 0, 0
-
-    def _run_round(self, student: nn.Module | None) -> Round:
-        kind = Step.WARMUP if student is None else Step.ADVERSARIAL
-        with self._undone_if_stopped(kind):
+    def _synthesis_round(self) -> Iterator[Step]:
+        kind, student = self.next_kind, None if self._is_warming_up else self.trainer.student
+        with self._undone_unless_finished():
             if self._generator_is_due():
                 self.synthesizer.redraw_generator()
-            return self.synthesizer.run_round(
-                self.position.rounds_done, student, lambda: self._after_generator_step(kind)
-            )
+            made = yield from self.synthesizer.run_round(self.position.rounds_done, student)
+        require_finite(self.synthesizer.generator.state_dict().values())
+        self.bank.add(made.images, made.labels)
+        self.position.round += 1
+        self.position.rounds_done += 1
+        yield Step(kind, whole=True, values=_measured(made))
 
-    @contextlib.contextmanager
-    def _undone_if_stopped(self, kind: Step) -> Iterator[None]:
-        """Forget an interrupted round: it is done anew, from its beginning."""
-        before, done_before = self.synthesizer.snapshot(), self.progress.done[kind]
-        try:
-            yield
-        except StopRequested:
-            self.synthesizer.restore(before)
-            self.progress.done[kind] = done_before
-            raise
+    def _student_step(self) -> Step:
+        self._losses.append(self.trainer.step(self.bank))
+        self.position.student_step += 1
+        return Step("student", whole=True, values=self._mean_loss_if_due())
 
-    def _train_student(self) -> None:
-        steps = self.config.student_steps
-        interval = math.ceil(steps / MEASUREMENTS_AN_EPOCH)
-        while self.position.student_step < steps:
-            self.losses.append(self.trainer.step(self.bank))
-            self.position.student_step += 1
-            self.progress.advance(Step.STUDENT)
-            if len(self.losses) == interval or self.position.student_step == steps:
-                mean = torch.stack(self.losses).mean().item()
-                self.losses.clear()
-                self.report({"student_loss": mean, "student_lr": self.trainer.learning_rate})
-                self._saver.save_if_due()
-            self._tell_progress()
+    @property
+    def _is_warming_up(self) -> bool:
+        return self.position.epoch < self.config.warmup_epochs
 
-    def _after_generator_step(self, kind: Step) -> None:
-        self.progress.advance(kind)
-        self._tell_progress()
-
-    def _tell_progress(self) -> None:
-        self.emit(
-            ProgressEvent(
-                phase=self.phase,
-                epoch=self.position.epoch + 1,
-                epochs=self.config.warmup_epochs + self.config.epochs,
-                fraction=self.progress.fraction,
-                eta_seconds=self.progress.eta_seconds,
-            )
-        )
-        if self._should_stop():
-            raise StopRequested
-
-    def report(self, values: dict[str, float]) -> None:
-        """Emit numbers by name, and refuse to go on with what is none."""
-        broken = [name for name, value in values.items() if not math.isfinite(value)]
-        if broken:
-            raise self.diverged(", ".join(broken))
-        event = MetricsEvent(epoch=self.position.epoch + 1, step=self.progress.steps_done, values=values)
-        self.reported.append(event)
-        self.emit(event)
-
-    def _announce_phase(self) -> None:
-        if self.phase != self._announced:
-            self.emit(PhaseEvent(phase=self.phase))
-        self._announced = self.phase
+    @property
+    def _rounds_of_this_epoch(self) -> int:
+        config = self.config
+        return config.warmup_rounds_per_epoch if self._is_warming_up else config.rounds_per_epoch
 
     def _generator_is_due(self) -> bool:
         """Whether a new generator begins with this round: the first of every so many epochs, or of all."""
         life, position = self.config.generator_reset_every, self.position
         return position.round == 0 and (position.epoch % life == 0 if life else position.epoch == 0)
 
+    @contextmanager
+    def _undone_unless_finished(self) -> Iterator[None]:
+        """Undo a round that is interrupted: it is repeated from its beginning."""
+        before = self.synthesizer.snapshot()
+        try:
+            yield
+        except GeneratorExit:
+            self.synthesizer.restore(before)
+            raise
 
-def _numbers(made: Round) -> dict[str, float]:
-    values = {name: term.item() for name, term in made.terms.items()}
+    def _mean_loss_if_due(self) -> dict[str, float]:
+        steps, interval = (
+            self.config.student_steps,
+            math.ceil(self.config.student_steps / MEASUREMENTS_AN_EPOCH),
+        )
+        if len(self._losses) < interval and self.position.student_step < steps:
+            return {}
+        mean = torch.stack(self._losses).mean().item()
+        self._losses.clear()
+        return {"student_loss": mean, "student_lr": self.trainer.learning_rate}
+
+    @staticmethod
+    def plan(config: DistillConfig) -> Plan:
+        """Say how many steps of each kind a run with this configuration has."""
+        return plan_run(config)
+
+    @staticmethod
+    def estimate(spec: ResolvedSpec) -> dict[str, int]:
+        """Compute the multiplications of a run and its memory."""
+        return estimate_run(spec)
+
+    @property
+    def student(self) -> nn.Module:
+        """The network a client would get now; `trainer.student` is the one that is trained."""
+        return self.trainer.distilled
+
+    @property
+    def epoch(self) -> int:
+        """How many epochs are done, warm-up included."""
+        return self.position.epoch
+
+    @property
+    def next_kind(self) -> str:
+        """The kind of step that comes next."""
+        if self._is_warming_up:
+            return "warmup"
+        return "adversarial" if self.position.round < self._rounds_of_this_epoch else "student"
+
+    def state(self) -> State:
+        """Everything but the bank that a bit-exact resume needs."""
+        tensors = {f"synthesizer.{name}": value for name, value in self.synthesizer.snapshot().items()}
+        tensors |= {f"trainer.{name}": value for name, value in self.trainer.state().items()}
+        tensors |= {"losses": torch.stack(self._losses)} if self._losses else {}
+        return State(tensors, {"position": asdict(self.position), "trainer": self.trainer.facts()})
+
+    def restore(self, state: State) -> None:
+        """Return to a state; the bank has been restored already."""
+        self.synthesizer.restore(below(state.tensors, "synthesizer"))
+        self.trainer.restore(below(state.tensors, "trainer"), state.facts["trainer"])
+        self._losses = list(state.tensors.get("losses", torch.empty(0)).to(self.machine.device))
+        for field in fields(Position):
+            setattr(self.position, field.name, state.facts["position"][field.name])
+
+    def adopt(self, config: DistillConfig) -> None:
+        """Continue with other batch sizes or learning rates."""
+        self.config = config
+        self.synthesizer.adopt(config)
+        self.trainer.adopt(config)
+        self.machine.graphs.forget()
+
+    def probe(self, batch: str, size: int) -> None:
+        """Try steps with another batch size, the most expensive kind; the method is not used afterwards."""
+        self.adopt(self.config.model_copy(update={batch: size, "generator_steps": PROBED_STEPS}))
+        if batch == "student_batch_size":
+            for _ in range(PROBED_STEPS):
+                self.trainer.step(self.bank)
+            return
+        self.synthesizer.redraw_generator()
+        made = result_of(self.synthesizer.run_round(0, self.trainer.student))
+        self.bank.add(made.images, made.labels)
+
+    def samples(self, seed: int) -> Samples:
+        """Two rounds of a fresh generator: one as in warm-up, the other against the student."""
+        fresh = Synthesizer(self.distillands, self.config, self.task, Machine(self.machine.arithmetic, seed))
+        fresh.redraw_generator()
+        plain = result_of(fresh.run_round(0, None))
+        provoking = result_of(fresh.run_round(1, self.student))
+        distance = {"bn_distance": plain.terms["bn"].item()} if "bn" in plain.terms else {}
+        return Samples(plain.images, provoking.images, distance)
+
+    def warnings(self) -> list[WarningEvent]:
+        """Say where a part of the configuration has no effect on these networks."""
+        return self.trainer.warnings()
+
+    def warm_up(self) -> dict[str, Tensor]:
+        """What the warm-up has made, apart from the bank: generator, noisy layer, statistics, numbers."""
+        return self.synthesizer.snapshot()
+
+    def begin_after_warm_up(self, tensors: dict[str, Tensor]) -> None:
+        """Take the place of the warm-up with another run's."""
+        self.synthesizer.restore(tensors)
+        rounds = self.config.warmup_epochs * self.config.warmup_rounds_per_epoch
+        self.position.epoch, self.position.rounds_done = self.config.warmup_epochs, rounds
+
+
+def _measured(made: Round) -> dict[str, float]:
+    values: dict[str, Any] = {name: term.item() for name, term in made.terms.items()}
     converged_after = made.converged_after.item()
     return values | ({"convergence_steps": converged_after} if math.isfinite(converged_after) else {})

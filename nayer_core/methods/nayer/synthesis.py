@@ -1,7 +1,7 @@
 """One synthesis round: lines 5 to 11 of Algorithm 1."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -10,20 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from nayer_core.contract.config import DistillConfig
-from nayer_core.hardware.cuda_graphs import Recorder
 from nayer_core.hardware.frozen_batch_norm import frozen_batch_norms
+from nayer_core.hardware.machine import Losses, Machine
 from nayer_core.hardware.optimizers import Adam
-from nayer_core.hardware.precision import Arithmetic
-from nayer_core.hardware.processes import ALONE, Alone
-from nayer_core.methods.nayer.ablations import build_noisy_layer, generator_codes, noisy_layer_output
-from nayer_core.methods.nayer.noisy_layer import sweep_labels
-from nayer_core.methods.parts.augmentation import Augmentation
+from nayer_core.images.memory_bank import to_bytes
+from nayer_core.methods.nayer.ablations import build_noisy_layer, label_codes, noisy_layer_output
+from nayer_core.methods.nayer.noisy_layer import NoisyLayer
 from nayer_core.methods.parts.bn_regularization import BNRegularization
 from nayer_core.methods.parts.generator import build_generator
 from nayer_core.methods.parts.image_prior import input_statistics_distance
-from nayer_core.methods.parts.losses import adversarial_loss, label_cross_entropy
-from nayer_core.methods.parts.memory_bank import to_bytes
-from nayer_core.running.checkpoint import part
+from nayer_core.running.checkpoint import below
+from nayer_core.running.method import Distillands, Step
+from nayer_core.tasks.task import Task
 
 ADAM_BETAS = (0.5, 0.999)  # authors
 CONVERGED_CE = 0.1  # what "convergence time" waits for (Table 4)
@@ -31,7 +29,7 @@ CONVERGED_CE = 0.1  # what "convergence time" waits for (Table 4)
 
 @dataclass(frozen=True)
 class Round:
-    """What a round made.
+    """The result of a round.
 
     Args:
         images: (N, H, W, C) uint8, un-augmented.
@@ -47,107 +45,101 @@ class Round:
 
 
 class Synthesizer:
-    """Generator, noisy layer and the statistics they have to fit.
+    """Generator, noisy layer and the statistics that their images are to match.
 
     Args:
-        teacher: frozen, in eval mode.
-        lte: (K, embedding_dim) label-text embeddings.
-        input_size: (channels, height, width).
+        distillands: teacher, label embeddings and image size; the student comes with each round.
         config: the numbers of Eq. 5 and of the loops.
-        augment: stands between the images and the networks.
-        arithmetic: number format.
-        rng: source of everything random here.
-        recorder: does the steps.
-        processes: who shares the batches.
+        task: chooses the labels and compares outputs.
+        machine: where the steps are computed.
     """
 
-    def __init__(
-        self,
-        teacher: nn.Module,
-        lte: Tensor,
-        input_size: tuple[int, int, int],
-        config: DistillConfig,
-        augment: Augmentation,
-        arithmetic: Arithmetic,
-        rng: torch.Generator,
-        recorder: Recorder,
-        processes: Alone = ALONE,
-    ):
-        self.teacher = teacher
-        self.processes = processes
-        self.config = config
-        self.augment = augment
-        self.arithmetic = arithmetic
-        self.rng = rng
-        self.recorder = recorder
-        self.codes = generator_codes(lte, config)
-        self.noisy_layer = build_noisy_layer(self.codes.shape, config).to(lte.device)
-        noise_dim = noisy_layer_output(self.codes.shape, config)
-        generator = build_generator(config.generator, noise_dim, config.generator_width, input_size)
-        self.generator = generator.to(lte.device).to(memory_format=torch.channels_last)
-        self.bn_regularization = BNRegularization(teacher, config.bn_momentum, processes)
-
-    def adopt(self, config: DistillConfig) -> None:
-        """Go on with another batch size or learning rate; what outlives a round stays."""
-        lasting = self.noisy_layer.lasting_state()
-        self.config = config
-        self.noisy_layer = build_noisy_layer(self.codes.shape, config).to(self.codes.device)
-        self.noisy_layer.restore(lasting)
-        self.recorder.forget()
+    def __init__(self, distillands: Distillands, config: DistillConfig, task: Task, machine: Machine):
+        self.teacher = distillands.teacher
+        self.augment = distillands.augment
+        self.config, self.task, self.machine, self.rng = config, task, machine, machine.rng
+        self.label_codes = label_codes(distillands.label_embeddings, config)  # (K, code_dim)
+        input_dim = noisy_layer_output(self.label_codes.shape, config)
+        generator = build_generator(
+            config.generator, input_dim, config.generator_width, distillands.input_size
+        )
+        self.generator, self.noisy_layer = machine.place(generator), self._new_noisy_layer()
+        self.bn_regularization = BNRegularization(self.teacher, config.bn_momentum, machine.batch_statistics)
 
     def redraw_generator(self) -> None:
         """Start a new generator and a new BatchNorm before it; the statistics' average lives on."""
         self.generator.redraw(self.rng)
         self.noisy_layer.reset(self.rng)
 
-    def run_round(
-        self,
-        round_index: int,
-        student: nn.Module | None,
-        after_step: Callable[[], None] = lambda: None,
-    ) -> Round:
-        """Redraw the noisy layer, train it with the generator for g steps, keep the best images.
+    def run_round(self, round_index: int, student: nn.Module | None) -> Generator[Step, None, Round]:
+        """Redraw the noisy layer, train it with the generator for g steps, choose the best images.
 
         Args:
             round_index: which round of the run this is, from 0.
             student: the adversary of Eq. 5; None in warm-up, where the term is left out.
-            after_step: called after every generator step; may raise to stop.
-        """
-        config = self.config
-        self.noisy_layer.redraw(self.rng)
-        labels = sweep_labels(self.codes.shape[0], config.synthesis_batch_size, round_index, self.rng)
-        embeddings = self.codes[labels]
-        parameters = [*self.generator.parameters(), *self.noisy_layer.parameters()]
-        optimizer = Adam(parameters, config.generator_lr, betas=ADAM_BETAS)
-        scaler = self.arithmetic.scaler()
-        harvest = _Harvest(labels, config.images_of_last_steps)
-        kind = ("synthesis", student is None, self.bn_regularization.has_average)
-        with self.bn_regularization.watching(), frozen_batch_norms(self.teacher), _frozen(student):
-            for _ in range(config.generator_steps):
-                made = self.recorder.run(
-                    kind, partial(self._step, student, scaler), (embeddings, labels), parameters
-                )
-                harvest.offer(made.images, made.terms)
-                self.processes.add_up(parameters)
-                scaler.step(optimizer)  # type: ignore[arg-type] # all it asks for is there
-                scaler.update()
-                optimizer.zero_grad()
-                after_step()
-        self.bn_regularization.end_round(made.statistics)
-        return harvest.round(self.processes)
 
-    def _step(
-        self, student: nn.Module | None, scaler: torch.amp.GradScaler, embeddings: Tensor, labels: Tensor
-    ) -> "_Step":
-        """Lines 7 to 9: make images, and leave the gradients of Eq. 5 with generator and noisy layer."""
-        with self.arithmetic.autocast():
-            noise = self.processes.share(self.noisy_layer(embeddings))
-            with self.processes.whole_batch_norm():
-                images = self.generator(noise)
-            loss, terms, statistics = self._loss(images.float(), labels, student)
-        scaler.scale(self.processes.weigh(loss, len(labels))).backward()
-        totals = self.processes.totals({"loss": loss, **terms}, len(labels))
-        return _Step(images.detach(), totals, statistics)
+        Yields:
+            Each step but the last.
+
+        Returns:
+            The round, with networks as they were before it but for generator and noisy layer.
+        """
+        kind = "warmup" if student is None else "adversarial"
+        self.noisy_layer.redraw(self.rng)
+        labels = self.task.targets(self.config.synthesis_batch_size, round_index, self.rng)  # (B,)
+        batch_codes = self.label_codes[labels]  # (B, code_dim)
+        parameters = [*self.generator.parameters(), *self.noisy_layer.parameters()]
+        optimizer = Adam(parameters, self.config.generator_lr, betas=ADAM_BETAS)
+        best = BestImages(self.config.images_of_last_steps)
+        with self.bn_regularization.watching(), frozen_batch_norms(self.teacher), _frozen(student):
+            for step in range(self.config.generator_steps):
+                views = self.augment.draw(len(labels), self.rng)  # (B, 3)
+                losses = self.machine.update(
+                    optimizer,
+                    partial(self._loss, student),
+                    (batch_codes, labels, views),
+                    (kind, self.bn_regularization.has_average),
+                )
+                images, *statistics = losses.outputs
+                best.update(images, losses.total, losses.terms)
+                if step < self.config.generator_steps - 1:
+                    yield Step(kind)
+        self.bn_regularization.end_round(statistics)
+        return self._result(best, labels)
+
+    def _loss(self, student: nn.Module | None, batch_codes: Tensor, labels: Tensor, views: Tensor) -> Losses:
+        """Lines 7 and 8: make images, and compute Eq. 5 on them.
+
+        Args:
+            student: the adversary, or None.
+            batch_codes: (B, code_dim).
+            labels: (B,).
+            views: (B, 3) how the images are augmented.
+        """
+        own, config = self.machine.own_rows, self.config
+        generator_input = self.noisy_layer(batch_codes)  # (B, noise_dim)
+        images = self.generator(own(generator_input)).float()  # (B, C, H, W)
+        inputs = self.augment(images.permute(0, 2, 3, 1), own(views))  # (B, H, W, C) -> (B, C, H, W)
+        teacher_logits = self.teacher(inputs)  # (B, K)
+        terms = {"ce": self.task.target_loss(teacher_logits, own(labels))}
+        total = config.ce_weight * terms["ce"]
+        statistics: list[Tensor] = []
+        if self.bn_regularization:
+            terms["bn"], statistics = self.bn_regularization.loss()
+            total = total + config.bn_weight * terms["bn"]
+        elif config.image_prior_weight:
+            terms["prior"] = input_statistics_distance(inputs, self.machine.batch_statistics)
+            total = total + config.image_prior_weight * terms["prior"]
+        if student is not None:
+            terms["adv"] = self.task.adversarial_loss(student(inputs), teacher_logits)
+            total = total + config.adv_weight * terms["adv"]
+        return Losses(total, terms, (images, *statistics))
+
+    def _result(self, best: "BestImages", labels: Tensor) -> Round:
+        own = [to_bytes(images.float()) for images in best.chosen]  # (B, H, W, C) each
+        images = torch.cat([self.machine.all_rows(part, len(labels)) for part in own])
+        terms = {**best.terms, "generator_loss": best.loss}
+        return Round(images, labels.repeat(len(own)), terms, best.converged_after)
 
     def snapshot(self) -> dict[str, Tensor]:
         """Copy all that the next round depends on; the Linear layers are redrawn in any case."""
@@ -159,91 +151,64 @@ class Synthesizer:
         return state | {"rng": self.rng.get_state()}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Go back to a snapshot."""
-        self.generator.load_state_dict(part(state, "generator"))
-        self.noisy_layer.restore(part(state, "noisy_layer"))
-        self.bn_regularization.restore(part(state, "average"))
-        self.rng.set_state(state["rng"])
+        """Return to a snapshot; without `rng` in it, the random numbers go on as they are."""
+        self.generator.load_state_dict(below(state, "generator"))
+        self.noisy_layer.restore(below(state, "noisy_layer"))
+        self.bn_regularization.restore(below(state, "average"))
+        if "rng" in state:
+            self.rng.set_state(state["rng"])
 
-    def _loss(
-        self, images: Tensor, labels: Tensor, student: nn.Module | None
-    ) -> tuple[Tensor, dict[str, Tensor], list[Tensor]]:
-        """Eq. 5: the weighted sum, its terms, and the statistics that L_BN compared."""
-        placed = self.processes.spread(images.permute(0, 2, 3, 1), len(labels))
-        inputs = self.processes.share(self.augment(placed, self.rng))
-        teacher_logits = self.teacher(inputs)
-        terms = {"ce": label_cross_entropy(teacher_logits, self.processes.share(labels))}
-        loss = self.config.ce_weight * terms["ce"]
-        statistics: list[Tensor] = []
-        if self.bn_regularization:
-            terms["bn"], statistics = self.bn_regularization.loss()
-            loss = loss + self.config.bn_weight * terms["bn"]
-        elif self.config.image_prior_weight:
-            terms["prior"] = input_statistics_distance(inputs, self.processes)
-            loss = loss + self.config.image_prior_weight * terms["prior"]
-        if student is not None:
-            terms["adv"] = adversarial_loss(student(inputs), teacher_logits)
-            loss = loss + self.config.adv_weight * terms["adv"]
-        return loss, terms, statistics
+    def adopt(self, config: DistillConfig) -> None:
+        """Continue with another batch size or learning rate; what outlives a round stays."""
+        lasting = self.noisy_layer.lasting_state()
+        self.config = config
+        self.noisy_layer = self._new_noisy_layer()
+        self.noisy_layer.restore(lasting)
+
+    def _new_noisy_layer(self) -> NoisyLayer:
+        return build_noisy_layer(self.label_codes.shape, self.config).to(self.label_codes.device)
 
 
-@dataclass(frozen=True)
-class _Step:
-    """What a generator step made; the next one may write over it.
-
-    Args:
-        images: (B, C, H, W) in [0, 1], this process's share.
-        terms: "loss", the weighted sum of Eq. 5, and its terms, as scalars.
-        statistics: (2, C) of the inputs of each of the teacher's BatchNorm layers.
-    """
-
-    images: Tensor
-    terms: dict[str, Tensor]
-    statistics: list[Tensor]
-
-
-class _Harvest:
+class BestImages:
     """The images of a round that go to the bank, chosen without waiting for the device.
 
     Args:
-        labels: (B,) the classes all images of the round are made for.
         last_steps: how many last steps' images to take; 0 takes the step with the lowest loss.
+
+    Attributes:
+        loss: the lowest loss, a scalar on the device.
+        terms: the terms of the step that had it.
+        converged_after: steps until L_CE fell below 0.1; inf if it has not.
     """
 
-    def __init__(self, labels: Tensor, last_steps: int):
-        self.labels = labels
-        self.best_images: Tensor | None = None
-        self.best_loss = torch.full((), torch.inf, device=labels.device)
+    def __init__(self, last_steps: int):
+        self.loss: Tensor
         self.terms: dict[str, Tensor] = {}
-        self.latest: deque[Tensor] = deque(maxlen=last_steps)
-        self.steps = 0
-        self.converged_after = self.best_loss.clone()
+        self.converged_after: Tensor
+        self._images: Tensor | None = None
+        self._latest: deque[Tensor] = deque(maxlen=last_steps)
+        self._steps = 0
 
-    def offer(self, images: Tensor, step: dict[str, Tensor]) -> None:
-        """Take what is wanted of a step; all of it is copied, for the next step may write over it."""
-        loss, terms = step["loss"], {name: term for name, term in step.items() if name != "loss"}
-        if self.latest.maxlen:
-            self.latest.append(images.clone())
-        self.steps += 1
-        convergence = torch.where(terms["ce"] < CONVERGED_CE, self.steps, torch.inf)
-        self.converged_after = torch.minimum(self.converged_after, convergence)
-        if self.best_images is None:
-            self.best_images, self.best_loss = images.clone(), loss.nan_to_num(nan=torch.inf)
-            self.terms = {name: term.clone() for name, term in terms.items()}
+    @property
+    def chosen(self) -> list[Tensor]:
+        """The chosen images, one (B, C, H, W) for each chosen step."""
+        best = [] if self._images is None else [self._images]
+        return list(self._latest) or best
+
+    def update(self, images: Tensor, loss: Tensor, terms: dict[str, Tensor]) -> None:
+        """Take the images of a step where they are better than those before, or among the last."""
+        self._steps += 1
+        self._latest.append(images)
+        converged = torch.where(terms["ce"] < CONVERGED_CE, self._steps, torch.inf)
+        if self._images is None:
+            self._images, self.loss, self.terms = images, loss.nan_to_num(nan=torch.inf), terms
+            self.converged_after = converged
             return
-        better = loss < self.best_loss  # never true for NaN
-        # Written over in place: what outlives a step must not lie among what the step gives back.
-        torch.where(better, images, self.best_images, out=self.best_images)
+        self.converged_after = torch.minimum(self.converged_after, converged)
+        better = loss < self.loss  # never true for NaN
+        self._images = torch.where(better, images, self._images)
         self.terms = {name: torch.where(better, terms[name], self.terms[name]) for name in terms}
-        self.best_loss = torch.where(better, loss, self.best_loss)
-
-    def round(self, processes: Alone) -> Round:
-        assert self.best_images is not None  # noqa: S101 - a round has at least one step
-        chosen = list(self.latest) or [self.best_images]
-        shares = [to_bytes(images.float()) for images in chosen]
-        images = torch.cat([processes.gather(share, len(self.labels)) for share in shares])
-        terms = {**self.terms, "generator_loss": self.best_loss}
-        return Round(images, self.labels.repeat(len(chosen)), terms, self.converged_after)
+        self.loss = torch.where(better, loss, self.loss)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ rounds before it the rest, so it is the stream of batches that has to fit and no
 single batches stay free to differ. Without the average a weight of 10 is ten times too strong.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nayer_core.hardware.frozen_batch_norm import affine_by_channel
-from nayer_core.hardware.processes import ALONE, Alone
+
+BatchStatistics = Callable[[Sequence[Tensor]], list[Tensor]]
 
 
 class BNRegularization:
@@ -24,19 +25,20 @@ class BNRegularization:
     Args:
         teacher: in eval mode. Without a BatchNorm in it the term is zero.
         momentum: share of earlier rounds in the matched statistics.
-        processes: who shares the batches.
+        batch_statistics: turns (2, C) statistics of this process's images into those of the whole batch
+            (`Machine.batch_statistics`); one process has the whole batch.
     """
 
-    def __init__(self, teacher: nn.Module, momentum: float, processes: Alone = ALONE):
+    def __init__(self, teacher: nn.Module, momentum: float, batch_statistics: BatchStatistics = list):
         self.layers = [
             layer
             for layer in teacher.modules()
             if isinstance(layer, _BatchNorm) and layer.running_mean is not None
         ]
         self.momentum = momentum
-        self.processes = processes
+        self.batch_statistics = batch_statistics
         self.has_average = False
-        # Over rounds, one (2, C) a layer: mean and variance. Written over in place, for recorded steps.
+        # (2, C) a layer, mean and variance: buffers that are updated in place, as BatchNorm's own are.
         self._remembered = [_remembered(layer) for layer in self.layers]
         self._average = [torch.zeros_like(statistics) for statistics in self._remembered]
         self._observed: list[Tensor] = []
@@ -62,7 +64,7 @@ class BNRegularization:
             Scalar >= 0 with a gradient to the images of the last forward pass; the statistics of these,
             without a gradient.
         """
-        observed, self._observed = self.processes.statistics(self._observed), []
+        observed, self._observed = self.batch_statistics(self._observed), []
         terms = []
         for remembered, statistics, average in zip(self._remembered, observed, self._average, strict=True):
             matched = torch.lerp(statistics, average, self.momentum) if self.has_average else statistics

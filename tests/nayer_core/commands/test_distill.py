@@ -103,7 +103,7 @@ def test_a_stop_saves_the_state_and_the_resumed_student_is_the_same(
     source = _folder(tmp_path / "in")
     whole, _ = _run(source, tmp_path / "whole")
     with monkeypatch.context() as patched:
-        patched.setattr(distill._StopSignal, "is_wanted", lambda _self: True)
+        patched.setattr(distill._StopSignal, "is_requested", lambda _self: True)
         code, events = _run(source, tmp_path / "stopped")
     assert code == EXIT_STOPPED
     assert [type(event) for event in events[-2:]] == [CheckpointEvent, StoppedEvent]

@@ -13,7 +13,7 @@ from nayer_core.__main__ import main
 from nayer_core.methods.parts.student_training import StudentTrainer
 from nayer_core.networks.network_file import Description
 from nayer_core.networks.registry import build
-from nayer_core.running.run_state import all_finite
+from nayer_core.running.method import require_finite
 from tests.support.small_runs import CONFIG, SIZE, write_inputs
 
 
@@ -83,7 +83,7 @@ def test_a_run_that_diverges_for_good_leaves_a_student_that_loads(tmp_path: Path
     assert Description.read(partial).architecture == "lenet5"
     network = build("lenet5", num_classes=4, input_size=SIZE)
     network.load_state_dict(load_file(partial))
-    assert all_finite(network.state_dict().values())
+    require_finite(network.state_dict().values())
     assert (out / "metrics.jsonl").stat().st_size > 0
 
 

@@ -11,7 +11,7 @@ from nayer_core import __main__ as program
 from nayer_core.contract.disk import disk_trouble
 from nayer_core.contract.errors import ErrorCode
 from nayer_core.contract.events import FailedEvent
-from nayer_core.methods.parts.memory_bank import MemoryBank
+from nayer_core.images.memory_bank import MemoryBank
 from nayer_core.networks.registry import build
 from nayer_core.running.checkpoint import CheckpointFolder
 from tests.nayer_core.test_program import run, spec  # noqa: F401 - a fixture

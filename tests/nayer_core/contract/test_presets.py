@@ -3,7 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
-from nayer_core.contract.presets import PRESET_NAMES, PRESETS, resolve_config
+from nayer_core.contract.methods import METHODS
+from nayer_core.contract.presets import PRESETS
 from nayer_core.contract.spec import JobSpec
 
 SMALL, LARGE = (3, 32, 32), (3, 224, 224)
@@ -38,27 +39,27 @@ def test_the_papers_presets_are_table_10(
 
 
 def test_auto_is_balanced():
-    assert resolve_config("auto", {}, SMALL) == ("balanced", PRESETS["balanced"].config)
+    assert METHODS["nayer"].resolve_config("auto", {}, SMALL) == ("balanced", PRESETS["balanced"].config)
 
 
 @pytest.mark.parametrize("preset", ["auto", "quick", "balanced"])
 def test_everyday_presets_follow_the_size_of_the_images(preset: str):
-    _, small = resolve_config(preset, {}, SMALL)
-    _, large = resolve_config(preset, {}, LARGE)
+    _, small = METHODS["nayer"].resolve_config(preset, {}, SMALL)
+    _, large = METHODS["nayer"].resolve_config(preset, {}, LARGE)
     assert (small.generator, small.synthesis_batch_size, small.student_batch_size) == ("table8", 100, 128)
     assert (large.generator, large.synthesis_batch_size, large.student_batch_size) == ("table9", 50, 64)
     assert (large.bank_capacity, large.student_lr) == (50_000, 0.1)
 
 
-@pytest.mark.parametrize("preset", PRESET_NAMES)
+@pytest.mark.parametrize("preset", METHODS["nayer"].preset_names)
 def test_what_the_client_sets_wins(preset: str):
-    _, config = resolve_config(preset, {"generator": "published", "epochs": 7}, LARGE)
+    _, config = METHODS["nayer"].resolve_config(preset, {"generator": "published", "epochs": 7}, LARGE)
     assert (config.generator, config.epochs) == ("published", 7)
 
 
 def test_an_override_out_of_range_is_refused():
     with pytest.raises(ValidationError):
-        resolve_config("quick", {"bn_momentum": 1.0}, SMALL)
+        METHODS["nayer"].resolve_config("quick", {"bn_momentum": 1.0}, SMALL)
 
 
 @pytest.mark.parametrize(

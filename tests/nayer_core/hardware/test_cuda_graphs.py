@@ -8,12 +8,11 @@ import torch
 
 from nayer_core.contract.config import DistillConfig
 from nayer_core.hardware import cuda_graphs as module
-from nayer_core.hardware.cuda_graphs import Recorder
+from nayer_core.hardware.cuda_graphs import CudaGraphs
 from nayer_core.hardware.precision import Arithmetic
-from nayer_core.hardware.processes import ALONE
 from nayer_core.running.checkpoint import CheckpointFolder
 from nayer_core.running.recovery import Recovery
-from tests.support.small_runs import CONFIG, CPU, Run, after, same
+from tests.support.small_runs import CONFIG, CPU, SmallRun, after, same
 
 CUDA = torch.device("cuda")
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
@@ -22,8 +21,8 @@ LONGER = CONFIG.model_copy(
 )
 
 
-def recorded(run: Run) -> int:
-    return len(run.distillation.trainer.recorder._recordings)
+def recorded(run: SmallRun) -> int:
+    return len(run.machine.graphs)
 
 
 @pytest.fixture(autouse=True)
@@ -35,22 +34,22 @@ def repeatable(monkeypatch: pytest.MonkeyPatch) -> None:
 def unrecorded(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Runs as they would be on a device that records nothing."""
 
-    def run(config: DistillConfig) -> Run:
+    def run(config: DistillConfig) -> SmallRun:
         with monkeypatch.context() as patched:
             patched.setattr(module, "UNRECORDED_RUNS", 10**9)
-            run = Run(config, device=CUDA)
-            run.distillation.run()
+            run = SmallRun(config, device=CUDA)
+            run.go_on()
         return run
 
     return run
 
 
 def test_on_the_cpu_each_step_is_done_as_it_is():
-    recorder = Recorder(Arithmetic(CPU, torch.float32), torch.Generator(), ALONE)
+    graphs = CudaGraphs(Arithmetic(CPU, torch.float32), torch.Generator(), num_processes=1)
     seen: list[torch.Tensor] = []
     for value in range(5):
         given = torch.tensor(float(value))
-        assert recorder.run("kind", lambda x: seen.append(x) or x + 1, (given,), ()) == value + 1
+        assert graphs.run("kind", lambda x: seen.append(x) or x + 1, (given,), ()) == value + 1
         assert seen[-1] is given
 
 
@@ -58,45 +57,43 @@ def test_on_the_cpu_each_step_is_done_as_it_is():
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_recorded_run_is_bitwise_the_run(precision: Any, unrecorded: Any):
     config = LONGER.model_copy(update={"precision": precision})
-    run = Run(config, device=CUDA)
-    run.distillation.run()
+    run = SmallRun(config, device=CUDA)
+    run.go_on()
     assert recorded(run) == 5  # warm-up with and without an average, the student's part, CutMix or none
     plain = unrecorded(config)
     assert recorded(plain) == 0
     assert same(run.weights(), plain.weights())
-    assert torch.equal(run.distillation.bank.images, plain.distillation.bank.images)
-    assert [event.values for event in run.distillation.reported] == [
-        event.values for event in plain.distillation.reported
-    ]
+    assert torch.equal(run.method.bank.images, plain.method.bank.images)
+    assert [event.values for event in run.run.reported] == [event.values for event in plain.run.reported]
 
 
 @needs_cuda
 @pytest.mark.parametrize("values", [{"generator_input": "sum"}, {"noisy_layer_architecture": "A8"}])
 def test_ablations_are_recorded_too(values: dict[str, Any], unrecorded: Any):
     config = LONGER.model_copy(update=values)
-    run = Run(config, device=CUDA)
-    run.distillation.run()
+    run = SmallRun(config, device=CUDA)
+    run.go_on()
     assert same(run.weights(), unrecorded(config).weights())
 
 
 @needs_cuda
 @pytest.mark.parametrize("stop_after", [3, 24, 40, 55])
 def test_a_resumed_run_is_bitwise_the_uninterrupted_one(stop_after: int, tmp_path: Path):
-    whole = Run(LONGER, device=CUDA)
-    whole.distillation.run()
-    first = Run(LONGER, device=CUDA)
+    whole = SmallRun(LONGER, device=CUDA)
+    whole.go_on()
+    first = SmallRun(LONGER, device=CUDA)
     folder = CheckpointFolder(tmp_path)
-    assert not first.distillation.run(checkpoints=folder, should_stop=after(stop_after))
-    second = Run(LONGER, seed=9, device=CUDA)
-    second.distillation.resume(folder)
-    assert second.distillation.run(checkpoints=folder)
+    assert not first.go_on(checkpoints=folder, should_stop=after(stop_after))
+    second = SmallRun(LONGER, seed=9, device=CUDA)
+    second.run.resume(folder)
+    assert second.go_on(checkpoints=folder)
     assert same(second.weights(), whole.weights())
 
 
 @needs_cuda
 def test_float16_is_not_recorded():
-    run = Run(LONGER.model_copy(update={"precision": "fp16"}), device=CUDA)
-    run.distillation.run()
+    run = SmallRun(LONGER.model_copy(update={"precision": "fp16"}), device=CUDA)
+    run.go_on()
     assert recorded(run) == 0
 
 
@@ -109,11 +106,11 @@ def test_a_batch_that_does_not_fit_is_halved_on_a_device_that_is_really_full(par
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction(2**30 * 6 / total)
     try:
-        run = Run(config, device=CUDA)
-        assert Recovery(run.distillation, CheckpointFolder(tmp_path), "halve").run()
+        run = SmallRun(config, device=CUDA)
+        assert Recovery(run.run, CheckpointFolder(tmp_path), "halve").go_on()
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
-    in_force = run.distillation.config_in_force.model_dump()
+    in_force = run.run.config_in_force.model_dump()
     assert in_force[size] < 64_000
     assert torch.isfinite(next(iter(run.weights().values()))).all()
 
@@ -121,6 +118,6 @@ def test_a_batch_that_does_not_fit_is_halved_on_a_device_that_is_really_full(par
 @needs_cuda
 def test_what_python_frees_breaks_no_recording_off():
     for _ in range(3):
-        run = Run(LONGER, device=CUDA)
-        run.distillation.run()
+        run = SmallRun(LONGER, device=CUDA)
+        run.go_on()
         run.itself = run  # type: ignore[attr-defined] # found unused by the collector alone

@@ -81,8 +81,8 @@ def test_the_scaling_of_float16_is_undone_and_an_overflow_skipped() -> None:
 
 def test_a_run_does_not_load_torchs_compiler() -> None:
     program = (
-        "import sys; from tests.support.small_runs import Run; "
-        "run = Run(); run.distillation.run(); "
+        "import sys; from tests.support.small_runs import SmallRun; "
+        "run = SmallRun(); run.go_on(); "
         "print('torch._dynamo' in sys.modules)"
     )
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -2,21 +2,21 @@
 
 from nayer_core.contract.events import MetricsEvent, WarningEvent
 from nayer_core.measuring.measurement import Measurement
-from tests.support.small_runs import Run
+from nayer_core.running.method import result_of
+from tests.support.small_runs import LABELS, SmallRun
 
 
-def measured(*, one_image_a_class: bool) -> Run:
+def measured(*, one_image_a_class: bool) -> SmallRun:
     """A run whose bank holds two rounds, every image its own or all of a class the same."""
-    run = Run()
-    distillation = run.distillation
-    distillation.synthesizer.redraw_generator()
-    rounds = [distillation.synthesizer.run_round(index, None) for index in range(2)]
-    shown = rounds[0].images[: distillation.lte.shape[0]]  # a round begins with each class once
+    run = SmallRun()
+    run.method.synthesizer.redraw_generator()
+    rounds = [result_of(run.method.synthesizer.run_round(index, None)) for index in range(2)]
+    one_a_class = rounds[0].images[: len(LABELS)]  # a round begins with each class once
     for made in rounds:
-        images = shown[made.labels] if one_image_a_class else made.images
-        distillation.bank.add(images, made.labels)
-    distillation.position.epoch = distillation.config.warmup_epochs + distillation.config.epochs
-    Measurement(distillation, distillation.synthesizer.teacher, None, run.events.append).after_epoch()
+        images = one_a_class[made.labels] if one_image_a_class else made.images
+        run.method.bank.add(images, made.labels)
+    run.method.position.epoch = run.run.plan.epochs
+    Measurement(run.run, run.distillands, None).after_epoch()
     return run
 
 

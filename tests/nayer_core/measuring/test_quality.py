@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from nayer_core.hardware.precision import Arithmetic
+from nayer_core.images.augmentation import Augmentation
 from nayer_core.measuring.evaluation import accuracy_bounds, predict
 from nayer_core.measuring.quality import (
     agreement_by_class,
@@ -15,7 +16,6 @@ from nayer_core.measuring.quality import (
     diversity_score,
     inception_score,
 )
-from nayer_core.methods.parts.augmentation import Augmentation
 from nayer_core.networks.registry import build
 
 EXACT = Arithmetic(torch.device("cpu"), torch.float32)

@@ -10,16 +10,16 @@ import torch
 from nayer_core.contract.errors import ErrorCode, TrainingError
 from nayer_core.contract.events import CheckpointEvent, MetricsEvent, WarningEvent
 from nayer_core.running.checkpoint import CheckpointFolder
+from nayer_core.running.method import require_finite
 from nayer_core.running.recovery import Recovery
-from nayer_core.running.run_state import all_finite
-from tests.support.small_runs import CONFIG, Run, after, same
+from tests.support.small_runs import CONFIG, SmallRun, after, same
 
 EIGHT_EPOCHS = CONFIG.model_copy(update={"epochs": 8, "student_steps": 3, "generator_steps": 1})
 
 
-def spoil_student(run: Run, is_due: Callable[[int], bool]) -> None:
+def spoil_student(run: SmallRun, is_due: Callable[[int], bool]) -> None:
     """Put NaN into a weight behind each student step whose number (of the run's own) is due."""
-    trainer = run.distillation.trainer
+    trainer = run.method.trainer
     step = trainer.step
 
     def spoiled(bank):
@@ -38,85 +38,85 @@ def once(number: int) -> Callable[[int], bool]:
     return lambda done: done in left and (left.clear() or True)
 
 
-def spoil_generator(run: Run, round_index: int) -> None:
+def spoil_generator(run: SmallRun, round_index: int) -> None:
     """Let the generator come out of a round, the first time it is made, with an infinite weight."""
     left = [round_index]
-    make = run.distillation.synthesizer.run_round
+    make = run.method.synthesizer.run_round
 
     def spoiled(index, *args):
-        made = make(index, *args)
+        made = yield from make(index, *args)
         if index in left:
             left.clear()
             with torch.no_grad():
-                next(iter(run.distillation.synthesizer.generator.parameters())).view(-1)[0] = torch.inf
+                next(iter(run.method.synthesizer.generator.parameters())).view(-1)[0] = torch.inf
         return made
 
-    run.distillation.synthesizer.run_round = spoiled
+    run.method.synthesizer.run_round = spoiled
 
 
-def warnings(run: Run) -> list[str]:
+def warnings(run: SmallRun) -> list[str]:
     return [event.code for event in run.of(WarningEvent)]
 
 
-def reported(run: Run) -> list[tuple[int, int, dict[str, float]]]:
-    return [(event.epoch, event.step, event.values) for event in run.distillation.reported]
+def reported(run: SmallRun) -> list[tuple[int, int, dict[str, float]]]:
+    return [(event.epoch, event.step, event.values) for event in run.run.reported]
 
 
 @pytest.mark.parametrize("step", [1, 4, 6, 8])
 def test_a_run_that_diverges_goes_back_and_ends_finite(step: int, tmp_path: Path):
-    run = Run()
+    run = SmallRun()
     spoil_student(run, once(step))
-    assert Recovery(run.distillation, CheckpointFolder(tmp_path)).run(checkpoint_seconds=0)
-    assert all_finite(run.student.state_dict().values())
+    assert Recovery(run.run, CheckpointFolder(tmp_path)).go_on(checkpoint_seconds=0)
+    require_finite(run.student.state_dict().values())
     assert warnings(run) == ["rolled_back"]
-    assert run.distillation.adaptation.rollbacks == 1
-    assert "student_lr" in run.distillation.reported[-1].values
-    steps = [event.step for event in run.distillation.reported]
+    assert run.run.adaptation.rollbacks == 1
+    assert "student_lr" in run.run.reported[-1].values
+    steps = [event.step for event in run.run.reported]
     assert steps == sorted(steps)
 
 
 def test_without_a_checkpoint_it_begins_again_as_if_smaller_steps_had_been_asked_for():
-    run = Run()
+    run = SmallRun()
     spoil_student(run, once(6))
-    assert Recovery(run.distillation).run()
+    assert Recovery(run.run).go_on()
     rates = {name: getattr(CONFIG, name) / 2 for name in ("student_lr", "student_lr_min", "generator_lr")}
-    asked = Run(CONFIG.model_copy(update=rates))
-    asked.distillation.run()
+    asked = SmallRun(CONFIG.model_copy(update=rates))
+    asked.go_on()
     assert same(asked.weights(), run.weights())
-    assert torch.equal(asked.distillation.bank.images, run.distillation.bank.images)
+    assert torch.equal(asked.method.bank.images, run.method.bank.images)
     assert reported(asked) == reported(run)
 
 
 def test_a_generator_that_is_not_finite_leaves_no_image_behind(tmp_path: Path):
     config = CONFIG.model_copy(update={"images_of_last_steps": 2})
-    run = Run(config)
+    run = SmallRun(config)
     spoil_generator(run, 3)
-    assert Recovery(run.distillation, CheckpointFolder(tmp_path)).run(checkpoint_seconds=0)
+    assert Recovery(run.run, CheckpointFolder(tmp_path)).go_on(checkpoint_seconds=0)
     assert warnings(run) == ["rolled_back"]
-    assert run.distillation.bank.added == 6 * 2 * 10
-    assert [segment.start for segment in run.distillation.bank.segments] == [20 * n for n in range(6)]
+    assert run.method.bank.added == 6 * 2 * 10
+    assert [segment.start for segment in run.method.bank.segments] == [20 * n for n in range(6)]
 
 
 def test_after_three_rollbacks_the_last_good_state_is_left(tmp_path: Path):
-    run = Run()
+    run = SmallRun()
     spoil_student(run, lambda done: done == 5)
     with pytest.raises(TrainingError) as diverged:
-        Recovery(run.distillation, CheckpointFolder(tmp_path)).run(checkpoint_seconds=0)
+        Recovery(run.run, CheckpointFolder(tmp_path)).go_on(checkpoint_seconds=0)
     assert diverged.value.code == ErrorCode.DIVERGED
     assert "3 times" in diverged.value.message
     assert warnings(run) == ["rolled_back"] * 3
-    assert len(run.distillation.adaptation.history) == 3
-    assert run.distillation.trainer.steps_done > 0
-    assert all_finite(run.student.state_dict().values())
+    assert len(run.run.adaptation.history) == 3
+    assert run.method.trainer.steps_done > 0
+    require_finite(run.student.state_dict().values())
 
 
 def test_each_rollback_to_the_same_place_looks_further_back(tmp_path: Path):
-    run = Run(EIGHT_EPOCHS)
+    run = SmallRun(EIGHT_EPOCHS)
     spoil_student(run, lambda done: done == 9)
     with pytest.raises(TrainingError):
         # Nothing is saved after a rollback: every one begins where the one before has led to nothing.
-        Recovery(run.distillation, _Sparing(tmp_path, run)).run(checkpoint_seconds=0)
-    places = [int(re.findall(r"to step (\d+)", told)[0]) for told in run.distillation.adaptation.history]
+        Recovery(run.run, _Sparing(tmp_path, run)).go_on(checkpoint_seconds=0)
+    places = [int(re.findall(r"to step (\d+)", told)[0]) for told in run.run.adaptation.history]
     assert len(places) == 3
     assert places[0] > places[1] > places[2]
 
@@ -124,7 +124,7 @@ def test_each_rollback_to_the_same_place_looks_further_back(tmp_path: Path):
 class _Sparing(CheckpointFolder):
     """Writes what is due before the first rollback, and then only what rollbacks themselves save."""
 
-    def __init__(self, path: Path, run: Run):
+    def __init__(self, path: Path, run: SmallRun):
         super().__init__(path)
         self.run = run
         self.returned = 0
@@ -138,84 +138,82 @@ class _Sparing(CheckpointFolder):
 
 
 def test_what_is_not_finite_is_never_saved(tmp_path: Path):
-    run, folder = Run(), CheckpointFolder(tmp_path)
-    run.distillation.run(checkpoints=folder, should_stop=after(9))
+    run, folder = SmallRun(), CheckpointFolder(tmp_path)
+    run.go_on(checkpoints=folder, should_stop=after(9))
     before = sorted(path.name for path in tmp_path.iterdir())
-    spoil_student(run, once(run.distillation.trainer.steps_done + 1))
+    spoil_student(run, once(run.method.trainer.steps_done + 1))
     with pytest.raises(TrainingError) as diverged:  # the stop would save a state that has just become bad
-        run.distillation.run(checkpoints=folder, should_stop=after(3))
+        run.go_on(checkpoints=folder, should_stop=after(3))
     assert diverged.value.code == ErrorCode.DIVERGED
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
 def test_a_stop_while_the_state_is_bad_saves_a_good_one(tmp_path: Path):
-    run = Run()
+    run = SmallRun()
     spoil_student(run, once(1))
-    assert not Recovery(run.distillation, CheckpointFolder(tmp_path)).run(
-        checkpoint_seconds=0, should_stop=after(9)
-    )
-    resumed = Run()
-    resumed.distillation.resume(CheckpointFolder(tmp_path))
-    assert resumed.distillation.adaptation.rollbacks == 1
-    assert all_finite(resumed.weights().values())
+    assert not Recovery(run.run, CheckpointFolder(tmp_path)).go_on(checkpoint_seconds=0, should_stop=after(9))
+    resumed = SmallRun()
+    resumed.run.resume(CheckpointFolder(tmp_path))
+    assert resumed.run.adaptation.rollbacks == 1
+    require_finite(resumed.weights().values())
 
 
 @pytest.mark.parametrize("stop_after", [10, 11, 15, 19])
 def test_a_run_resumed_after_a_rollback_is_bitwise_the_uninterrupted_one(stop_after: int, tmp_path: Path):
-    whole, stopped, resumed = Run(), Run(), Run(seed=7)
+    whole, stopped, resumed = SmallRun(), SmallRun(), SmallRun(seed=7)
     for run, name in ((whole, "whole"), (stopped, "stopped")):
         spoil_student(run, once(2))
         stop = after(stop_after) if run is stopped else after(1000)
-        recovery = Recovery(run.distillation, CheckpointFolder(tmp_path / name))
-        assert recovery.run(checkpoint_seconds=0, should_stop=stop) is (run is whole)
-    assert whole.distillation.adaptation.rollbacks == 1
+        recovery = Recovery(run.run, CheckpointFolder(tmp_path / name))
+        assert recovery.go_on(checkpoint_seconds=0, should_stop=stop) is (run is whole)
+    assert whole.run.adaptation.rollbacks == 1
     folder = CheckpointFolder(tmp_path / "stopped")
-    recovery = Recovery(resumed.distillation, folder)
-    resumed.distillation.resume(folder)
-    assert recovery.run()
+    recovery = Recovery(resumed.run, folder)
+    resumed.run.resume(folder)
+    assert recovery.go_on()
     assert same(whole.weights(), resumed.weights())
-    assert resumed.distillation.adaptation == whole.distillation.adaptation
+    assert resumed.run.adaptation == whole.run.adaptation
     assert reported(resumed) == reported(whole)
 
 
 def test_a_resumed_run_knows_how_many_rollbacks_are_left(tmp_path: Path):
-    stopped, resumed = Run(), Run()
-    spoil_student(stopped, lambda done: done == 2 and stopped.distillation.adaptation.rollbacks < 2)
-    recovery = Recovery(stopped.distillation, CheckpointFolder(tmp_path))
-    assert not recovery.run(checkpoint_seconds=0, should_stop=after(16))
-    assert stopped.distillation.adaptation.rollbacks == 2
+    stopped, resumed = SmallRun(), SmallRun()
+    spoil_student(stopped, lambda done: done == 2 and stopped.run.adaptation.rollbacks < 2)
+    recovery = Recovery(stopped.run, CheckpointFolder(tmp_path))
+    assert not recovery.go_on(checkpoint_seconds=0, should_stop=after(16))
+    assert stopped.run.adaptation.rollbacks == 2
     folder = CheckpointFolder(tmp_path)
-    recovery = Recovery(resumed.distillation, folder)
-    resumed.distillation.resume(folder)
+    recovery = Recovery(resumed.run, folder)
+    resumed.run.resume(folder)
     spoil_student(resumed, lambda done: done == 7)
     with pytest.raises(TrainingError):
-        recovery.run(checkpoint_seconds=0)
+        recovery.go_on(checkpoint_seconds=0)
     assert warnings(resumed) == ["rolled_back"]
-    assert len(resumed.distillation.adaptation.history) == 3
+    assert len(resumed.run.adaptation.history) == 3
 
 
 def test_a_run_taken_elsewhere_has_a_state_of_its_own_to_go_back_to(tmp_path: Path):
-    stopped, resumed = Run(), Run()
+    stopped, resumed = SmallRun(), SmallRun()
     there, here = CheckpointFolder(tmp_path / "there"), CheckpointFolder(tmp_path / "here")
-    stopped.distillation.run(checkpoints=there, should_stop=after(10))
-    recovery = Recovery(resumed.distillation, here)
-    resumed.distillation.resume(there)
-    came_with = resumed.distillation.progress.steps_done
-    spoil_student(resumed, once(resumed.distillation.trainer.steps_done + 1))
-    assert recovery.run(checkpoint_seconds=1000)
+    stopped.go_on(checkpoints=there, should_stop=after(10))
+    recovery = Recovery(resumed.run, here)
+    resumed.run.resume(there)
+    came_with = resumed.run.progress.steps_done
+    spoil_student(resumed, once(resumed.method.trainer.steps_done + 1))
+    assert recovery.go_on(checkpoint_seconds=1000)
     assert resumed.of(CheckpointEvent)[-1].step == came_with > 0
     assert not there.is_empty
 
 
 def test_rates_are_halved_and_what_was_asked_stays_asked(tmp_path: Path):
-    plain, run = Run(), Run()
-    plain.distillation.run()
+    plain, run = SmallRun(), SmallRun()
+    plain.go_on()
     spoil_student(run, once(3))
-    Recovery(run.distillation, CheckpointFolder(tmp_path)).run(checkpoint_seconds=0)
+    Recovery(run.run, CheckpointFolder(tmp_path)).go_on(checkpoint_seconds=0)
     rates = [
         [event.values["student_lr"] for event in one.of(MetricsEvent) if "student_lr" in event.values]
         for one in (plain, run)
     ]
     assert rates[1][-1] == pytest.approx(rates[0][-1] / 2)
-    assert run.distillation.config == CONFIG
-    assert run.distillation.synthesizer.config.generator_lr == CONFIG.generator_lr / 2
+    assert run.run.config == CONFIG
+    assert run.method.synthesizer.config.generator_lr == CONFIG.generator_lr / 2

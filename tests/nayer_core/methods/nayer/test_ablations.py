@@ -7,7 +7,7 @@ from nayer_core.contract.config import DistillConfig
 from nayer_core.methods.nayer.ablations import (
     AblatedNoisyLayer,
     build_noisy_layer,
-    generator_codes,
+    label_codes,
     noisy_layer_output,
 )
 from nayer_core.methods.nayer.noisy_layer import NoisyLayer
@@ -36,8 +36,8 @@ def test_the_method_itself_is_no_ablation():
 
 
 def test_one_hot_codes_stand_in_for_the_embeddings():
-    assert torch.equal(generator_codes(LTE, _config(generator_input="one_hot")), torch.eye(K))
-    assert generator_codes(LTE, _config()) is LTE
+    assert torch.equal(label_codes(LTE, _config(generator_input="one_hot")), torch.eye(K))
+    assert label_codes(LTE, _config()) is LTE
 
 
 def test_one_to_one_gives_every_image_its_own_linear():

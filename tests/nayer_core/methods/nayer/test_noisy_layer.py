@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from nayer_core.methods.nayer.noisy_layer import NoisyLayer, sweep_labels
+from nayer_core.methods.nayer.noisy_layer import NoisyLayer
+from nayer_core.tasks.classification import sweep_labels
 
 
 def _rng(seed: int = 0) -> torch.Generator:

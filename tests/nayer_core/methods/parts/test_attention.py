@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from nayer_core.methods.parts.attention import AttentionAlignment, attention_map, last_layers
 from nayer_core.networks.registry import build
-from tests.support.small_runs import CONFIG, Run, same
+from tests.support.small_runs import CONFIG, SmallRun, same
 
 SIZE = (3, 32, 32)
 
@@ -72,9 +72,9 @@ def test_networks_without_a_common_resolution_are_not_compared():
 
 
 def test_its_weight_changes_the_student_and_nothing_else():
-    plain, aligned = Run(CONFIG), Run(CONFIG.model_copy(update={"attention_weight": 2.0}))
+    plain, aligned = SmallRun(CONFIG), SmallRun(CONFIG.model_copy(update={"attention_weight": 2.0}))
     for run in (plain, aligned):
-        run.distillation.run()
+        run.go_on()
     assert not same(plain.weights(), aligned.weights())
-    first = plain.distillation.bank.read(plain.distillation.bank.segments[0])[0]
-    assert torch.equal(first, aligned.distillation.bank.read(aligned.distillation.bank.segments[0])[0])
+    first = plain.method.bank.read(plain.method.bank.segments[0])[0]
+    assert torch.equal(first, aligned.method.bank.read(aligned.method.bank.segments[0])[0])

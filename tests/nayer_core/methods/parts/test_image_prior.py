@@ -6,7 +6,7 @@ from torch import Tensor
 
 from nayer_core.contract.events import MetricsEvent
 from nayer_core.methods.parts.image_prior import input_statistics_distance
-from tests.support.small_runs import CONFIG, Run
+from tests.support.small_runs import CONFIG, SmallRun
 
 
 def _images(mean: float, std: float) -> Tensor:
@@ -35,8 +35,8 @@ def test_its_gradient_leads_images_to_the_statistics():
 def test_without_batch_norm_the_prior_is_a_term_and_with_it_it_is_not():
     terms = {}
     for teacher in ("lenet5", "wrn_10_1"):
-        run = Run(teacher=teacher)
-        run.distillation.run()
+        run = SmallRun(teacher=teacher)
+        run.go_on()
         terms[teacher] = {name for event in run.of(MetricsEvent) for name in event.values}
     assert "prior" in terms["lenet5"]
     assert "bn" not in terms["lenet5"]
@@ -44,6 +44,6 @@ def test_without_batch_norm_the_prior_is_a_term_and_with_it_it_is_not():
 
 
 def test_the_prior_can_be_left_out():
-    run = Run(CONFIG.model_copy(update={"image_prior_weight": 0.0}), teacher="lenet5")
-    run.distillation.run()
+    run = SmallRun(CONFIG.model_copy(update={"image_prior_weight": 0.0}), teacher="lenet5")
+    run.go_on()
     assert not any("prior" in event.values for event in run.of(MetricsEvent))

@@ -1,19 +1,17 @@
 """One run in several processes, each with a share of every batch (`distill --processes N`, or torchrun).
 
-What is computed is what one process would compute: every process draws the same random numbers for
-the whole batch and takes its rows; gradients are added up; the statistics of a batch, in BatchNorm
-layers that learn and in L_BN, are those of the whole batch. So all processes hold the same networks
-and the same bank at any moment, and only the first needs to write anything.
-
-`Alone` is the one process that most runs are; it changes nothing.
+The result is that of one process: every process draws the same random numbers for the whole batch and
+computes its own rows; gradients are summed; the statistics of a batch, in BatchNorm layers in training and
+in L_BN, are those of the whole batch. So all processes hold the same networks and the same bank at any
+moment, and only the first writes files.
 """
 
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
@@ -24,103 +22,127 @@ from nayer_core.contract.errors import ErrorCode, SpecError
 from nayer_core.hardware.launch import MEETING_FILE
 
 
-class Alone:
+class Peers(Protocol):
+    """The processes that share every batch. Every one of them must make the same calls in the same order."""
+
+    size: int
+    is_first: bool
+
+    def rows(self, batch_size: int) -> slice:
+        """Say which rows of a whole batch are this process's."""
+
+    def sharing(self, batch_size: int) -> AbstractContextManager[None]:
+        """Compute losses of a batch in the block: BatchNorm layers in training see the whole batch."""
+
+    def scale_loss(self, loss: Tensor) -> Tensor:
+        """Turn a mean over this process's rows into its part of the mean over the batch."""
+
+    def mean_over_batch(self, means: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Turn means over this process's rows into means over the batch, without gradients."""
+
+    def batch_statistics(self, parts: Sequence[Tensor]) -> list[Tensor]:
+        """Turn (2, C) means and biased variances of own rows into those of the batch; gradients pass."""
+
+    def gather_rows(self, own: Tensor, batch_size: int) -> Tensor:
+        """Put the rows of all processes together."""
+
+    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Add up the gradients of all processes, in place."""
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set in some process; all get the same answer."""
+
+
+class SingleProcess:
     """A run in one process."""
 
-    is_first = True
     size = 1
+    is_first = True
 
-    def share(self, whole: Tensor) -> Tensor:
-        """Take this process's rows of a whole batch."""
-        return whole
+    def rows(self, batch_size: int) -> slice:
+        """All rows of a batch."""
+        return slice(0, batch_size)
 
-    def spread(self, rows: Tensor, batch_size: int) -> Tensor:  # noqa: ARG002 - one signature for both
-        """Put rows at their place in a batch of `batch_size`, zeros elsewhere; gradients pass."""
-        return rows
+    def sharing(self, batch_size: int) -> AbstractContextManager[None]:  # noqa: ARG002 - of the protocol
+        """Compute losses of a batch; nothing is shared."""
+        return nullcontext()
 
-    def weigh(self, loss: Tensor, batch_size: int) -> Tensor:  # noqa: ARG002 - as above
-        """Turn a mean over this process's rows into its part of the mean over the batch."""
+    def scale_loss(self, loss: Tensor) -> Tensor:
+        """The mean over the batch is the loss itself."""
         return loss
 
-    def totals(self, terms: Mapping[str, Tensor], batch_size: int) -> dict[str, Tensor]:  # noqa: ARG002 - as above
-        """Turn means over this process's rows into means over the batch, without gradients."""
-        return {name: term.detach() for name, term in terms.items()}
+    def mean_over_batch(self, means: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The same means, without gradients."""
+        return {name: mean.detach() for name, mean in means.items()}
 
-    def statistics(self, parts: Sequence[Tensor]) -> list[Tensor]:
-        """Turn (2, C) means and biased variances of shares into those of the batch; gradients pass."""
+    def batch_statistics(self, parts: Sequence[Tensor]) -> list[Tensor]:
+        """The same statistics."""
         return list(parts)
 
-    def gather(self, rows: Tensor, batch_size: int) -> Tensor:  # noqa: ARG002 - as above
-        """Put the rows of all processes together."""
-        return rows
+    def gather_rows(self, own: Tensor, batch_size: int) -> Tensor:  # noqa: ARG002 - of the protocol
+        """The same rows."""
+        return own
 
-    def add_up(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Add the gradients of all processes up, in place."""
+    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Leave the gradients as they are."""
 
-    @contextmanager
-    def whole_batch_norm(self) -> Iterator[None]:
-        """Let BatchNorm layers that learn take the statistics of the whole batch."""
-        yield
-
-    def any(self, wish: bool) -> bool:
-        """Whether some process wishes it; all get the same answer."""
-        return wish
+    def any(self, flag: bool) -> bool:
+        """The flag itself."""
+        return flag
 
 
-ALONE = Alone()
+SINGLE_PROCESS = SingleProcess()
 
 
-class Group(Alone):
-    """One of several processes; `torch.distributed` is up. Every process must make the same calls."""
+class ProcessGroup:
+    """One of several processes; `torch.distributed` is initialised."""
 
     def __init__(self) -> None:
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self.is_first = self.rank == 0
-        self.in_hand = 1 / self.size  # of the batch that was shared last: rows here over rows in all
+        self.share = 1 / self.size  # own rows over all rows of the batch that is computed now
 
-    def share(self, whole: Tensor) -> Tensor:
-        """Take this process's rows of a whole batch."""
-        rows = self._rows(len(whole))
-        self.in_hand = (rows.stop - rows.start) / len(whole)
-        return whole[rows]
+    def rows(self, batch_size: int) -> slice:
+        """Say which rows of a whole batch are this process's."""
+        return slice(batch_size * self.rank // self.size, batch_size * (self.rank + 1) // self.size)
 
-    def spread(self, rows: Tensor, batch_size: int) -> Tensor:
-        """Put rows at their place in a batch of `batch_size`, zeros elsewhere; gradients pass."""
-        place = self._rows(batch_size)
-        others = (0, 0) * (rows.dim() - 1)
-        return nn.functional.pad(rows, (*others, place.start, batch_size - place.stop))
+    @contextmanager
+    def sharing(self, batch_size: int) -> Iterator[None]:
+        """Compute losses of a batch in the block: BatchNorm layers in training see the whole batch."""
+        own = self.rows(batch_size)
+        self.share = (own.stop - own.start) / batch_size
+        with _WholeBatchNorm(self, batch_size):
+            yield
 
-    def weigh(self, loss: Tensor, batch_size: int) -> Tensor:
+    def scale_loss(self, loss: Tensor) -> Tensor:
         """Turn a mean over this process's rows into its part of the mean over the batch."""
-        rows = self._rows(batch_size)
-        part: Tensor = loss * ((rows.stop - rows.start) / batch_size)
-        return part
+        return loss * self.share
 
-    def totals(self, terms: Mapping[str, Tensor], batch_size: int) -> dict[str, Tensor]:
+    def mean_over_batch(self, means: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Turn means over this process's rows into means over the batch, without gradients."""
-        values = torch.stack([self.weigh(term.detach().float(), batch_size) for term in terms.values()])
+        values = torch.stack([self.scale_loss(mean.detach().float()) for mean in means.values()])
         dist.all_reduce(values)
-        return dict(zip(terms, values, strict=True))
+        return dict(zip(means, values, strict=True))
 
-    def statistics(self, parts: Sequence[Tensor]) -> list[Tensor]:
-        """Turn (2, C) means and biased variances of shares into those of the batch; gradients pass."""
+    def batch_statistics(self, parts: Sequence[Tensor]) -> list[Tensor]:
+        """Turn (2, C) means and biased variances of own rows into those of the batch; gradients pass."""
         if not parts:
             return []
-        mean, variance = torch.cat(list(parts), dim=1)
-        whole_mean = _add_up(self.in_hand * mean)
-        whole_variance = _add_up(self.in_hand * (variance + (mean - whole_mean).square()))
-        whole = torch.stack([whole_mean, whole_variance])
+        mean, variance = torch.cat(list(parts), dim=1)  # (C of all parts,) each
+        whole_mean = _sum(self.share * mean)
+        whole_variance = _sum(self.share * (variance + (mean - whole_mean).square()))
+        whole = torch.stack([whole_mean, whole_variance])  # (2, C of all parts)
         return list(whole.split([part.shape[1] for part in parts], dim=1))
 
-    def gather(self, rows: Tensor, batch_size: int) -> Tensor:
+    def gather_rows(self, own: Tensor, batch_size: int) -> Tensor:
         """Put the rows of all processes together."""
-        whole = rows.new_zeros((batch_size, *rows.shape[1:]))
-        whole[self._rows(batch_size)] = rows
+        whole = own.new_zeros((batch_size, *own.shape[1:]))
+        whole[self.rows(batch_size)] = own
         dist.all_reduce(whole)
         return whole
 
-    def add_up(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Add the gradients of all processes up, in place."""
+    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Add up the gradients of all processes, in place."""
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
         dist.all_reduce(flat)
@@ -128,25 +150,16 @@ class Group(Alone):
         for gradient, total in zip(gradients, flat.split(sizes), strict=True):
             gradient.copy_(total.view(gradient.shape))
 
-    @contextmanager
-    def whole_batch_norm(self) -> Iterator[None]:
-        """Let BatchNorm layers that learn take the statistics of the whole batch."""
-        with _WholeBatchNorm(self):
-            yield
-
-    def any(self, wish: bool) -> bool:
-        """Whether some process wishes it; all get the same answer."""
-        wishes = torch.tensor(int(wish))  # on the CPU: waits for the processes, not for the device
-        dist.all_reduce(wishes)
-        return bool(wishes)
-
-    def _rows(self, batch_size: int) -> slice:
-        return slice(batch_size * self.rank // self.size, batch_size * (self.rank + 1) // self.size)
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set in some process; all get the same answer."""
+        flags = torch.tensor(int(flag))  # on the CPU: waits for the processes, not for the device
+        dist.all_reduce(flags)
+        return bool(flags)
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[Alone]:
-    """Join the processes that `launch` or torchrun has started, while the block lasts; else stay alone.
+def joined(device: torch.device) -> Iterator[Peers]:
+    """Join the processes that `launch` or torchrun has started, while the block lasts; else there is one.
 
     Args:
         device: where the networks run, which says how tensors travel.
@@ -156,7 +169,7 @@ def joined(device: torch.device) -> Iterator[Alone]:
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        yield Alone()
+        yield SINGLE_PROCESS
         return
     if device.type == "cuda":
         _require_gpus(int(os.environ.get("LOCAL_WORLD_SIZE", size)))
@@ -169,7 +182,7 @@ def joined(device: torch.device) -> Iterator[Alone]:
         world_size=size,
     )
     try:
-        yield Group()
+        yield ProcessGroup()
     finally:
         dist.destroy_process_group()
 
@@ -202,10 +215,11 @@ def _require_gpus(processes: int) -> None:
 
 
 class _WholeBatchNorm(TorchFunctionMode):
-    """Takes `batch_norm` in training over, whichever layer asks for it."""
+    """Replaces `batch_norm` in training for features of own rows; a whole batch needs no replacement."""
 
-    def __init__(self, group: Group):
+    def __init__(self, group: ProcessGroup, batch_size: int):
         self._group = group
+        self._batch_size = batch_size
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -214,17 +228,17 @@ class _WholeBatchNorm(TorchFunctionMode):
         if func is not nn.functional.batch_norm:
             return func(*args, **named)
         names = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
-        asked: dict[str, Any] = {
+        values: dict[str, Any] = {
             "training": False,
             "momentum": 0.1,
             "eps": 1e-5,
             "weight": None,
             "bias": None,
         }
-        asked |= dict(zip(names, args, strict=False)) | named
-        if not asked["training"]:
+        values |= dict(zip(names, args, strict=False)) | named
+        if not values["training"] or len(values["input"]) == self._batch_size:
             return func(*args, **named)
-        return self._normalised(**asked)
+        return self._normalised(**values)
 
     def _normalised(
         self,
@@ -240,9 +254,9 @@ class _WholeBatchNorm(TorchFunctionMode):
         features = input.float()
         others = [dim for dim in range(input.dim()) if dim != 1]
         variance, mean = torch.var_mean(features, dim=others, correction=0)
-        ((mean, variance),) = self._group.statistics([torch.stack([mean, variance])])
+        ((mean, variance),) = self._group.batch_statistics([torch.stack([mean, variance])])
         if running_mean is not None and running_var is not None:
-            count = input.numel() / input.shape[1] / self._group.in_hand
+            count = input.numel() / input.shape[1] / self._group.share
             with torch.no_grad():
                 running_mean.lerp_(mean, momentum)
                 running_var.lerp_(variance * (count / (count - 1)), momentum)
@@ -253,7 +267,7 @@ class _WholeBatchNorm(TorchFunctionMode):
         return normalised.to(input.dtype)
 
 
-class _AddUp(torch.autograd.Function):
+class _Sum(torch.autograd.Function):
     """The sum over all processes, whose gradient is the sum of all processes' gradients."""
 
     @staticmethod
@@ -269,6 +283,6 @@ class _AddUp(torch.autograd.Function):
         return total
 
 
-def _add_up(part: Tensor) -> Tensor:
-    total: Tensor = _AddUp.apply(part)
+def _sum(part: Tensor) -> Tensor:
+    total: Tensor = _Sum.apply(part)
     return total

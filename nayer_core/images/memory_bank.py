@@ -1,7 +1,7 @@
 """The memory bank M of Algorithm 1: synthetic images as bytes, preallocated, bounded.
 
-Images lie as (N, H, W, C), so that a crop reads whole pixels and a batch comes out in the
-channels-last layout that convolutions like. When the bank is full the oldest images give way.
+Images are stored as (N, H, W, C), so that a crop reads whole pixels and a batch comes out in the
+channels-last layout that convolutions like. When the bank is full, new images replace the oldest.
 """
 
 from dataclasses import dataclass
@@ -9,12 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nayer_core.contract.config import DistillConfig
-
 
 @dataclass(frozen=True)
 class Segment:
-    """The images of one round: where they lie in the order of all images ever added."""
+    """The images of one round: their place in the order of all images ever added."""
 
     start: int
     length: int
@@ -24,9 +22,9 @@ class MemoryBank:
     """A ring of 8-bit images and the labels they were made for.
 
     Args:
-        capacity: most images kept.
+        capacity: the largest number of images.
         input_size: (channels, height, width).
-        device: where the images lie; batches come out there.
+        device: where the images are stored; batches come out there.
     """
 
     def __init__(self, capacity: int, input_size: tuple[int, int, int], device: torch.device):
@@ -41,11 +39,11 @@ class MemoryBank:
 
     @property
     def capacity(self) -> int:
-        """Most images kept."""
+        """The largest number of images."""
         return self.images.shape[0]
 
     def add(self, images: Tensor, labels: Tensor) -> Segment:
-        """Keep a round's images; the oldest go where the bank is full.
+        """Store a round's images, in place of the oldest where the bank is full.
 
         Args:
             images: (B, H, W, C) uint8, B at most the capacity.
@@ -59,16 +57,16 @@ class MemoryBank:
         return segment
 
     def clear(self) -> None:
-        """Forget all images."""
+        """Remove all images."""
         self.added = 0
         self.segments = []
 
     def restore(self, segment: Segment, images: Tensor, labels: Tensor) -> None:
-        """Put a saved segment back where it lay; segments must come in their order."""
+        """Put a saved segment back in its place; segments must come in their order."""
         self._write(segment, images.to(self.images.device), labels.to(self.labels.device))
 
     def read(self, segment: Segment) -> tuple[Tensor, Tensor]:
-        """Give a segment's images and labels; it must still be whole."""
+        """Give a segment's images and labels; none of them may have been replaced yet."""
         slots = self._slots(segment)
         return self.images[slots], self.labels[slots]
 
@@ -87,7 +85,7 @@ class MemoryBank:
         self.labels[slots] = labels
         self.added = segment.start + segment.length
         oldest = self.added - self.capacity
-        self.segments = [*(kept for kept in self.segments if kept.start >= oldest), segment]
+        self.segments = [*(earlier for earlier in self.segments if earlier.start >= oldest), segment]
 
     def _slots(self, segment: Segment) -> Tensor:
         order = torch.arange(segment.start, segment.start + segment.length, device=self.images.device)
@@ -97,16 +95,3 @@ class MemoryBank:
 def to_bytes(images: Tensor) -> Tensor:
     """Turn (B, C, H, W) images in [0, 1] into (B, H, W, C) bytes, rounded."""
     return images.permute(0, 2, 3, 1).mul(255).round_().to(torch.uint8)
-
-
-def images_made(config: DistillConfig) -> int:
-    """How many images a whole run adds to the bank."""
-    warmup_rounds = config.warmup_epochs * config.warmup_rounds_per_epoch
-    rounds = warmup_rounds + config.epochs * config.rounds_per_epoch
-    return rounds * images_a_round(config)
-
-
-def images_a_round(config: DistillConfig) -> int:
-    """How many images a round adds to the bank."""
-    kept_steps = min(max(1, config.images_of_last_steps), config.generator_steps)
-    return config.synthesis_batch_size * kept_steps

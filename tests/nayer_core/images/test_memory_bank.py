@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nayer_core.methods.parts.memory_bank import MemoryBank, to_bytes
+from nayer_core.images.memory_bank import MemoryBank, to_bytes
 
 CPU = torch.device("cpu")
 

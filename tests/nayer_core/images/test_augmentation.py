@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional as F
 
-from nayer_core.methods.parts.augmentation import Augmentation, _shift_and_mirror, _ShiftAndMirror, cutmix
+from nayer_core.images.augmentation import Augmentation, _shift_and_mirror, _ShiftAndMirror, cutmix
 
 
 def _augmentation(crop_padding: int = 2, *, flip: bool = True) -> Augmentation:
@@ -32,8 +32,9 @@ def test_the_way_back_is_the_adjoint():
 
 def test_bytes_and_floats_come_out_alike():
     images = torch.randint(0, 256, (4, 6, 6, 3), dtype=torch.uint8)
-    as_bytes = _augmentation()(images, torch.Generator().manual_seed(1))
-    as_floats = _augmentation()(images / 255, torch.Generator().manual_seed(1))
+    augment = _augmentation()
+    views = augment.draw(4, torch.Generator().manual_seed(1))
+    as_bytes, as_floats = augment(images, views), augment(images / 255, views)
     torch.testing.assert_close(as_bytes, as_floats)
     assert as_bytes.is_contiguous(memory_format=torch.channels_last)
 
@@ -42,15 +43,16 @@ def test_normalisation_is_per_channel_and_padding_is_black():
     augment = _augmentation(0, flip=False)
     images = torch.rand(4, 6, 6, 3)
     expected = ((images - augment.mean) / augment.std).permute(0, 3, 1, 2)
-    torch.testing.assert_close(augment(images, torch.Generator()), expected)
-    shifted = _augmentation(6, flip=False)(torch.ones(64, 6, 6, 3), torch.Generator().manual_seed(0))
+    torch.testing.assert_close(augment(images, augment.draw(4, torch.Generator())), expected)
+    far = _augmentation(6, flip=False)
+    shifted = far(torch.ones(64, 6, 6, 3), far.draw(64, torch.Generator().manual_seed(0)))
     values = {tuple(pixel) for pixel in shifted.permute(0, 2, 3, 1).reshape(-1, 3).round(decimals=3).tolist()}
     assert len(values) == 2  # the image's white and the padding's black
 
 
 def test_cutmix_takes_a_box_of_the_neighbour():
     images = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 3, 8, 8)
-    mixed = cutmix(images, torch.Generator().manual_seed(0))
+    mixed = cutmix(images, torch.rand(3, generator=torch.Generator().manual_seed(0)))
     for index in range(4):
         assert set(mixed[index].unique().tolist()) == {float(index), float((index - 1) % 4)}
     boxes = mixed[0, 0] == 3

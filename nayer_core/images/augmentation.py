@@ -23,24 +23,36 @@ class Augmentation:
     crop_padding: int
     flip: bool
 
-    def __call__(self, images: Tensor, rng: torch.Generator) -> Tensor:
-        """Crop, mirror and normalise images, each in its own way.
+    def draw(self, batch_size: int, rng: torch.Generator) -> Tensor:
+        """Draw how each image of a batch is to be moved and whether it is mirrored.
 
         Args:
-            images: (B, H, W, C), floats in [0, 1] or bytes; gradients pass through floats.
+            batch_size: B.
             rng: on the device of the images.
 
         Returns:
-            (B, C, H, W) float32, channels-last in memory.
+            (B, 3) int64: pixels down, pixels right, 1 where mirrored.
         """
-        size, device = (images.shape[0],), images.device
-        reach = self.crop_padding
+        size, device, reach = (batch_size,), rng.device, self.crop_padding
         down = torch.randint(-reach, reach + 1, size, generator=rng, device=device)
         right = torch.randint(-reach, reach + 1, size, generator=rng, device=device)
         mirrored = torch.zeros(size, dtype=torch.bool, device=device)
         if self.flip:
             mirrored = torch.rand(size, generator=rng, device=device) < 0.5
-        return self.normalize(_ShiftAndMirror.apply(images, down, right, mirrored))
+        return torch.stack([down, right, mirrored.long()], dim=1)
+
+    def __call__(self, images: Tensor, views: Tensor) -> Tensor:
+        """Crop, mirror and normalise images, each in its own way.
+
+        Args:
+            images: (B, H, W, C), floats in [0, 1] or bytes; gradients pass through floats.
+            views: (B, 3), what `draw` gave for these images.
+
+        Returns:
+            (B, C, H, W) float32, channels-last in memory.
+        """
+        down, right, mirrored = views.unbind(1)  # (B,) each
+        return self.normalize(_ShiftAndMirror.apply(images, down, right, mirrored.bool()))
 
     def normalize(self, images: Tensor) -> Tensor:
         """Bring (B, H, W, C) images, floats in [0, 1] or bytes, to what the teacher expects.
@@ -83,23 +95,23 @@ def _shift_and_mirror(images: Tensor, down: Tensor, right: Tensor, mirrored: Ten
     return moved * inside[..., None]
 
 
-def cutmix(images: Tensor, rng: torch.Generator) -> Tensor:
-    """Give every image a box of its neighbour in the batch; the box's share is uniform in [0, 1].
+def cutmix(images: Tensor, box: Tensor) -> Tensor:
+    """Give every image a box of its neighbour in the batch.
 
     One box serves the batch (Yun et al., ICCV 2019, with lambda from Beta(1, 1)); the teacher
     labels the mixture, so no labels need mixing.
 
     Args:
         images: (B, C, H, W).
-        rng: on the device of the images.
+        box: (3,) uniform in [0, 1]: the box's share of the area, and its centre down and across.
 
     Returns:
         (B, C, H, W), channels-last in memory.
     """
     height, width = images.shape[2:]
-    share, centre_y, centre_x = torch.rand(3, generator=rng, device=images.device)
+    share, centre_y, centre_x = box
     half = share.sqrt() / 2
     rows = (torch.arange(height, device=images.device) + 0.5) / height
     columns = (torch.arange(width, device=images.device) + 0.5) / width
-    box = ((rows - centre_y).abs() < half)[:, None] & ((columns - centre_x).abs() < half)
-    return torch.where(box, images.roll(1, dims=0), images)
+    inside = ((rows - centre_y).abs() < half)[:, None] & ((columns - centre_x).abs() < half)  # (H, W)
+    return torch.where(inside, images.roll(1, dims=0), images)

@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional as F
 
-from nayer_core.methods.parts.losses import adversarial_loss, distillation_loss, label_cross_entropy
+from nayer_core.tasks.losses import adversarial_loss, distillation_loss, label_cross_entropy
 
 
 def _logits(seed: int) -> torch.Tensor:
