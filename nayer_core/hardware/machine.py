@@ -7,7 +7,6 @@ here, so that a method's page holds the method alone.
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -58,54 +57,58 @@ class Machine:
         self.peers = peers
         self.rng = torch.Generator(self.device).manual_seed(seed)
         self.graphs = CudaGraphs(arithmetic, self.rng, peers.size)
-        self._scalers: WeakKeyDictionary[Optimizer, torch.amp.GradScaler] = WeakKeyDictionary()
+
+    def unshared(self, seed: int) -> "Machine":
+        """Give a machine on the same device, with other random numbers, that shares no batch with peers."""
+        return Machine(self.arithmetic, seed)
 
     def place(self, network: Network) -> Network:
         """Move a network to the device, in the memory layout that convolutions like."""
         return network.to(self.device).to(memory_format=torch.channels_last)
 
     def update(
-        self, optimizer: Optimizer, loss: Callable[..., Losses], inputs: Sequence[Tensor], kind: Hashable
+        self,
+        optimizer: Optimizer,
+        loss: Callable[..., Losses],
+        *,
+        whole: Sequence[Tensor],
+        rows: Sequence[Tensor] = (),
+        kind: Hashable,
     ) -> Losses:
         """Update an optimiser's parameters once along the gradient of a loss.
 
         On CUDA the kernels of `loss` and its backward pass are recorded once for each kind and replayed from
-        then on. So `loss` must work on the device alone, and what it reads besides `inputs` (networks and
-        their buffers) must be the same objects at every call of the kind.
+        then on. So `loss` must work on the device alone, and what it reads besides its arguments (networks
+        and their buffers) must be the same objects at every call of the kind.
 
         Args:
             optimizer: whose parameters are updated; gradients are gone afterwards.
-            loss: called with `inputs`. It computes the rows of this process alone, which `own_rows` gives;
-                BatchNorm layers in training take the statistics of the whole batch all the same.
-            inputs: the first has a row for each image of the whole batch. Shapes are the same for a kind.
+            loss: called with `whole` and then with this process's share of `rows`; it computes the losses of
+                that share. BatchNorm layers in training take the statistics of the whole batch all the same.
+            whole: passed as they are; the first has a row for each image of the whole batch.
+            rows: each has a row for each image of the whole batch. Shapes are the same for a kind.
             kind: identifies the computation: equal kinds differ in the values of tensors alone.
 
         Returns:
             The losses as means over the whole batch, without gradients. They may be kept.
         """
-        scaler = self.scaler(optimizer)
+        scaler = optimizer.scaler(self.arithmetic.scaler)
 
-        def gradients(*given: Tensor) -> Losses:
-            batch_size = len(given[0])
-            with self.arithmetic.autocast(), self.peers.sharing(batch_size):
-                losses = loss(*given)
+        def gradients(*inputs: Tensor) -> Losses:
+            own = [self.own_rows(tensor) for tensor in inputs[len(whole) :]]
+            with self.arithmetic.autocast(), self.peers.sharing(len(inputs[0])):
+                losses = loss(*inputs[: len(whole)], *own)
             scaler.scale(self.peers.scale_loss(losses.total)).backward()
             means = self.peers.mean_over_batch({"total": losses.total, **losses.terms})
             outputs = tuple(output.detach() for output in losses.outputs)
             return Losses(means.pop("total"), means, outputs)
 
-        losses = self.graphs.run(kind, gradients, inputs, optimizer.parameters)
+        losses = self.graphs.run(kind, gradients, (*whole, *rows), optimizer.parameters)
         self.peers.sum_gradients(optimizer.parameters)
         scaler.step(optimizer)  # type: ignore[arg-type] # it has what the scaler needs
         scaler.update()
         optimizer.zero_grad()
         return losses
-
-    def scaler(self, optimizer: Optimizer) -> torch.amp.GradScaler:
-        """Give the scaler of an optimiser's losses: of use in float16 alone, and part of a run's state."""
-        if optimizer not in self._scalers:
-            self._scalers[optimizer] = self.arithmetic.scaler()
-        return self._scalers[optimizer]
 
     def own_rows(self, whole: Tensor) -> Tensor:
         """Give this process's share of a tensor with a row for each image of the batch."""

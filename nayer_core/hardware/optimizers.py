@@ -5,7 +5,8 @@ start of a run, and a run is started anew after every fault. The functional form
 call do not, and give the same numbers bit by bit.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,24 @@ class Optimizer:
         self.parameters = list(parameters)
         self.param_groups = [{"params": self.parameters}]
         self.lr = lr
+        self._scaler: torch.amp.GradScaler | None = None
+        self._scaler_facts: dict[str, Any] = {}
+
+    def scaler(self, make: Callable[[], torch.amp.GradScaler]) -> torch.amp.GradScaler:
+        """Give the scaler of this optimiser's losses; it is made at the first call."""
+        if self._scaler is None:
+            self._scaler = make()
+            if self._scaler_facts:
+                self._scaler.load_state_dict(self._scaler_facts)
+        return self._scaler
+
+    def facts(self) -> dict[str, Any]:
+        """What a resume needs besides tensors, as JSON values: the scale of the losses in float16."""
+        return self._scaler_facts if self._scaler is None else self._scaler.state_dict()
+
+    def restore(self, facts: dict[str, Any]) -> None:
+        """Return to what `facts` gave, with the next scaler."""
+        self._scaler, self._scaler_facts = None, facts
 
     def zero_grad(self) -> None:
         """Forget the gradients and give their memory back."""

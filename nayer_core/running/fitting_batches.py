@@ -38,6 +38,7 @@ def _halves(size: int, is_too_large: bool) -> Iterable[int]:
 
 def _first_that_fits(run: Run, batch: str, sizes: Iterable[int]) -> int | None:
     for size in sizes:
+        run.machine.graphs.forget()  # shapes have changed
         try:
             do_within_memory(lambda size=size: run.method.probe(batch, size))  # type: ignore[misc]  # bound now
         except DeviceFull:

@@ -171,6 +171,7 @@ class Run:
         """Continue with other batch sizes or learning rates than were requested."""
         self.adaptation = adaptation
         self.method.adopt(self.config_in_force)
+        self.machine.graphs.forget()  # shapes have changed
 
     def state(self) -> State:
         """Everything but the bank that a bit-exact resume needs, and the history."""

@@ -67,11 +67,14 @@ class Nayer:
     """
 
     def __init__(self, distillands: Distillands, config: DistillConfig, task: Task, machine: Machine):
-        self.distillands, self.config, self.task, self.machine = distillands, config, task, machine
+        self.distillands = distillands
+        self.config = config
+        self.task = task
+        self.machine = machine
         self.synthesizer = Synthesizer(distillands, config, task, machine)
         self.trainer = StudentTrainer(distillands, config, task, machine)
         capacity = self.plan(config).bank_capacity(config.bank_capacity)
-        self.bank = MemoryBank(capacity, distillands.input_size, machine.device)
+        self.bank = MemoryBank(capacity, distillands.input_size, distillands.label_embeddings.device)
         self.position = Position()
         self._losses: list[Tensor] = []  # the student's, since they were last reported
 
@@ -176,7 +179,7 @@ class Nayer:
         """Return to a state; the bank has been restored already."""
         self.synthesizer.restore(below(state.tensors, "synthesizer"))
         self.trainer.restore(below(state.tensors, "trainer"), state.facts["trainer"])
-        self._losses = list(state.tensors.get("losses", torch.empty(0)).to(self.machine.device))
+        self._losses = list(state.tensors.get("losses", torch.empty(0)).to(self.bank.images.device))
         for field in fields(Position):
             setattr(self.position, field.name, state.facts["position"][field.name])
 
@@ -185,7 +188,6 @@ class Nayer:
         self.config = config
         self.synthesizer.adopt(config)
         self.trainer.adopt(config)
-        self.machine.graphs.forget()
 
     def probe(self, batch: str, size: int) -> None:
         """Try steps with another batch size, the most expensive kind; the method is not used afterwards."""
@@ -200,7 +202,7 @@ class Nayer:
 
     def samples(self, seed: int) -> Samples:
         """Two rounds of a fresh generator: one as in warm-up, the other against the student."""
-        fresh = Synthesizer(self.distillands, self.config, self.task, Machine(self.machine.arithmetic, seed))
+        fresh = Synthesizer(self.distillands, self.config, self.task, self.machine.unshared(seed))
         fresh.redraw_generator()
         plain = result_of(fresh.run_round(0, None))
         provoking = result_of(fresh.run_round(1, self.student))

@@ -1,8 +1,7 @@
 """One synthesis round: lines 5 to 11 of Algorithm 1."""
 
 from collections import deque
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator
 from dataclasses import dataclass
 from functools import partial
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nayer_core.contract.config import DistillConfig
-from nayer_core.hardware.frozen_batch_norm import frozen_batch_norms
+from nayer_core.hardware.frozen_batch_norm import fixed_functions
 from nayer_core.hardware.machine import Losses, Machine
 from nayer_core.hardware.optimizers import Adam
 from nayer_core.images.memory_bank import to_bytes
@@ -57,14 +56,18 @@ class Synthesizer:
     def __init__(self, distillands: Distillands, config: DistillConfig, task: Task, machine: Machine):
         self.teacher = distillands.teacher
         self.augment = distillands.augment
-        self.config, self.task, self.machine, self.rng = config, task, machine, machine.rng
+        self.config = config
+        self.task = task
+        self.machine, self.rng = machine, machine.rng
         self.label_codes = label_codes(distillands.label_embeddings, config)  # (K, code_dim)
         input_dim = noisy_layer_output(self.label_codes.shape, config)
         generator = build_generator(
             config.generator, input_dim, config.generator_width, distillands.input_size
         )
-        self.generator, self.noisy_layer = machine.place(generator), self._new_noisy_layer()
-        self.bn_regularization = BNRegularization(self.teacher, config.bn_momentum, machine.batch_statistics)
+        self.generator = generator.to(self.label_codes.device)
+        self.noisy_layer = self._new_noisy_layer()
+        self.batch_statistics = machine.batch_statistics
+        self.bn_regularization = BNRegularization(self.teacher, config.bn_momentum, self.batch_statistics)
 
     def redraw_generator(self) -> None:
         """Start a new generator and a new BatchNorm before it; the statistics' average lives on."""
@@ -91,14 +94,15 @@ class Synthesizer:
         parameters = [*self.generator.parameters(), *self.noisy_layer.parameters()]
         optimizer = Adam(parameters, self.config.generator_lr, betas=ADAM_BETAS)
         best = BestImages(self.config.images_of_last_steps)
-        with self.bn_regularization.watching(), frozen_batch_norms(self.teacher), _frozen(student):
+        with self.bn_regularization.watching(), fixed_functions(self.teacher, student):
             for step in range(self.config.generator_steps):
                 views = self.augment.draw(len(labels), self.rng)  # (B, 3)
                 losses = self.machine.update(
                     optimizer,
                     partial(self._loss, student),
-                    (batch_codes, labels, views),
-                    (kind, self.bn_regularization.has_average),
+                    whole=(batch_codes,),
+                    rows=(labels, views),
+                    kind=(kind, self.bn_regularization.has_average),
                 )
                 images, *statistics = losses.outputs
                 best.update(images, losses.total, losses.terms)
@@ -112,23 +116,23 @@ class Synthesizer:
 
         Args:
             student: the adversary, or None.
-            batch_codes: (B, code_dim).
-            labels: (B,).
-            views: (B, 3) how the images are augmented.
+            batch_codes: (B, code_dim), of the whole batch: consecutive rows share a Linear.
+            labels: (b,), of the images that are made here: b = B unless several processes share the batch.
+            views: (b, 3) how these are augmented.
         """
-        own, config = self.machine.own_rows, self.config
-        generator_input = self.noisy_layer(batch_codes)  # (B, noise_dim)
-        images = self.generator(own(generator_input)).float()  # (B, C, H, W)
-        inputs = self.augment(images.permute(0, 2, 3, 1), own(views))  # (B, H, W, C) -> (B, C, H, W)
-        teacher_logits = self.teacher(inputs)  # (B, K)
-        terms = {"ce": self.task.target_loss(teacher_logits, own(labels))}
+        config = self.config
+        generator_input = self.machine.own_rows(self.noisy_layer(batch_codes))  # (b, noise_dim)
+        images = self.generator(generator_input).float()  # (b, C, H, W)
+        inputs = self.augment(images.permute(0, 2, 3, 1), views)  # (b, H, W, C) -> (b, C, H, W)
+        teacher_logits = self.teacher(inputs)  # (b, K)
+        terms = {"ce": self.task.target_loss(teacher_logits, labels)}
         total = config.ce_weight * terms["ce"]
         statistics: list[Tensor] = []
         if self.bn_regularization:
             terms["bn"], statistics = self.bn_regularization.loss()
             total = total + config.bn_weight * terms["bn"]
         elif config.image_prior_weight:
-            terms["prior"] = input_statistics_distance(inputs, self.machine.batch_statistics)
+            terms["prior"] = input_statistics_distance(inputs, self.batch_statistics)
             total = total + config.image_prior_weight * terms["prior"]
         if student is not None:
             terms["adv"] = self.task.adversarial_loss(student(inputs), teacher_logits)
@@ -136,7 +140,7 @@ class Synthesizer:
         return Losses(total, terms, (images, *statistics))
 
     def _result(self, best: "BestImages", labels: Tensor) -> Round:
-        own = [to_bytes(images.float()) for images in best.chosen]  # (B, H, W, C) each
+        own = [to_bytes(images.float()) for images in best.chosen]  # (b, H, W, C) each
         images = torch.cat([self.machine.all_rows(part, len(labels)) for part in own])
         terms = {**best.terms, "generator_loss": best.loss}
         return Round(images, labels.repeat(len(own)), terms, best.converged_after)
@@ -191,7 +195,7 @@ class BestImages:
 
     @property
     def chosen(self) -> list[Tensor]:
-        """The chosen images, one (B, C, H, W) for each chosen step."""
+        """The chosen images, one (b, C, H, W) for each chosen step."""
         best = [] if self._images is None else [self._images]
         return list(self._latest) or best
 
@@ -201,7 +205,8 @@ class BestImages:
         self._latest.append(images)
         converged = torch.where(terms["ce"] < CONVERGED_CE, self._steps, torch.inf)
         if self._images is None:
-            self._images, self.loss, self.terms = images, loss.nan_to_num(nan=torch.inf), terms
+            self._images = images
+            self.loss, self.terms = loss.nan_to_num(nan=torch.inf), terms
             self.converged_after = converged
             return
         self.converged_after = torch.minimum(self.converged_after, converged)
@@ -209,17 +214,3 @@ class BestImages:
         self._images = torch.where(better, images, self._images)
         self.terms = {name: torch.where(better, terms[name], self.terms[name]) for name in terms}
         self.loss = torch.where(better, loss, self.loss)
-
-
-@contextmanager
-def _frozen(network: nn.Module | None) -> Iterator[None]:
-    """Use a network as a fixed function: its statistics stay, no gradient is kept for its weights."""
-    if network is None:
-        yield
-        return
-    network.eval().requires_grad_(False)
-    try:
-        with frozen_batch_norms(network):
-            yield
-    finally:
-        network.train().requires_grad_(True)

@@ -32,6 +32,7 @@ class Generator(nn.Module):
         self.stem = stem
         self.body = body
         self.image_size = image_size
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, noise: Tensor) -> Tensor:
         """Make images.

@@ -34,9 +34,12 @@ class StudentTrainer:
     """
 
     def __init__(self, distillands: Distillands, config: MethodConfig, task: Task, machine: Machine):
-        self.student, self.teacher = distillands.student.train(), distillands.teacher
+        self.student = distillands.student.train()
+        self.teacher = distillands.teacher
         self.augment = distillands.augment
-        self.config, self.task, self.machine, self.rng = config, task, machine, machine.rng
+        self.config = config
+        self.task = task
+        self.machine, self.rng = machine, machine.rng
         self.steps_done = 0
         self.optimizer = SGD(
             self.student.parameters(),
@@ -80,7 +83,7 @@ class StudentTrainer:
         box = torch.rand(3, generator=self.rng, device=images.device) if mix else views.new_zeros(3)
         self.optimizer.lr = self.learning_rate
         losses = self.machine.update(
-            self.optimizer, partial(self._loss, mix), (images, views, box), ("student", mix)
+            self.optimizer, partial(self._loss, mix), whole=(images, views, box), kind=("student", mix)
         )
         self.steps_done += 1
         self._update_average()
@@ -131,7 +134,7 @@ class StudentTrainer:
 
     def facts(self) -> dict[str, Any]:
         """What else a resume needs, as JSON values."""
-        return {"steps_done": self.steps_done, "scaler": self.machine.scaler(self.optimizer).state_dict()}
+        return {"steps_done": self.steps_done, "optimizer": self.optimizer.facts()}
 
     def restore(self, state: dict[str, Tensor], facts: dict[str, Any]) -> None:
         """Return to a saved state."""
@@ -142,8 +145,7 @@ class StudentTrainer:
         for name, momentum in self._momenta().items():
             momentum.copy_(state[f"momentum.{name}"])
         self.steps_done = facts["steps_done"]
-        if facts["scaler"]:
-            self.machine.scaler(self.optimizer).load_state_dict(facts["scaler"])
+        self.optimizer.restore(facts["optimizer"])
 
     def _momenta(self) -> dict[str, Tensor]:
         names = (name for name, _ in self.student.named_parameters())
