@@ -94,12 +94,12 @@ class Nayer:
         with self._undone_unless_finished():
             if self._generator_is_due():
                 self.synthesizer.redraw_generator()
-            made = yield from self.synthesizer.run_round(self.position.rounds_done, student)
+            result = yield from self.synthesizer.run_round(self.position.rounds_done, student)
         require_finite(self.synthesizer.generator.state_dict().values())
-        self.bank.add(made.images, made.labels)
+        self.bank.add(result.images, result.labels)
         self.position.round += 1
         self.position.rounds_done += 1
-        yield Step(kind, whole=True, values=_measured(made))
+        yield Step(kind, whole=True, values=_measured(result))
 
     def _student_step(self) -> Step:
         self._losses.append(self.trainer.step(self.bank))
@@ -131,10 +131,8 @@ class Nayer:
             raise
 
     def _mean_loss_if_due(self) -> dict[str, float]:
-        steps, interval = (
-            self.config.student_steps,
-            math.ceil(self.config.student_steps / MEASUREMENTS_AN_EPOCH),
-        )
+        steps = self.config.student_steps
+        interval = math.ceil(steps / MEASUREMENTS_AN_EPOCH)
         if len(self._losses) < interval and self.position.student_step < steps:
             return {}
         mean = torch.stack(self._losses).mean().item()
@@ -197,8 +195,8 @@ class Nayer:
                 self.trainer.step(self.bank)
             return
         self.synthesizer.redraw_generator()
-        made = result_of(self.synthesizer.run_round(0, self.trainer.student))
-        self.bank.add(made.images, made.labels)
+        result = result_of(self.synthesizer.run_round(0, self.trainer.student))
+        self.bank.add(result.images, result.labels)
 
     def samples(self, seed: int) -> Samples:
         """Two rounds of a fresh generator: one as in warm-up, the other against the student."""
@@ -224,7 +222,7 @@ class Nayer:
         self.position.epoch, self.position.rounds_done = self.config.warmup_epochs, rounds
 
 
-def _measured(made: Round) -> dict[str, float]:
-    values: dict[str, Any] = {name: term.item() for name, term in made.terms.items()}
-    converged_after = made.converged_after.item()
+def _measured(result: Round) -> dict[str, float]:
+    values: dict[str, Any] = {name: term.item() for name, term in result.terms.items()}
+    converged_after = result.converged_after.item()
     return values | ({"convergence_steps": converged_after} if math.isfinite(converged_after) else {})
