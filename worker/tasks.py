@@ -10,6 +10,7 @@ from jobs.settings import Settings
 from worker import logs
 from worker.celery_app import app
 from worker.claims.supervisor import CORE_PROGRAM, Supervisor
+from worker.flows import FLOWS
 from worker.shutdown import see_off
 
 logger = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ def _set_up_logging(loglevel: int | str = logging.INFO, **_: Any) -> None:
 
 @signals.worker_init.connect
 def _come_to_work(**_: Any) -> None:
-    Process.supervisor = Supervisor(Settings(), Process.program)
+    Process.supervisor = Supervisor(Settings(), FLOWS, Process.program)
     see_off(Process.supervisor)
 
 

@@ -19,6 +19,7 @@ from jobs.states import JobStatus
 from jobs.values import Job, NewJob
 from nayer_core.contract.spec import JobSpec
 from worker.claims.supervisor import Supervisor
+from worker.flows import FLOWS
 
 FAKE_CORE = (sys.executable, "-P", str(Path(__file__).with_name("fake_core.py")))
 LEASE_SECONDS = 2.0
@@ -55,7 +56,7 @@ def settings(settings: Settings) -> Settings:
 
 @pytest.fixture
 def supervisor(settings: Settings) -> Iterator[Supervisor]:
-    supervisor = Supervisor(settings, FAKE_CORE)
+    supervisor = Supervisor(settings, FLOWS, FAKE_CORE)
     yield supervisor
     supervisor.close()
 

@@ -21,8 +21,6 @@ from nayer_core.contract.errors import ErrorCode
 from worker.claims.attempt import Attempt, Workplace
 from worker.claims.lease import Drain, Lease, StopReason
 from worker.claims.outcomes import Crashed, DiskFailed, Refused, Stopped
-from worker.flows.distill import distill
-from worker.flows.inspect_uploads import validate
 from worker.logs import job_in_log
 from worker.process.scratch import Scratch, default_root
 
@@ -35,7 +33,7 @@ _RETRY_SECONDS = 0.5
 # With a full disk: time for another worker to take the job, and for an operator to make room.
 _REST_SECONDS = 60.0
 
-_FLOWS: Mapping[QueueName, Callable[[Attempt], Job]] = {"inspect": validate, "distill": distill}
+Flow = Callable[[Attempt], Job]  # works on a claimed job and returns what became of it, or raises an Outcome
 
 
 class Supervisor:
@@ -43,12 +41,16 @@ class Supervisor:
 
     Args:
         settings: leases, limits and where everything is.
+        flows: what is done with a job, by the queue it was taken from.
         program: the command that precedes the core's arguments.
     """
 
-    def __init__(self, settings: Settings, program: Sequence[str] = CORE_PROGRAM):
+    def __init__(
+        self, settings: Settings, flows: Mapping[QueueName, Flow], program: Sequence[str] = CORE_PROGRAM
+    ):
         self.drain = Drain(settings.drain_seconds)
         self._settings = settings
+        self._flows = flows
         self._service = JobService.open(settings)
         self._scratch = Scratch(settings.scratch_dir or default_root())
         self._place = Workplace(
@@ -119,7 +121,7 @@ class Supervisor:
     def _try(self, claim: Claim, lease: Lease) -> Job:
         try:
             with self._scratch.folder(claim.job.id) as folder:
-                return _carry_out(Attempt(self._place, claim, lease, folder))
+                return _carry_out(self._flows[claim.queue], Attempt(self._place, claim, lease, folder))
         except (DiskFailed, OSError) as error:
             reason = error.reason if isinstance(error, DiskFailed) else disk_trouble(error)
             if reason is None:
@@ -130,10 +132,10 @@ class Supervisor:
             return self._service.release(claim, counts_attempt=True, reason=told, code=ErrorCode.DISK_FAILED)
 
 
-def _carry_out(attempt: Attempt) -> Job:
+def _carry_out(flow: Flow, attempt: Attempt) -> Job:
     claim, service = attempt.claim, attempt.service
     try:
-        return _FLOWS[claim.queue](attempt)
+        return flow(attempt)
     except Refused as refusal:
         reasons = (refusal.code, refusal.message, refusal.hint, refusal.retryable)
         left = refusal.artifacts

@@ -17,6 +17,7 @@ from nayer_core.contract.spec import JobSpec
 from tests.support.small_disk import fill, small_disk
 from tests.worker.conftest import FAKE_CORE, SPEC, Submit, wait_for
 from worker.claims.supervisor import Supervisor
+from worker.flows import FLOWS
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def small(settings: Settings, tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture
 def cramped(settings: Settings, small: Path) -> Iterator[Supervisor]:
     """A worker with next to no disk."""
-    supervisor = Supervisor(settings.model_copy(update={"scratch_dir": small}), FAKE_CORE)
+    supervisor = Supervisor(settings.model_copy(update={"scratch_dir": small}), FLOWS, FAKE_CORE)
     yield supervisor
     supervisor.close()
 
@@ -105,7 +106,7 @@ def test_a_full_store_is_waited_for(
         teacher = Storage.open(there.storage_url).put_stream([b"{}"], f"uploads/{uuid.uuid4()}")
         job, _ = service.submit(NewJob(spec=JobSpec.model_validate(SPEC), teacher=teacher))
         ballast = fill(folder)
-        supervisor = Supervisor(there, FAKE_CORE)
+        supervisor = Supervisor(there, FLOWS, FAKE_CORE)
         thread = threading.Thread(target=supervisor.work_off, args=("inspect",))
         thread.start()
         wait_for(lambda: "waiting: The storage has no room" in caplog.text)

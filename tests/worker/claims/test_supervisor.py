@@ -17,6 +17,7 @@ from jobs.settings import Settings
 from jobs.states import JobStatus
 from tests.worker.conftest import FAKE_CORE, Submit, wait_for, wait_for_status, wait_for_steps
 from worker.claims.supervisor import Supervisor
+from worker.flows import FLOWS
 
 
 @contextmanager
@@ -231,7 +232,7 @@ def test_a_job_ends_at_its_own_limit(service: JobService, supervisor: Supervisor
 def test_a_drain_gives_the_job_back_and_costs_no_attempt(
     service: JobService, settings: Settings, submit: Submit, behaviour: str
 ) -> None:
-    supervisor = Supervisor(settings.model_copy(update={"drain_seconds": 2.0}), FAKE_CORE)
+    supervisor = Supervisor(settings.model_copy(update={"drain_seconds": 2.0}), FLOWS, FAKE_CORE)
     job_id = submit(distill=behaviour)
     supervisor.work_off("inspect")
     with working_off(supervisor):
@@ -261,7 +262,7 @@ def test_no_event_is_lost_while_the_database_is_away(
 def test_a_store_that_changes_bytes_cannot_make_a_student(
     service: JobService, submit: Submit, settings: Settings
 ) -> None:
-    supervisor = Supervisor(settings.model_copy(update={"max_attempts": 1}), FAKE_CORE)
+    supervisor = Supervisor(settings.model_copy(update={"max_attempts": 1}), FLOWS, FAKE_CORE)
     job_id = submit()
     supervisor.work_off("inspect")
     folder = Path(settings.storage_url.removeprefix("file://")) / "inputs"

@@ -13,12 +13,13 @@ from jobs.settings import Settings
 from jobs.states import JobStatus
 from tests.worker.conftest import FAKE_CORE, Submit, wait_for_status, wait_for_steps
 from worker.claims.supervisor import Supervisor
+from worker.flows import FLOWS
 
 
 @pytest.fixture
 def broken_off(service: JobService, settings: Settings, submit: Submit, tmp_path: Path) -> str:
     """A job whose worker went home after some steps; it ends well with the next one."""
-    supervisor = Supervisor(settings, FAKE_CORE)
+    supervisor = Supervisor(settings, FLOWS, FAKE_CORE)
     job_id = submit(distill="steps", marker=str(tmp_path / "once"))
     supervisor.work_off("inspect")
     thread = threading.Thread(target=supervisor.work_off, args=("distill",))
@@ -146,7 +147,7 @@ def test_a_job_that_is_being_paused_can_still_be_cancelled(
 def test_a_store_that_is_away_at_a_pause_does_not_hold_it_for_ever(
     service: JobService, storage: Storage, settings: Settings, submit: Submit
 ) -> None:
-    supervisor = Supervisor(settings.model_copy(update={"drain_seconds": 2.0}), FAKE_CORE)
+    supervisor = Supervisor(settings.model_copy(update={"drain_seconds": 2.0}), FLOWS, FAKE_CORE)
     job_id = submit(distill="steps")
     supervisor.work_off("inspect")
     thread = threading.Thread(target=supervisor.work_off, args=("distill",))

@@ -25,6 +25,7 @@ from tests.support.jobs import inspected_as
 from tests.support.small_disk import fill, small_disk
 from tests.worker.conftest import StartProcess, wait_for, wait_for_status
 from worker.claims.supervisor import Supervisor
+from worker.flows import FLOWS
 
 CONFIG = small_runs.CONFIG.model_copy(update={"epochs": 8, "student_steps": 30})
 LEASE_SECONDS = 3.0  # a second is too short for three workers on two busy cores
@@ -83,7 +84,7 @@ def start_distiller(start_process: StartProcess) -> StartProcess:
 @contextmanager
 def supervised(settings: Settings) -> Iterator[tuple[Supervisor, threading.Thread]]:
     """A supervisor in this process, at work on the queue; gone at the end."""
-    supervisor = Supervisor(settings)
+    supervisor = Supervisor(settings, FLOWS)
     thread = threading.Thread(target=supervisor.work_off, args=("distill",))
     thread.start()
     try:

@@ -10,6 +10,7 @@ from jobs.settings import Settings
 from jobs.states import JobStatus
 from tests.worker.conftest import FAKE_CORE, Submit
 from worker.claims.supervisor import Supervisor
+from worker.flows import FLOWS
 
 
 @pytest.mark.parametrize(("processes", "asked"), [(1, None), (4, "4")])
@@ -21,7 +22,7 @@ def test_the_program_is_asked_to_share_a_run_where_the_settings_say_so(
     processes: int,
     asked: str | None,
 ) -> None:
-    supervisor = Supervisor(settings.model_copy(update={"processes_per_job": processes}), FAKE_CORE)
+    supervisor = Supervisor(settings.model_copy(update={"processes_per_job": processes}), FLOWS, FAKE_CORE)
     try:
         job_id = submit()
         supervisor.work_off("inspect")
