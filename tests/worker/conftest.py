@@ -48,7 +48,6 @@ def settings(settings: Settings) -> Settings:
         "ring_again_seconds": 1.0,
         "inspect_seconds": 2.0,
         "stall_seconds": 1.5,
-        "stop_grace_seconds": 0.5,
         "drain_seconds": 10.0,
     }
     return settings.model_copy(update=short)

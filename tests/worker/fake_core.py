@@ -1,7 +1,8 @@
 """A core program that misbehaves on request, for faults that the real one cannot show.
 
 The uploaded "teacher" is a JSON object that says what each command does: {"inspect": "killed",
-"distill": "hang", "marker": "/path"}. With a marker the command misbehaves only the first time.
+"distill": "hang", "marker": "/path"}. With a marker the command misbehaves only the first time. A command
+that makes steps leaves the file "sigterm_marker" when it is asked to stop.
 """
 
 import hashlib
@@ -54,7 +55,7 @@ def save_state(out: Path, number: int) -> None:
     emit("checkpoint", epoch=1, step=number, files=hashes)
 
 
-def misbehave(behaviour: str, out: Path) -> None:
+def misbehave(behaviour: str, out: Path, sigterm_marker: str | None) -> None:
     """Do what is asked; return where the command ends well after it."""
     if behaviour == "exit_1":
         sys.exit("a bug, with a traceback")
@@ -90,7 +91,7 @@ def misbehave(behaviour: str, out: Path) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         time.sleep(600)
     if behaviour in ("steps", "stubborn"):
-        make_steps(out, stubborn=behaviour == "stubborn")
+        make_steps(out, sigterm_marker, stubborn=behaviour == "stubborn")
     if behaviour == "garbage":
         say("Downloading: 100%\n{\n\0\0\n" + "x" * 3_000_000)
     if behaviour == "flood":
@@ -102,13 +103,15 @@ def misbehave(behaviour: str, out: Path) -> None:
             time.sleep(0.1)
 
 
-def make_steps(out: Path, *, stubborn: bool) -> None:
-    asked: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
+def make_steps(out: Path, sigterm_marker: str | None, *, stubborn: bool) -> None:
+    signals: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: signals.append(number))
     for number in range(1, 10**6):
         step(number)
         time.sleep(0.02)
-        if asked and not stubborn:
+        if signals and sigterm_marker is not None:
+            Path(sigterm_marker).touch()
+        if signals and not stubborn:
             save_state(out, number)
             emit("stopped", reason="asked to")
             sys.exit(3)
@@ -163,7 +166,7 @@ def main() -> None:
         if marker is not None:
             Path(f"{marker}.{command}").touch()
         emit("phase", phase=command)
-        misbehave(wishes.get(command, "well"), Path(options["out"]))
+        misbehave(wishes.get(command, "well"), Path(options["out"]), wishes.get("sigterm_marker"))
     if "resume" in options and wishes.get("resume") == "refuse":
         emit("failed", code="checkpoint_invalid", message="It is of another kind.", hint="Begin anew.")
         sys.exit(2)

@@ -197,11 +197,8 @@ class Attempt:
         return asked
 
     def _grace_seconds(self, asked: StopReason) -> float:
-        if asked is StopReason.LOST:
-            return 0.0
-        if asked.keeps_state:
-            return self.drain.remaining_seconds() * _CHILDS_SHARE
-        return self.settings.stop_grace_seconds
+        """How long a child gets to save its state; a state that nobody will read is worth no second."""
+        return self.drain.remaining_seconds() * _CHILDS_SHARE if asked.keeps_state else 0.0
 
     def _result(self, code: int, asked: StopReason | None) -> dict[str, Any]:
         if asked in (StopReason.LOST, StopReason.CANCELLED):

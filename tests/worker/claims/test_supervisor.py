@@ -216,6 +216,26 @@ def test_cancel_takes_effect_within_five_seconds_in_the_middle_of_a_step(
     assert children() == []
 
 
+@pytest.mark.parametrize(("end", "gets_sigterm"), [("cancel", False), ("limit", False), ("pause", True)])
+def test_a_core_gets_time_to_save_its_state_only_where_the_job_continues_later(
+    service: JobService, supervisor: Supervisor, submit: Submit, tmp_path: Path, end: str, gets_sigterm: bool
+) -> None:
+    limit = 3 if end == "limit" else None
+    marker = tmp_path / "sigterm"
+    job_id = submit(distill="steps", max_runtime_seconds=limit, sigterm_marker=str(marker))
+    supervisor.work_off("inspect")
+    with working_off(supervisor):
+        wait_for_steps(service, job_id)
+        if end == "cancel":
+            service.cancel(job_id)
+        if end == "pause":
+            service.pause(job_id)
+    status = {"cancel": JobStatus.CANCELLED, "limit": JobStatus.FAILED, "pause": JobStatus.PAUSED}[end]
+    assert service.get(job_id).status is status
+    assert marker.exists() == gets_sigterm
+    assert children() == []
+
+
 def test_a_job_ends_at_its_own_limit(service: JobService, supervisor: Supervisor, submit: Submit) -> None:
     job_id = submit(distill="stubborn", max_runtime_seconds=2)
     supervisor.work_off("inspect")
