@@ -40,7 +40,7 @@ def see_off(supervisor: Supervisor, leave: Callable[[int], object] = os._exit) -
 
 def _watch(supervisor: Supervisor, leave: Callable[[int], object]) -> None:
     drain = supervisor.drain
-    while not drain.requested:
+    while not drain.is_requested:
         time.sleep(_TICK_SECONDS)
     while supervisor.is_busy and drain.remaining_seconds() > -OVERTIME_SECONDS:
         time.sleep(_TICK_SECONDS)

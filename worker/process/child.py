@@ -120,7 +120,7 @@ class Child:
         """The last of what it told people, for the logger."""
         return self._stderr.decode(errors="replace").strip()
 
-    def ask_to_stop(self) -> None:
+    def request_stop(self) -> None:
         """Send SIGTERM: save the state and exit with code 3."""
         if self.running():
             os.kill(self.pid, signal.SIGTERM)

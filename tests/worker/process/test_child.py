@@ -108,7 +108,7 @@ def test_ending_takes_the_whole_group_along(start: Start, tmp_path: Path) -> Non
     """)
     wait_until(lambda: (tmp_path / "grandchild").exists() and (tmp_path / "grandchild").read_text() != "")
     grandchild = psutil.Process(int((tmp_path / "grandchild").read_text()))
-    child.ask_to_stop()
+    child.request_stop()
     time.sleep(0.1)
     assert child.running()
     assert child.end() == -signal.SIGKILL
