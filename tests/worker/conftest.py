@@ -62,21 +62,21 @@ def supervisor(settings: Settings) -> Iterator[Supervisor]:
 
 @pytest.fixture
 def submit(service: JobService, storage: Storage) -> Iterator[Submit]:
-    """Create a job whose program behaves as told, e.g. `submit(distill="hang")`.
+    """Create a job and say how its program behaves, e.g. `submit(distill="hang")`.
 
     What has not ended with the test is cancelled: the next one has another store.
     """
-    created: list[str] = []
+    job_ids: list[str] = []
 
-    def create(dry_run: bool = False, max_runtime_seconds: int | None = None, **wishes: str) -> str:
-        teacher = storage.put_stream([json.dumps(wishes).encode()], f"uploads/{uuid.uuid4()}")
+    def create(dry_run: bool = False, max_runtime_seconds: int | None = None, **behaviours: str) -> str:
+        teacher = storage.put_stream([json.dumps(behaviours).encode()], f"uploads/{uuid.uuid4()}")
         spec = JobSpec.model_validate({**SPEC, "max_runtime_seconds": max_runtime_seconds})
         job, _ = service.submit(NewJob(spec=spec, teacher=teacher, dry_run=dry_run))
-        created.append(job.id)
+        job_ids.append(job.id)
         return job.id
 
     yield create
-    for job_id in created:
+    for job_id in job_ids:
         service.cancel(job_id)
 
 
@@ -125,10 +125,10 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 def wait_for(condition: Callable[[], Any], seconds: float = 30) -> Any:
     deadline = time.monotonic() + seconds
-    while not (found := condition()):
+    while not (value := condition()):
         assert time.monotonic() < deadline, f"waited {seconds} s"
         time.sleep(0.05)
-    return found
+    return value
 
 
 def wait_for_status(service: JobService, job_id: str, status: JobStatus, seconds: float = 30) -> Job:

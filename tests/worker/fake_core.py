@@ -56,7 +56,7 @@ def save_state(out: Path, number: int) -> None:
 
 
 def misbehave(behaviour: str, out: Path, sigterm_marker: str | None) -> None:
-    """Do what is asked; return where the command ends well after it."""
+    """Behave so; return where the command ends well after it."""
     if behaviour == "exit_1":
         sys.exit("a bug, with a traceback")
     if behaviour == "killed":
@@ -120,9 +120,9 @@ def make_steps(out: Path, sigterm_marker: str | None, *, stubborn: bool) -> None
 def inspect(options: dict[str, str]) -> None:
     out = Path(options["out"])
     shutil.copy(options["teacher"], out / "teacher.safetensors")
-    wishes = json.loads((out / "teacher.safetensors").read_text())
-    (out / "spec.json").write_text(json.dumps(RESOLVED | {"reuse_bank": "bank" in wishes}))
-    if wishes.get("inspect") != "no_embeddings":
+    behaviours = json.loads((out / "teacher.safetensors").read_text())
+    (out / "spec.json").write_text(json.dumps(RESOLVED | {"reuse_bank": "bank" in behaviours}))
+    if behaviours.get("inspect") != "no_embeddings":
         (out / "lte.safetensors").write_bytes(b"embeddings")
     finish("inspect", {"architecture": "resnet20", "num_classes": 2, "warnings": []})
 
@@ -139,19 +139,19 @@ def distill(options: dict[str, str]) -> None:
     states = sorted(Path(options["resume"]).glob("state-*")) if "resume" in options else []
     before = b"".join(b" from " + state.read_bytes() for state in states)
     (out / "student.safetensors").write_bytes(b"a student" + before)
-    seen = {"environment": dict(os.environ), "path": sys.path, "folder": str(Path.cwd()), "asked": options}
-    (out / "model_card.json").write_text(json.dumps(seen))
+    card = {"environment": dict(os.environ), "path": sys.path, "folder": str(Path.cwd()), "options": options}
+    (out / "model_card.json").write_text(json.dumps(card))
     if "bank" in options:
         body = Path(options["bank"]).read_bytes()
         emit("bank", images=4, made_by=body.decode(), seed=0, sha256=hashlib.sha256(body).hexdigest())
     elif json.loads((Path(options["in"]) / "spec.json").read_text())["reuse_bank"]:
         (out / "bank.safetensors").write_text(options["name"])
     step(1)
-    measured = {
+    metrics = {
         "student_accuracy": {"value": 0.5, "measured_on": "nothing"},
         "student_accuracy_bounds": {"lower": 0.4, "upper": 0.6, "measured_on": "nothing"},
     }
-    finish("distill", {"metrics": measured})
+    finish("distill", {"metrics": metrics})
 
 
 def main() -> None:
@@ -160,14 +160,14 @@ def main() -> None:
     if command == "embed":
         return embed(options)
     teacher = options.get("teacher") or str(Path(options["in"]) / "teacher.safetensors")
-    wishes = json.loads(Path(teacher).read_text())
-    marker = wishes.get("marker")
+    behaviours = json.loads(Path(teacher).read_text())
+    marker = behaviours.get("marker")
     if marker is None or not Path(f"{marker}.{command}").exists():
         if marker is not None:
             Path(f"{marker}.{command}").touch()
         emit("phase", phase=command)
-        misbehave(wishes.get(command, "well"), Path(options["out"]), wishes.get("sigterm_marker"))
-    if "resume" in options and wishes.get("resume") == "refuse":
+        misbehave(behaviours.get(command, "well"), Path(options["out"]), behaviours.get("sigterm_marker"))
+    if "resume" in options and behaviours.get("resume") == "refuse":
         emit("failed", code="checkpoint_invalid", message="It is of another kind.", hint="Begin anew.")
         sys.exit(2)
     return {"inspect": inspect, "distill": distill}[command](options)

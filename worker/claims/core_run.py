@@ -32,7 +32,7 @@ class CoreRun:
     """A child process with the core's program; its events go into the job's log.
 
     Args:
-        held: the job.
+        job: whose command it is.
         program: the command that precedes the core's arguments; its first word is an absolute path.
         watchdog: decides when the child takes too long, or is silent for too long.
         on_checkpoint: is called with each state that the child has saved; must return at once.
@@ -40,13 +40,15 @@ class CoreRun:
 
     def __init__(
         self,
-        held: HeldJob,
+        job: HeldJob,
         program: Sequence[str],
         watchdog: Watchdog,
         on_checkpoint: Callable[[CheckpointEvent], None] | None = None,
     ):
         self.warnings: list[dict[str, str]] = []  # {"code", "message"} of each warning of the child
-        self._held = held
+        self._job = job
+        self._lease = job.lease
+        self._log = job.events
         self._program = program
         self._watchdog = watchdog
         self._on_checkpoint = on_checkpoint
@@ -69,15 +71,16 @@ class CoreRun:
             Stopped: it was ended because the job or the worker is to stop.
             LeaseLost: the job is no longer ours.
         """
-        self._held.raise_if_stopped()
+        if (reason := self._lease.stop_reason()) is not None:
+            raise stop_error(reason)
         logger.info("starting the core: %s", arguments[0])
         child = Child([*self._program, *arguments], folder=folder, environment=environment, limits=limits)
-        reason, complaint = None, None
+        complaint = None
         try:
             while child.running() and reason is None and complaint is None:
                 time.sleep(_TICK_SECONDS)
                 self._pass_on_events(child)
-                reason = self._held.stop_reason()
+                reason = self._lease.stop_reason()
                 complaint = self._watchdog.complaint(child)
             if reason is not None:
                 reason = self._wind_down(child, reason)
@@ -93,8 +96,7 @@ class CoreRun:
         return self._result(code, reason)
 
     def _pass_on_events(self, child: Child) -> None:
-        log = self._held.events
-        events = child.take_events(log.room)
+        events = child.take_events(self._log.room)
         if events:
             self._last_event = events[-1]
         for event in events:
@@ -102,16 +104,16 @@ class CoreRun:
                 self.warnings.append({"code": event.code, "message": event.message})
             elif isinstance(event, CheckpointEvent) and self._on_checkpoint is not None:
                 self._on_checkpoint(event)
-        log.add(events)
-        log.flush()
+        self._log.add(events)
+        self._log.flush()
 
     def _pass_on_last_events(self, child: Child) -> None:
-        patience = self._held.patience(ignore_stop=True)
+        patience = self._job.patience(ignore_stop=True)
         while True:
             self._pass_on_events(child)
-            if self._held.events.is_empty and not child.has_events():
+            if self._log.is_empty and not child.has_events():
                 return
-            if not self._held.events.is_empty:
+            if not self._log.is_empty:
                 patience.wait("events wait for the database")
 
     def _wind_down(self, child: Child, reason: StopReason) -> StopReason:
@@ -124,7 +126,7 @@ class CoreRun:
         while child.running() and time.monotonic() < until:
             time.sleep(_TICK_SECONDS / 4)
             self._pass_on_events(child)
-            newest = self._held.stop_reason() or reason
+            newest = self._lease.stop_reason() or reason
             if newest is not reason:  # a client who waits for a pause may still cancel
                 reason = newest
                 until = min(until, time.monotonic() + self._grace_seconds(reason))
@@ -132,7 +134,7 @@ class CoreRun:
 
     def _grace_seconds(self, reason: StopReason) -> float:
         """How long the child gets to save its state; a state that nobody will read is worth no time."""
-        return self._held.drain.child_seconds() if reason.keeps_state else 0.0
+        return self._job.drain.child_seconds() if reason.keeps_state else 0.0
 
     def _result(self, code: int, reason: StopReason | None) -> dict[str, Any]:
         last = self._last_event

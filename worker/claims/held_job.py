@@ -11,8 +11,7 @@ from nayer_core.contract.errors import ErrorCode
 from nayer_core.contract.events import Event
 from worker.claims.drain import Drain
 from worker.claims.event_writer import EventWriter
-from worker.claims.lease import Lease, StopReason
-from worker.claims.outcomes import stop_error
+from worker.claims.lease import Lease
 from worker.claims.patience import Patience
 
 Result = TypeVar("Result")
@@ -37,30 +36,18 @@ class HeldJob:
     """
 
     def __init__(self, service: JobService, claim: Claim, lease: Lease, drain: Drain):
-        self.job = claim.job  # as it was when it was claimed
+        self.id = claim.job.id
+        self.snapshot = claim.job  # as it was when it was claimed
         self.queue = claim.queue
+        self.lease = lease
         self.drain = drain
         self._service = service
         self._claim = claim
-        self._lease = lease
         self.events = EventWriter(lambda lines: self._try(lambda: service.record(claim, lines)), lease)
-
-    def stop_reason(self) -> StopReason | None:
-        """Why the work must stop now; None while it may continue."""
-        return self._lease.stop_reason()
-
-    def raise_if_stopped(self) -> None:
-        """Raise `Stopped` or `LeaseLost` where the work must stop now."""
-        if (reason := self.stop_reason()) is not None:
-            raise stop_error(reason)
-
-    def is_certain(self) -> bool:
-        """Whether the job is ours without doubt, so that a write makes sense."""
-        return self._lease.is_certain()
 
     def patience(self, *, ignore_stop: bool = False) -> Patience:
         """Start to measure how long an action is repeated."""
-        return Patience(self._lease, self.drain, ignore_stop=ignore_stop)
+        return Patience(self.lease, self.drain, ignore_stop=ignore_stop)
 
     def repeat(self, action: Callable[[], Result], patience: Patience | None = None) -> Result:
         """Do something that a server must answer, as often as outages make necessary.
@@ -72,7 +59,7 @@ class HeldJob:
         patience = patience or self.patience()
         while True:
             cause = "the lease is in doubt"
-            if self._lease.is_certain():
+            if self.lease.is_certain():
                 try:
                     return self._try(action)
                 except ServiceUnavailable as error:
@@ -185,5 +172,5 @@ class HeldJob:
         try:
             return action()
         except LeaseLost:
-            self._lease.lose()
+            self.lease.lose()
             raise

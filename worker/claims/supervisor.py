@@ -62,7 +62,7 @@ class Supervisor:
         self._rest_until = 0.0
         self._busy_threads: set[int] = set()
 
-    def work_off(self, queue: QueueName) -> None:
+    def run_jobs(self, queue: QueueName) -> None:
         """Take jobs of a queue, best first, until none is left or the worker shuts down."""
         thread = threading.get_ident()
         self._busy_threads.add(thread)
@@ -110,36 +110,36 @@ class Supervisor:
         lease = Lease(lambda: self._service.heartbeat(claim), self._settings.lease_seconds, self.drain)
         try:
             with lease:
-                job = self._carry_out(HeldJob(self._service, claim, lease, self.drain))
-            logger.info("the job is now %s", job.status)
+                result = self._carry_out(HeldJob(self._service, claim, lease, self.drain))
+            logger.info("the job is now %s", result.status)
         except LeaseLost:
             logger.warning("the job is no longer ours; nothing more is written")
         except (JobsError, OSError):
             logger.exception("the job is left to the reaper")
 
-    def _carry_out(self, held: HeldJob) -> Job:
+    def _carry_out(self, job: HeldJob) -> Job:
         """Run the job's flow, and end the claim with what comes of it; a bad disk makes the worker rest."""
-        flow = self._flows[held.queue]
+        flow = self._flows[job.queue]
         try:
-            with self._scratch.folder(held.job.id) as folder:
-                bench = Workbench(held, folder, self._storage, self._settings, self._program)
-                return _run_flow(flow, held, bench)
+            with self._scratch.folder(job.id) as folder:
+                bench = Workbench(job, folder, self._storage, self._settings, self._program)
+                return _run_flow(flow, job, bench)
         except (DiskFailed, OSError) as error:
             trouble = error.reason if isinstance(error, DiskFailed) else disk_trouble(error)
             if trouble is None:
                 raise
             self._rest_until = time.monotonic() + _REST_SECONDS
             logger.error("no new job for %g s, because the disk %s", _REST_SECONDS, trouble)
-            reason = f"the disk of the {held.queue} worker {trouble}"
-            return held.release(reason, counts_attempt=True, code=ErrorCode.DISK_FAILED)
+            reason = f"the disk of the {job.queue} worker {trouble}"
+            return job.release(reason, counts_attempt=True, code=ErrorCode.DISK_FAILED)
 
 
-def _run_flow(flow: Flow, held: HeldJob, bench: Workbench) -> Job:
-    """Run a flow; whatever it raises becomes a state of the job, but a lost claim and a failed disk."""
+def _run_flow(flow: Flow, job: HeldJob, bench: Workbench) -> Job:
+    """Run a flow. What it raises ends the claim, except a lost claim, an outage or a bad disk."""
     try:
-        return flow(held, bench)
+        return flow(job, bench)
     except Refused as refusal:
-        return held.fail(
+        return job.fail(
             refusal.code,
             refusal.message,
             refusal.hint,
@@ -147,13 +147,13 @@ def _run_flow(flow: Flow, held: HeldJob, bench: Workbench) -> Job:
             artifacts=refusal.artifacts,
         )
     except Stopped as stop:
-        return _end_stopped(held, stop.reason)
+        return _end_stopped(job, stop.reason)
     except DiskFailed:
         raise
     except Crashed as crash:
-        reason = f"the {held.queue} process broke down: {crash.reason}"
+        reason = f"the {job.queue} process broke down: {crash.reason}"
         logger.error(reason)
-        return held.release(reason, counts_attempt=True)
+        return job.release(reason, counts_attempt=True)
     except (LeaseLost, ServiceUnavailable):
         raise
     except Exception as error:  # a mistake in the worker must not leave the job without an answer
@@ -161,18 +161,18 @@ def _run_flow(flow: Flow, held: HeldJob, bench: Workbench) -> Job:
             raise DiskFailed(trouble) from error
         logger.exception("the attempt failed in the worker itself")
         reason = f"the worker met an unexpected error ({type(error).__name__})"
-        return held.release(reason, counts_attempt=True)
+        return job.release(reason, counts_attempt=True)
 
 
-def _end_stopped(held: HeldJob, reason: StopReason) -> Job:
+def _end_stopped(job: HeldJob, reason: StopReason) -> Job:
     if reason is StopReason.CANCELLED:
-        return held.cancel()
+        return job.cancel()
     if reason is StopReason.MAX_RUNTIME:
-        limit = held.job.max_runtime_seconds
+        limit = job.snapshot.max_runtime_seconds
         message = f"The job ran longer than its max_runtime_seconds of {limit}."
         hint = "Raise max_runtime_seconds, or ask for fewer epochs or a quicker preset."
-        return held.fail(ErrorCode.MAX_RUNTIME_EXCEEDED, message, hint)
+        return job.fail(ErrorCode.MAX_RUNTIME_EXCEEDED, message, hint)
     is_paused = reason is StopReason.PAUSED
-    return held.release(
+    return job.release(
         "it was asked to pause" if is_paused else "the worker was shut down", counts_attempt=False
     )

@@ -17,7 +17,7 @@ class Workbench:
     """The folder and the tools of one claim.
 
     Args:
-        held: the job; an outage of the store is waited for as long as one of the database.
+        job: what is worked on; its patience decides how long an outage of the store is waited for.
         folder: private; removed when the work ends.
         storage: where files come from and go to.
         settings: limits, and what the operator allows.
@@ -25,13 +25,13 @@ class Workbench:
     """
 
     def __init__(
-        self, held: HeldJob, folder: Path, storage: Storage, settings: Settings, program: Sequence[str]
+        self, job: HeldJob, folder: Path, storage: Storage, settings: Settings, program: Sequence[str]
     ):
         self.folder = folder
         self.storage = storage
         self.settings = settings
         self.program = program
-        self._held = held
+        self._job = job
 
     def new_folder(self, name: str) -> Path:
         """Make an empty folder inside the private one."""
@@ -49,10 +49,10 @@ class Workbench:
             FileMissing: the store does not have it.
             FileCorrupt: no copy matched: the file is damaged in the store.
         """
-        patience = self._held.patience()
+        patience = self._job.patience()
         for reads_left in reversed(range(_READS_OF_ONE_FILE)):
             try:
-                self._held.repeat(lambda: self.storage.get_to_file(file, path), patience)
+                self._job.repeat(lambda: self.storage.get_to_file(file, path), patience)
                 break
             except FileCorrupt as error:
                 if reads_left == 0:
@@ -62,7 +62,7 @@ class Workbench:
 
     def store(self, path: Path, kind: Literal["inputs", "artifacts", "embeddings", "banks"]) -> StoredFile:
         """Put a file into the store."""
-        return self._held.repeat(lambda: self.storage.publish(path, kind))
+        return self._job.repeat(lambda: self.storage.publish(path, kind))
 
     def store_present(
         self, folder: Path, names: Iterable[str], kind: Literal["inputs", "artifacts"]

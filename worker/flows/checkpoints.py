@@ -42,14 +42,15 @@ class CheckpointKeeper:
     """Stores what a child saves, used as a context around its run.
 
     Args:
-        held: the job whose child it is.
+        job: the job whose child it is.
         bench: what the job is worked on with.
         folder: where the child writes its checkpoints.
         start: the checkpoint from which the run resumes, if any; its files are in the store already.
     """
 
-    def __init__(self, held: HeldJob, bench: Workbench, folder: Path, start: Checkpoint | None):
-        self._held = held
+    def __init__(self, job: HeldJob, bench: Workbench, folder: Path, start: Checkpoint | None):
+        self._job = job
+        self._lease = job.lease
         self._bench = bench
         self._source = folder
         self._links = bench.folder / "checkpoints"
@@ -105,7 +106,7 @@ class CheckpointKeeper:
         until = time.monotonic() + seconds
         with self._change:
             while self._newest is not None and time.monotonic() < until:
-                if self._held.stop_reason() in (StopReason.LOST, StopReason.CANCELLED):
+                if self._lease.stop_reason() in (StopReason.LOST, StopReason.CANCELLED):
                     return
                 self._change.wait(0.1)
             if self._newest is not None:
@@ -131,7 +132,7 @@ class CheckpointKeeper:
 
     def _try_to_store(self, generation: _Generation) -> bool:
         """Store a generation; False where it should be tried again."""
-        if not self._held.is_certain():
+        if not self._lease.is_certain():
             return False
         step = generation.event.step
         try:
@@ -150,7 +151,7 @@ class CheckpointKeeper:
     def _store(self, generation: _Generation) -> None:
         event = generation.event
         files = {name: self._stored_file(generation.folder / name, sha) for name, sha in event.files.items()}
-        checkpoint = self._held.add_checkpoint(event.epoch, event.step, files)
+        checkpoint = self._job.add_checkpoint(event.epoch, event.step, files)
         self._files_of_row, self._new_files = _files_by_hash(checkpoint), {}
 
     def _stored_file(self, path: Path, sha256: str) -> StoredFile:
@@ -167,7 +168,7 @@ class CheckpointKeeper:
         return file
 
 
-def restore(held: HeldJob, bench: Workbench, folder: Path) -> Checkpoint | None:
+def restore(job: HeldJob, bench: Workbench, folder: Path) -> Checkpoint | None:
     """Fetch the newest whole checkpoint of a job into an empty folder.
 
     One that the store has lost or damaged is skipped, with a warning for the job's owner.
@@ -176,7 +177,7 @@ def restore(held: HeldJob, bench: Workbench, folder: Path) -> Checkpoint | None:
         The checkpoint; None, with the folder empty, where the run must start from the beginning.
     """
     hashes: dict[str, str] = {}  # of the files in the folder, by name
-    checkpoints = held.checkpoints()
+    checkpoints = job.checkpoints()
     for checkpoint in checkpoints:
         _keep_only(folder, hashes, checkpoint)
         try:
@@ -187,12 +188,12 @@ def restore(held: HeldJob, bench: Workbench, folder: Path) -> Checkpoint | None:
         except (FileMissing, FileCorrupt) as error:
             logger.error("the checkpoint at step %d is not whole: %s", checkpoint.step, error.message)
             message = f"The checkpoint at step {checkpoint.step} is damaged; an older one is looked for."
-            held.log_events([WarningEvent(code="checkpoint_damaged", message=message)])
+            job.log_events([WarningEvent(code="checkpoint_damaged", message=message)])
         else:
             return checkpoint
     if checkpoints:
         _keep_only(folder, hashes, None)
-        held.log_events([restart_warning("no checkpoint is whole")])
+        job.log_events([restart_warning("no checkpoint is whole")])
     return None
 
 

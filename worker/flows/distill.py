@@ -27,19 +27,19 @@ COMPANIONS = (MODEL_CARD, METRICS, SAMPLES)
 PARTIAL_RESULT = (PARTIAL_STUDENT, METRICS)
 
 
-def distill(held: HeldJob, bench: Workbench) -> Job:
+def distill(job: HeldJob, bench: Workbench) -> Job:
     """Distil a job's student, continuing where an earlier claim stopped, and publish it.
 
     Raises:
         Outcome: there is no student.
     """
     inputs, out = bench.new_folder("inputs"), bench.new_folder("outputs")
-    files = held.inputs()
+    files = job.inputs()
     for name, file in files.items():
         bench.fetch(file, inputs / name)
-    warm_bank = WarmBank(held, bench, inputs, files)
+    warm_bank = WarmBank(job, bench, inputs, files)
     try:
-        result = _resume_or_begin(held, bench, inputs, out, warm_bank)
+        result = _resume_or_begin(job, bench, inputs, out, warm_bank)
     except Refused as refusal:
         if (out / PARTIAL_STUDENT).is_file():
             refusal.artifacts = _publish(bench, out, PARTIAL_RESULT)
@@ -48,32 +48,32 @@ def distill(held: HeldJob, bench: Workbench) -> Job:
         raise Crashed("it finished without leaving a student", by_force=False)
     warm_bank.save(out / BANK)
     artifacts = _publish(bench, out, (STUDENT, *COMPANIONS))
-    return held.succeed(artifacts, dict(_numbers(result.get("metrics", {}))))
+    return job.succeed(artifacts, dict(_numbers(result.get("metrics", {}))))
 
 
 def _resume_or_begin(
-    held: HeldJob, bench: Workbench, inputs: Path, out: Path, warm_bank: WarmBank
+    job: HeldJob, bench: Workbench, inputs: Path, out: Path, warm_bank: WarmBank
 ) -> dict[str, Any]:
     """Run the core from the job's newest whole checkpoint, or from the beginning where there is none."""
     folder = out / "checkpoint"
     folder.mkdir()
-    checkpoint = restore(held, bench, folder)
+    checkpoint = restore(job, bench, folder)
     if checkpoint is not None:
-        held.log_resume(checkpoint)
+        job.log_resume(checkpoint)
         try:
-            return _run_core(held, bench, inputs, out, ["--resume", str(folder)], checkpoint)
+            return _run_core(job, bench, inputs, out, ["--resume", str(folder)], checkpoint)
         except Refused as refusal:
             if refusal.code != ErrorCode.CHECKPOINT_INVALID:
                 raise
             logger.warning("the core refused the checkpoint: %s", refusal.message)
-            held.log_events([restart_warning("the program cannot use the checkpoint")])
+            job.log_events([restart_warning("the program cannot use the checkpoint")])
         remove_tree(folder)
         folder.mkdir()
-    return _run_core(held, bench, inputs, out, warm_bank.arguments())
+    return _run_core(job, bench, inputs, out, warm_bank.arguments())
 
 
 def _run_core(
-    held: HeldJob,
+    job: HeldJob,
     bench: Workbench,
     inputs: Path,
     out: Path,
@@ -83,20 +83,20 @@ def _run_core(
     """Run the core's `distill`, and store its checkpoints while it runs.
 
     Args:
-        held, bench: as for `distill`.
+        job, bench: as for `distill`.
         inputs, out: folders with the canonical files and for the results.
         start: arguments that say where the run begins.
         checkpoint: what it resumes from, if anything.
     """
     settings = bench.settings
-    arguments = ["distill", "--in", str(inputs), "--out", str(out), "--name", held.job.id, *start]
+    arguments = ["distill", "--in", str(inputs), "--out", str(out), "--name", job.id, *start]
     arguments += ["--checkpoint-seconds", str(settings.checkpoint_seconds)]
     if settings.device != "auto":
         arguments += ["--device", settings.device]
     if settings.processes_per_job > 1:
         arguments += ["--processes", str(settings.processes_per_job)]
-    with CheckpointKeeper(held, bench, out / "checkpoint", checkpoint) as keeper:
-        run = CoreRun(held, bench.program, Watchdog(stall_seconds=settings.stall_seconds), keeper.take)
+    with CheckpointKeeper(job, bench, out / "checkpoint", checkpoint) as keeper:
+        run = CoreRun(job, bench.program, Watchdog(stall_seconds=settings.stall_seconds), keeper.take)
         try:
             return run.execute(
                 arguments,
@@ -106,7 +106,7 @@ def _run_core(
             )
         except (Crashed, Stopped) as end:
             if isinstance(end, Crashed) or end.reason.keeps_state:
-                keeper.finish(held.drain.checkpoint_seconds())
+                keeper.finish(job.drain.checkpoint_seconds())
             raise
 
 

@@ -26,13 +26,13 @@ LTE = "lte.safetensors"
 _RESULT = "result.json"
 
 
-def embed_labels(held: HeldJob, bench: Workbench, spec: Mapping[str, Any], out: Path) -> dict[str, Any]:
+def embed_labels(job: HeldJob, bench: Workbench, spec: Mapping[str, Any], out: Path) -> dict[str, Any]:
     """Put `lte.safetensors` into `out`, unless the client's own embeddings are there already.
 
     Args:
-        held: the claimed job.
+        job: whose class names they are.
         bench: what it is worked on with.
-        spec: its resolved specification; labels and text encoder are all that is used.
+        spec: its resolved specification, of which only labels and text encoder are used.
         out: folder of the canonical files.
 
     Returns:
@@ -45,15 +45,15 @@ def embed_labels(held: HeldJob, bench: Workbench, spec: Mapping[str, Any], out: 
     if (out / LTE).exists():
         return {"text_encoder": "file", "fallback_from": None, "warnings": []}
     key = cache_key(spec, bench.settings)
-    cached_result = _from_cache(held, bench, key, out)
+    cached_result = _from_cache(job, bench, key, out)
     if cached_result is not None:
         warnings = [WarningEvent(**warning) for warning in cached_result["warnings"]]
-        held.log_events([PhaseEvent(phase=Phase.EMBED), *warnings])
+        job.log_events([PhaseEvent(phase=Phase.EMBED), *warnings])
         return cached_result
-    result = _embed(held, bench, spec, out)
+    result = _embed(job, bench, spec, out)
     # A fallback because the hub did not answer is true today only; any other result stays true.
     if not (bench.settings.allow_hub and result.get("fallback_from")):
-        _into_cache(held, bench, key, out, result)
+        _into_cache(job, bench, key, out, result)
     return result
 
 
@@ -80,12 +80,12 @@ def cache_key(spec: Mapping[str, Any], settings: Settings) -> str:
     return hashlib.sha256(json.dumps(causes, sort_keys=True).encode()).hexdigest()
 
 
-def _embed(held: HeldJob, bench: Workbench, spec: Mapping[str, Any], out: Path) -> dict[str, Any]:
+def _embed(job: HeldJob, bench: Workbench, spec: Mapping[str, Any], out: Path) -> dict[str, Any]:
     """Run the core's `embed`, which sees the specification and no upload."""
     folder, settings = bench.new_folder("embed"), bench.settings
     spec_file = folder / "spec.json"
     spec_file.write_text(json.dumps(spec))
-    run = CoreRun(held, bench.program, Watchdog(seconds=settings.embed_seconds))
+    run = CoreRun(job, bench.program, Watchdog(seconds=settings.embed_seconds))
     result = run.execute(
         ["embed", "--spec", str(spec_file), "--out", str(folder)],
         folder=folder,
@@ -96,8 +96,8 @@ def _embed(held: HeldJob, bench: Workbench, spec: Mapping[str, Any], out: Path) 
     return {**result, "warnings": run.warnings}
 
 
-def _from_cache(held: HeldJob, bench: Workbench, key: str, out: Path) -> dict[str, Any] | None:
-    file = held.find_embedding(key)
+def _from_cache(job: HeldJob, bench: Workbench, key: str, out: Path) -> dict[str, Any] | None:
+    file = job.find_embedding(key)
     if file is None:
         return None
     archive = bench.folder / "embedding.zip"
@@ -113,9 +113,9 @@ def _from_cache(held: HeldJob, bench: Workbench, key: str, out: Path) -> dict[st
     return result
 
 
-def _into_cache(held: HeldJob, bench: Workbench, key: str, out: Path, result: Mapping[str, Any]) -> None:
+def _into_cache(job: HeldJob, bench: Workbench, key: str, out: Path, result: Mapping[str, Any]) -> None:
     archive = bench.folder / "embedding.zip"
     with zipfile.ZipFile(archive, "w") as members:
         members.write(out / LTE, LTE)
         members.writestr(_RESULT, json.dumps(result))
-    held.save_embedding(key, bench.store(archive, "embeddings"))
+    job.save_embedding(key, bench.store(archive, "embeddings"))

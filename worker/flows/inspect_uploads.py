@@ -26,46 +26,46 @@ _MEMORY_PER_UPLOADED_BYTE = 6
 _SMALLEST_FILE_LIMIT_BYTES = GIB
 
 
-def inspect_uploads(held: HeldJob, bench: Workbench) -> Job:
+def inspect_uploads(job: HeldJob, bench: Workbench) -> Job:
     """Read the uploads of a job, embed its class names, and queue it for distillation.
 
     Raises:
         Outcome: it cannot be queued; `Refused` when the uploads are to blame.
     """
     out = bench.new_folder("inspected")
-    report = _inspect(held, bench, out)
+    report = _inspect(job, bench, out)
     spec_file = out / "spec.json"
     spec = json.loads(spec_file.read_text())
     inputs: dict[str, StoredFile] = {}
-    if not held.job.dry_run:
-        embedding = embed_labels(held, bench, spec, out)
+    if not job.snapshot.dry_run:
+        embedding = embed_labels(job, bench, spec, out)
         report["warnings"] = [*report["warnings"], *embedding.pop("warnings")]
         report["text_encoder"] = embedding
         spec["text_encoder"]["name"] = embedding["text_encoder"]
         spec_file.write_text(json.dumps(spec))
         inputs = bench.store_present(out, CANONICAL_FILES, "inputs")
     (out / REPORT).write_text(json.dumps(report))
-    held.add_artifact(Artifact.of(REPORT, bench.store(out / REPORT, "artifacts")))
-    return held.end_inspection(spec, report, inputs)
+    job.add_artifact(Artifact.of(REPORT, bench.store(out / REPORT, "artifacts")))
+    return job.end_inspection(spec, report, inputs)
 
 
-def _inspect(held: HeldJob, bench: Workbench, out: Path) -> dict[str, Any]:
+def _inspect(job: HeldJob, bench: Workbench, out: Path) -> dict[str, Any]:
     """Run the core's `inspect` on the uploads; returns its report, and leaves canonical files in `out`."""
-    job = held.job
+    request = job.snapshot
     uploads = bench.new_folder("uploads")
     spec_file = bench.folder / "spec.json"
-    spec_file.write_text(json.dumps(job.spec))
+    spec_file.write_text(json.dumps(request.spec))
     arguments = ["inspect", "--spec", str(spec_file), "--out", str(out)]
     uploaded_bytes = 0
     for name, file in (
-        ("teacher", job.teacher),
-        ("evaluation", job.evaluation),
-        ("embeddings", job.embeddings),
+        ("teacher", request.teacher),
+        ("evaluation", request.evaluation),
+        ("embeddings", request.embeddings),
     ):
         if file is not None:
             arguments += [f"--{name}", str(bench.fetch(file, uploads / name))]
             uploaded_bytes += file.bytes
-    run = CoreRun(held, bench.program, Watchdog(seconds=bench.settings.inspect_seconds))
+    run = CoreRun(job, bench.program, Watchdog(seconds=bench.settings.inspect_seconds))
     try:
         report = run.execute(
             arguments,

@@ -25,14 +25,14 @@ class WarmBank:
     """The bank that a job may take, or save.
 
     Args:
-        held: the claimed job.
+        job: whose run begins with the bank, or leaves one.
         bench: what it is worked on with.
         inputs: folder of its canonical files.
         files: the same files in the store.
     """
 
-    def __init__(self, held: HeldJob, bench: Workbench, inputs: Path, files: Mapping[str, StoredFile]):
-        self._held = held
+    def __init__(self, job: HeldJob, bench: Workbench, inputs: Path, files: Mapping[str, StoredFile]):
+        self._job = job
         self._bench = bench
         self._folder = inputs
         spec = json.loads((inputs / "spec.json").read_bytes())
@@ -48,22 +48,22 @@ class WarmBank:
         """Fetch the bank for a run that begins, and return the core's arguments for it; none without."""
         if self._key is None:
             return []
-        held, key = self._held, self._key
-        bank = held.find_bank(key)
+        job, key = self._job, self._key
+        bank = job.find_bank(key)
         if bank is None:
             return []
         try:
             path = self._bench.fetch(bank.file, self._folder / BANK)
         except (FileMissing, FileCorrupt) as error:
             logger.error("the bank of job %s cannot be used: %s", bank.job_id, error.message)
-            held.drop_bank(key, bank)
+            job.drop_bank(key, bank)
             message = f"The bank of job {bank.job_id} is damaged. The run warms up itself."
-            held.log_events([WarningEvent(code="bank_unusable", message=message)])
+            job.log_events([WarningEvent(code="bank_unusable", message=message)])
             return []
-        held.set_bank(bank)
+        job.set_bank(bank)
         return ["--bank", str(path)]
 
     def save(self, path: Path) -> None:
         """Save the bank that the core has written to `path`, if any, for later jobs."""
         if self._key is not None and path.is_file():
-            self._held.save_bank(self._key, self._bench.store(path, "banks"))
+            self._job.save_bank(self._key, self._bench.store(path, "banks"))

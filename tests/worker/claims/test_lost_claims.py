@@ -27,17 +27,17 @@ def test_a_claim_lost_before_the_job_is_given_back_leaves_the_job_and_the_worker
 ) -> None:
     jobs = [submit(), submit()]
 
-    def lose_the_first(held: HeldJob, bench: Workbench) -> Job:
-        if held.job.id != jobs[0]:
-            return FLOWS["inspect"](held, bench)
+    def lose_the_first(job: HeldJob, bench: Workbench) -> Job:
+        if job.id != jobs[0]:
+            return FLOWS["inspect"](job, bench)
         with psycopg.connect(settings.database_url, autocommit=True) as connection:
-            connection.execute("UPDATE job SET fence = fence + 1 WHERE id = %s", [held.job.id])
-        wait_for(lambda: held.stop_reason() is StopReason.LOST)
+            connection.execute("UPDATE job SET fence = fence + 1 WHERE id = %s", [job.id])
+        wait_for(lambda: job.lease.stop_reason() is StopReason.LOST)
         raise OUTCOMES[outcome]
 
     supervisor = Supervisor(settings, {"inspect": lose_the_first}, FAKE_CORE)
     try:
-        supervisor.work_off("inspect")
+        supervisor.run_jobs("inspect")
     finally:
         supervisor.close()
     first, second = service.get(jobs[0]), service.get(jobs[1])
