@@ -25,15 +25,15 @@ class Process:
 
 @app.task(name="worker.inspect")
 def inspect(job_id: str) -> None:
-    """Look for jobs to validate; `job_id` is only the one that the bell was rung for."""
-    logger.info("the bell of inspect rang for %s", job_id)
+    """Look for jobs to validate; `job_id` is only the one that rang the doorbell."""
+    logger.info("the doorbell of inspect rang for %s", job_id)
     Process.supervisor.run_jobs("inspect")
 
 
 @app.task(name="worker.distill")
 def distill(job_id: str) -> None:
-    """Look for jobs to distil; `job_id` is only the one that the bell was rung for."""
-    logger.info("the bell of distill rang for %s", job_id)
+    """Look for jobs to distil; `job_id` is only the one that rang the doorbell."""
+    logger.info("the doorbell of distill rang for %s", job_id)
     Process.supervisor.run_jobs("distill")
 
 
@@ -50,7 +50,7 @@ def _on_init(**_: Any) -> None:
 
 @signals.worker_ready.connect
 def _on_ready(sender: Any, **_: Any) -> None:
-    # The bell may have rung while no worker listened.
+    # The doorbell may have rung while no worker listened.
     for queue in sender.app.amqp.queues.consume_from:
         if f"worker.{queue}" in app.tasks:
             app.tasks[f"worker.{queue}"].apply_async(("start",), queue=queue, retry=False)

@@ -1,4 +1,4 @@
-"""Celery worker processes and what kills them: signals, sleep, a bell that nobody heard."""
+"""Celery worker processes and what kills them: signals, sleep, a doorbell that nobody heard."""
 
 import signal
 import subprocess
@@ -58,7 +58,7 @@ def test_a_worker_looks_once_when_it_starts(
     service: JobService, queued_job: str, start_worker: StartProcess, valkey: EmbeddedValkey, tmp_path: Path
 ) -> None:
     (tmp_path / "once.distill").touch()  # so it does well at once
-    valkey.flush()  # the bell rang, and the broker forgot
+    valkey.flush()  # the doorbell rang, and the broker forgot
     start_worker("distill")
     wait_for_status(service, queued_job, JobStatus.SUCCEEDED)
 
