@@ -85,7 +85,6 @@ class Settings(BaseSettings):
     inspect_seconds: Seconds = 120
     embed_seconds: Seconds = 300
     stall_seconds: Seconds = Field(300, description="A child that makes no step for this long is hung.")
-    stop_grace_seconds: Seconds = Field(2, description="Between SIGTERM and SIGKILL when a job is cancelled.")
     drain_seconds: Seconds = Field(60, description="What a stopping worker gives its child for a checkpoint.")
 
     webhook_private_addresses: bool = Field(

@@ -1,4 +1,4 @@
-"""The tasks, two lines each, and what a worker process does when it starts and when it goes home."""
+"""The tasks, two lines each, and what a worker process does when it starts and when it shuts down."""
 
 import logging
 from collections.abc import Sequence
@@ -10,13 +10,14 @@ from jobs.settings import Settings
 from worker import logs
 from worker.celery_app import app
 from worker.claims.supervisor import CORE_PROGRAM, Supervisor
-from worker.shutdown import see_off
+from worker.flows import FLOWS
+from worker.shutdown import exit_when_idle
 
 logger = logging.getLogger(__name__)
 
 
 class Process:
-    """What lives as long as the worker process; made when it comes to work."""
+    """What lives as long as the worker process; made when that starts."""
 
     program: Sequence[str] = CORE_PROGRAM
     supervisor: Supervisor
@@ -24,16 +25,16 @@ class Process:
 
 @app.task(name="worker.inspect")
 def inspect(job_id: str) -> None:
-    """Look for jobs to validate; `job_id` is only what the bell was rung for."""
-    logger.info("the bell of inspect rang for %s", job_id)
-    Process.supervisor.work_off("inspect")
+    """Look for jobs to validate; `job_id` is only the one that rang the doorbell."""
+    logger.info("the doorbell of inspect rang for %s", job_id)
+    Process.supervisor.run_jobs("inspect")
 
 
 @app.task(name="worker.distill")
 def distill(job_id: str) -> None:
-    """Look for jobs to distil; `job_id` is only what the bell was rung for."""
-    logger.info("the bell of distill rang for %s", job_id)
-    Process.supervisor.work_off("distill")
+    """Look for jobs to distil; `job_id` is only the one that rang the doorbell."""
+    logger.info("the doorbell of distill rang for %s", job_id)
+    Process.supervisor.run_jobs("distill")
 
 
 @signals.setup_logging.connect
@@ -42,24 +43,24 @@ def _set_up_logging(loglevel: int | str = logging.INFO, **_: Any) -> None:
 
 
 @signals.worker_init.connect
-def _come_to_work(**_: Any) -> None:
-    Process.supervisor = Supervisor(Settings(), Process.program)
-    see_off(Process.supervisor)
+def _on_init(**_: Any) -> None:
+    Process.supervisor = Supervisor(Settings(), FLOWS, Process.program)
+    exit_when_idle(Process.supervisor)
 
 
 @signals.worker_ready.connect
-def _look_once(sender: Any, **_: Any) -> None:
-    # The bell may have rung while nobody was here.
+def _on_ready(sender: Any, **_: Any) -> None:
+    # The doorbell may have rung while no worker listened.
     for queue in sender.app.amqp.queues.consume_from:
         if f"worker.{queue}" in app.tasks:
             app.tasks[f"worker.{queue}"].apply_async(("start",), queue=queue, retry=False)
 
 
 @signals.worker_shutting_down.connect
-def _go_home(**_: Any) -> None:
+def _on_shutting_down(**_: Any) -> None:
     Process.supervisor.drain.request()  # in a signal handler: a flag is set and nothing else
 
 
 @signals.worker_shutdown.connect
-def _lock_up(**_: Any) -> None:
+def _on_shutdown(**_: Any) -> None:
     Process.supervisor.close()

@@ -36,7 +36,7 @@ class Upkeep:
     def run(self, stop: threading.Event) -> None:
         """Do one round after the other until `stop` is set.
 
-        Web hooks have a thread of their own: a receiver that is slow keeps no lost job waiting.
+        Web hooks have a thread of their own: a slow receiver must not delay lost jobs.
         """
         courier = threading.Thread(target=self._deliver, args=(stop,), name="web hooks")
         courier.start()
@@ -66,7 +66,7 @@ class Upkeep:
         except ServiceUnavailable as error:
             logger.warning("could not %s: %s", what, error.message)
             return False
-        except Exception:  # the loop must outlive a mistake in one of its duties
+        except Exception:  # a bug in one of its duties must not end the loop
             logger.exception("could not %s", what)
         return True
 
@@ -76,8 +76,8 @@ class Upkeep:
             stop.wait(self._settings.upkeep_seconds)
 
     def _reap(self) -> None:
-        if lost := duties.reap(self._service):
-            logger.warning("%d jobs were taken from workers that fell silent", lost)
+        if count := duties.reap(self._service):
+            logger.warning("%d jobs were taken from silent workers", count)
 
     def _sweep(self) -> None:
         report = duties.sweep(self._service, self._storage)

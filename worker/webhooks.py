@@ -39,8 +39,8 @@ async def resolve(host: str, port: int) -> list[str]:
     Raises:
         OSError: it has none.
     """
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+    entries = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(entry[4][0]) for entry in entries))
 
 
 class Courier:
@@ -48,7 +48,7 @@ class Courier:
 
     Args:
         service: where messages are taken from.
-        permits: tells whether an address may be called; public ones, unless the operator allows all.
+        permits: decides whether an address may be called; public ones, unless the operator allows all.
         resolve: gives the addresses of a host.
         tls: what certificates are checked against; the bundle of `certifi`, or `SSL_CERT_FILE`.
     """
@@ -78,28 +78,28 @@ class Courier:
 
     def round(self) -> int:
         """Send one batch, and return how many messages it held."""
-        taken = self._service.take_deliveries(BATCH)
-        if taken:
-            asyncio.run(self._deliver_all(taken))
-        return len(taken)
+        batch = self._service.take_deliveries(BATCH)
+        if batch:
+            asyncio.run(self._deliver_all(batch))
+        return len(batch)
 
-    async def _deliver_all(self, taken: Sequence[DueDelivery]) -> None:
-        # Looking up a name blocks a thread, for as long as the system likes: each has its own, and none
-        # is kept from writing its answer by the lookups of others.
+    async def _deliver_all(self, batch: Sequence[DueDelivery]) -> None:
+        # Looking up a name blocks a thread for as long as the system likes. Each message has its own
+        # thread, so that slow lookups do not keep others from writing their answers.
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(BATCH + WRITERS))
         writing = asyncio.Semaphore(WRITERS)
-        await asyncio.gather(*(self._deliver(due, writing) for due in taken))
+        await asyncio.gather(*(self._deliver(due, writing) for due in batch))
 
     async def _deliver(self, due: DueDelivery, writing: asyncio.Semaphore) -> None:
         try:
             answer = await self._attempt(due)
-            said = answer.error or answer.status_code
-            logger.info("%s of job %s, attempt %d: %s", due.event, due.job_id, due.attempt, said)
+            result = answer.error or answer.status_code
+            logger.info("%s of job %s, attempt %d: %s", due.event, due.job_id, due.attempt, result)
             async with writing:
                 await asyncio.to_thread(self._service.settle_delivery, due, answer)
         except ServiceUnavailable as error:
             logger.warning("%s of job %s will be sent again: %s", due.event, due.job_id, error.message)
-        except Exception:  # a mistake over one message must not keep the others
+        except Exception:  # a bug with one message must not stop the others
             logger.exception("%s of job %s could not be sent", due.event, due.job_id)
 
     async def _attempt(self, due: DueDelivery) -> Answer:

@@ -19,6 +19,7 @@ from jobs.states import JobStatus
 from jobs.values import Job, NewJob
 from nayer_core.contract.spec import JobSpec
 from worker.claims.supervisor import Supervisor
+from worker.flows import FLOWS
 
 FAKE_CORE = (sys.executable, "-P", str(Path(__file__).with_name("fake_core.py")))
 LEASE_SECONDS = 2.0
@@ -47,7 +48,6 @@ def settings(settings: Settings) -> Settings:
         "ring_again_seconds": 1.0,
         "inspect_seconds": 2.0,
         "stall_seconds": 1.5,
-        "stop_grace_seconds": 0.5,
         "drain_seconds": 10.0,
     }
     return settings.model_copy(update=short)
@@ -55,28 +55,28 @@ def settings(settings: Settings) -> Settings:
 
 @pytest.fixture
 def supervisor(settings: Settings) -> Iterator[Supervisor]:
-    supervisor = Supervisor(settings, FAKE_CORE)
+    supervisor = Supervisor(settings, FLOWS, FAKE_CORE)
     yield supervisor
     supervisor.close()
 
 
 @pytest.fixture
 def submit(service: JobService, storage: Storage) -> Iterator[Submit]:
-    """Create a job whose program behaves as told, e.g. `submit(distill="hang")`.
+    """Create a job and say how its program behaves, e.g. `submit(distill="hang")`.
 
     What has not ended with the test is cancelled: the next one has another store.
     """
-    created: list[str] = []
+    job_ids: list[str] = []
 
-    def create(dry_run: bool = False, max_runtime_seconds: int | None = None, **wishes: str) -> str:
-        teacher = storage.put_stream([json.dumps(wishes).encode()], f"uploads/{uuid.uuid4()}")
+    def create(dry_run: bool = False, max_runtime_seconds: int | None = None, **behaviours: str) -> str:
+        teacher = storage.put_stream([json.dumps(behaviours).encode()], f"uploads/{uuid.uuid4()}")
         spec = JobSpec.model_validate({**SPEC, "max_runtime_seconds": max_runtime_seconds})
         job, _ = service.submit(NewJob(spec=spec, teacher=teacher, dry_run=dry_run))
-        created.append(job.id)
+        job_ids.append(job.id)
         return job.id
 
     yield create
-    for job_id in created:
+    for job_id in job_ids:
         service.cancel(job_id)
 
 
@@ -125,10 +125,10 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 def wait_for(condition: Callable[[], Any], seconds: float = 30) -> Any:
     deadline = time.monotonic() + seconds
-    while not (found := condition()):
+    while not (value := condition()):
         assert time.monotonic() < deadline, f"waited {seconds} s"
         time.sleep(0.05)
-    return found
+    return value
 
 
 def wait_for_status(service: JobService, job_id: str, status: JobStatus, seconds: float = 30) -> Job:

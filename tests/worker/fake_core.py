@@ -1,7 +1,8 @@
 """A core program that misbehaves on request, for faults that the real one cannot show.
 
 The uploaded "teacher" is a JSON object that says what each command does: {"inspect": "killed",
-"distill": "hang", "marker": "/path"}. With a marker the command misbehaves only the first time.
+"distill": "hang", "marker": "/path"}. With a marker the command misbehaves only the first time. A command
+that makes steps leaves the file "sigterm_marker" when it is asked to stop.
 """
 
 import hashlib
@@ -54,8 +55,8 @@ def save_state(out: Path, number: int) -> None:
     emit("checkpoint", epoch=1, step=number, files=hashes)
 
 
-def misbehave(behaviour: str, out: Path) -> None:
-    """Do what is asked; return where the command ends well after it."""
+def misbehave(behaviour: str, out: Path, sigterm_marker: str | None) -> None:
+    """Behave so; return where the command ends well after it."""
     if behaviour == "exit_1":
         sys.exit("a bug, with a traceback")
     if behaviour == "killed":
@@ -90,7 +91,7 @@ def misbehave(behaviour: str, out: Path) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         time.sleep(600)
     if behaviour in ("steps", "stubborn"):
-        make_steps(out, stubborn=behaviour == "stubborn")
+        make_steps(out, sigterm_marker, stubborn=behaviour == "stubborn")
     if behaviour == "garbage":
         say("Downloading: 100%\n{\n\0\0\n" + "x" * 3_000_000)
     if behaviour == "flood":
@@ -102,13 +103,15 @@ def misbehave(behaviour: str, out: Path) -> None:
             time.sleep(0.1)
 
 
-def make_steps(out: Path, *, stubborn: bool) -> None:
-    asked: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
+def make_steps(out: Path, sigterm_marker: str | None, *, stubborn: bool) -> None:
+    signals: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: signals.append(number))
     for number in range(1, 10**6):
         step(number)
         time.sleep(0.02)
-        if asked and not stubborn:
+        if signals and sigterm_marker is not None:
+            Path(sigterm_marker).touch()
+        if signals and not stubborn:
             save_state(out, number)
             emit("stopped", reason="asked to")
             sys.exit(3)
@@ -117,9 +120,9 @@ def make_steps(out: Path, *, stubborn: bool) -> None:
 def inspect(options: dict[str, str]) -> None:
     out = Path(options["out"])
     shutil.copy(options["teacher"], out / "teacher.safetensors")
-    wishes = json.loads((out / "teacher.safetensors").read_text())
-    (out / "spec.json").write_text(json.dumps(RESOLVED | {"reuse_bank": "bank" in wishes}))
-    if wishes.get("inspect") != "no_embeddings":
+    behaviours = json.loads((out / "teacher.safetensors").read_text())
+    (out / "spec.json").write_text(json.dumps(RESOLVED | {"reuse_bank": "bank" in behaviours}))
+    if behaviours.get("inspect") != "no_embeddings":
         (out / "lte.safetensors").write_bytes(b"embeddings")
     finish("inspect", {"architecture": "resnet20", "num_classes": 2, "warnings": []})
 
@@ -136,19 +139,19 @@ def distill(options: dict[str, str]) -> None:
     states = sorted(Path(options["resume"]).glob("state-*")) if "resume" in options else []
     before = b"".join(b" from " + state.read_bytes() for state in states)
     (out / "student.safetensors").write_bytes(b"a student" + before)
-    seen = {"environment": dict(os.environ), "path": sys.path, "folder": str(Path.cwd()), "asked": options}
-    (out / "model_card.json").write_text(json.dumps(seen))
+    card = {"environment": dict(os.environ), "path": sys.path, "folder": str(Path.cwd()), "options": options}
+    (out / "model_card.json").write_text(json.dumps(card))
     if "bank" in options:
         body = Path(options["bank"]).read_bytes()
         emit("bank", images=4, made_by=body.decode(), seed=0, sha256=hashlib.sha256(body).hexdigest())
     elif json.loads((Path(options["in"]) / "spec.json").read_text())["reuse_bank"]:
         (out / "bank.safetensors").write_text(options["name"])
     step(1)
-    measured = {
+    metrics = {
         "student_accuracy": {"value": 0.5, "measured_on": "nothing"},
         "student_accuracy_bounds": {"lower": 0.4, "upper": 0.6, "measured_on": "nothing"},
     }
-    finish("distill", {"metrics": measured})
+    finish("distill", {"metrics": metrics})
 
 
 def main() -> None:
@@ -157,14 +160,14 @@ def main() -> None:
     if command == "embed":
         return embed(options)
     teacher = options.get("teacher") or str(Path(options["in"]) / "teacher.safetensors")
-    wishes = json.loads(Path(teacher).read_text())
-    marker = wishes.get("marker")
+    behaviours = json.loads(Path(teacher).read_text())
+    marker = behaviours.get("marker")
     if marker is None or not Path(f"{marker}.{command}").exists():
         if marker is not None:
             Path(f"{marker}.{command}").touch()
         emit("phase", phase=command)
-        misbehave(wishes.get(command, "well"), Path(options["out"]))
-    if "resume" in options and wishes.get("resume") == "refuse":
+        misbehave(behaviours.get(command, "well"), Path(options["out"]), behaviours.get("sigterm_marker"))
+    if "resume" in options and behaviours.get("resume") == "refuse":
         emit("failed", code="checkpoint_invalid", message="It is of another kind.", hint="Begin anew.")
         sys.exit(2)
     return {"inspect": inspect, "distill": distill}[command](options)

@@ -22,10 +22,10 @@ def test_importing_the_tasks_needs_no_environment_and_no_torch() -> None:
         "print(json.dumps(sorted(names & set(sys.modules))))"
     )
     environment = {name: value for name, value in os.environ.items() if not name.startswith("NAYER_")}
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
     )
-    assert json.loads(done.stdout) == []
+    assert json.loads(process.stdout) == []
 
 
 @pytest.mark.parametrize(

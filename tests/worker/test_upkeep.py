@@ -32,7 +32,7 @@ def upkeep(settings: Settings) -> Iterator[Upkeep]:
         yield upkeep
 
 
-def test_a_lost_ring_is_made_up_for_and_sigterm_ends_it_in_order(
+def test_a_lost_ring_is_repeated_and_sigterm_ends_upkeep_in_order(
     service: JobService, submit: Submit, start_process: StartProcess, valkey: EmbeddedValkey
 ) -> None:
     submit()
@@ -53,7 +53,7 @@ def test_it_outlives_an_outage_of_the_database(
     postgres.start()
     job_id = submit()
     assert service.claim("inspect", "a worker that dies") is not None
-    job = wait_for(lambda: (found := service.get(job_id)).attempt == 2 and found)
+    job = wait_for(lambda: (job := service.get(job_id)).attempt == 2 and job)
     assert job.status is JobStatus.VALIDATING
     stop.set()
     thread.join(10)
@@ -80,19 +80,19 @@ class TestWebHooks:
     def settings(self, settings: Settings) -> Settings:
         return settings.model_copy(update={"webhook_private_addresses": True})
 
-    def test_they_are_delivered_and_logs_do_not_tell_too_much(
+    def test_they_are_delivered_and_logs_hold_no_secret(
         self, service: JobService, start_process: StartProcess, tmp_path: Path
     ) -> None:
         with receiving(Receiver(answers=[410])) as receiver:
-            gone, told = ended(service, receiver.url), ended(service, receiver.url)
+            refused_job, job_id = ended(service, receiver.url), ended(service, receiver.url)
             process = start_process("worker.upkeep")
-            wait_for(lambda: all(only(service, job_id).last_status_code for job_id in (gone, told)))
-            states = {only(service, job_id).status for job_id in (gone, told)}
+            wait_for(lambda: all(only(service, each).last_status_code for each in (refused_job, job_id)))
+            states = {only(service, each).status for each in (refused_job, job_id)}
             process.terminate()
             assert process.wait(timeout=20) == 0
         assert states == {"failed", "delivered"}
         log = (tmp_path / "processes.log").read_text()
-        assert f"job.cancelled of job {told}" in log
+        assert f"job.cancelled of job {job_id}" in log
         assert not any(text in log for text in (*SECRET_TEXTS, "token=1", "answer of the receiver"))
 
     def test_a_slow_receiver_keeps_no_lost_job_waiting(
@@ -117,7 +117,7 @@ class TestWebHooks:
             thread.join(20)
         assert only(service, slow).status == "delivered"
 
-    def test_what_was_sent_by_one_that_was_killed_comes_again_under_its_id(
+    def test_a_message_of_a_killed_sender_is_sent_again_under_its_id(
         self, service: JobService, start_process: StartProcess, settings: Settings
     ) -> None:
         processes: list[subprocess.Popen[bytes]] = []

@@ -30,25 +30,25 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def closed(service: JobService, settings: Settings) -> JobService:
+def strict_service(service: JobService, settings: Settings) -> JobService:
     """The service as it is where the operator allows nothing."""
     strict = settings.model_copy(update={"webhook_private_addresses": False})
     return JobService(service.database, service.doorbell, strict)
 
 
 class Names:
-    """A resolver that answers as told, and counts how often it was asked."""
+    """A resolver with prepared answers, which notes each request."""
 
     def __init__(self, *answers: Sequence[str]):
         self.answers = list(answers)
-        self.asked: list[tuple[str, int]] = []
+        self.requests: list[tuple[str, int]] = []
 
     async def __call__(self, host: str, port: int) -> Sequence[str]:
-        self.asked.append((host, port))
+        self.requests.append((host, port))
         return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
 
-def test_who_cannot_be_reached_is_told_apart(service: JobService) -> None:
+def test_a_closed_port_and_an_unknown_name_have_errors_of_their_own(service: JobService) -> None:
     nowhere, nameless = ended(service, "http://receiver.test:9/"), ended(service, "https://nobody.test/")
 
     async def resolve(host: str, port: int) -> Sequence[str]:
@@ -67,20 +67,20 @@ def test_the_system_is_asked_for_addresses() -> None:
 
 
 def test_private_addresses_are_called_only_where_the_operator_allows_it(
-    service: JobService, receiver: Receiver, closed: JobService
+    service: JobService, receiver: Receiver, strict_service: JobService
 ) -> None:
     job_id = ended(service, receiver.url)
-    Courier(closed).round()
+    Courier(strict_service).round()
     assert only(service, job_id).last_error == "address_refused"
     assert receiver.received == []
 
 
 @pytest.mark.parametrize("addresses", [["93.184.215.14", "127.0.0.1"], ["::ffff:127.0.0.1"], ["10.0.0.1"]])
 def test_one_private_address_among_many_is_enough_to_refuse(
-    service: JobService, receiver: Receiver, closed: JobService, addresses: list[str]
+    service: JobService, receiver: Receiver, strict_service: JobService, addresses: list[str]
 ) -> None:
     job_id = ended(service, f"http://receiver.test:{receiver.port}/")
-    Courier(closed, resolve=Names(addresses)).round()
+    Courier(strict_service, resolve=Names(addresses)).round()
     assert only(service, job_id).last_error == "address_refused"
     assert receiver.received == []
 
@@ -92,7 +92,7 @@ def test_a_name_that_changes_its_mind_gains_nothing(service: JobService, receive
     with receiving(Receiver()) as inside:
         first = ended(service, f"http://receiver.test:{receiver.port}/hook")
         courier.round()
-        assert names.asked == [("receiver.test", receiver.port)]
+        assert names.requests == [("receiver.test", receiver.port)]
         second = ended(service, f"http://receiver.test:{inside.port}/hook")
         courier.round()
         assert inside.received == []
@@ -135,7 +135,7 @@ def test_proxies_of_the_environment_are_not_used(
     assert only(service, job_id).status == "delivered"
 
 
-def test_names_that_hang_keep_no_other_message(
+def test_names_that_hang_do_not_delay_other_messages(
     service: JobService, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(webhooks, "ATTEMPT_SECONDS", 1)

@@ -51,11 +51,11 @@ def test_a_message_arrives_signed(service: JobService, courier: Courier, receive
     assert (document["type"], document["data"]["id"]) == ("job.cancelled", job_id)
 
     # The same by hand, as the standard has it.
-    signed = (
+    content = (
         f"{message.headers['webhook-id']}.{message.headers['webhook-timestamp']}.".encode() + message.body
     )
     key = base64.b64decode(SECRET.removeprefix("whsec_"))
-    by_hand = base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
+    by_hand = base64.b64encode(hmac.new(key, content, hashlib.sha256).digest()).decode()
     assert message.headers["webhook-signature"] == f"v1,{by_hand}"
     with pytest.raises(WebhookVerificationError):
         Webhook(SECRET).verify(message.body.replace(b"cancelled", b"succeeded"), message.headers)
@@ -76,7 +76,7 @@ def test_without_a_secret_a_message_is_not_signed(
     assert message.headers["webhook-id"].startswith("msg_")
 
 
-def test_what_fails_comes_again_under_its_id_with_a_new_signature(
+def test_a_failed_message_is_sent_again_under_its_id_with_a_new_signature(
     service: JobService, courier: Courier, receiver: Receiver, settings: Settings
 ) -> None:
     receiver.answers = [500, 404, 302]
@@ -107,17 +107,19 @@ def test_a_receiver_that_is_gone_is_left_alone(
     assert (delivery.status, delivery.last_status_code, delivery.next_attempt_at) == ("failed", 410, None)
 
 
-@pytest.mark.parametrize(("asked", "waits"), [(b"3600", 3600), (b"9" * 9, 86400), (b"soon", 10), (b"-5", 10)])
+@pytest.mark.parametrize(
+    ("header", "waits"), [(b"3600", 3600), (b"9" * 9, 86400), (b"soon", 10), (b"-5", 10)]
+)
 def test_a_receiver_may_ask_for_time(
-    service: JobService, courier: Courier, receiver: Receiver, asked: bytes, waits: int
+    service: JobService, courier: Courier, receiver: Receiver, header: bytes, waits: int
 ) -> None:
-    receiver.status, receiver.headers = 503, [(b"retry-after", asked)]
+    receiver.status, receiver.headers = 503, [(b"retry-after", header)]
     job_id = ended(service, receiver.url)
     courier.round()
     delivery = only(service, job_id)
     assert delivery.next_attempt_at is not None
-    waited = (delivery.next_attempt_at - delivery.created_at).total_seconds()
-    assert 0.8 * waits <= waited <= 1.2 * waits + 60
+    pause_seconds = (delivery.next_attempt_at - delivery.created_at).total_seconds()
+    assert 0.8 * waits <= pause_seconds <= 1.2 * waits + 60
 
 
 def test_a_body_is_not_read_however_long_it_is(
@@ -129,7 +131,7 @@ def test_a_body_is_not_read_however_long_it_is(
     assert only(service, job_id).status == "delivered"
 
 
-def test_nobody_is_waited_for_beyond_a_limit(
+def test_a_silent_receiver_is_given_up_after_a_limit(
     service: JobService, courier: Courier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(webhooks, "ATTEMPT_SECONDS", 0.5)
@@ -138,22 +140,22 @@ def test_nobody_is_waited_for_beyond_a_limit(
         await asyncio.sleep(3)
 
     with dripping() as slow, receiving(Receiver(before=hang)) as silent:
-        stalled = [ended(service, slow), ended(service, silent.url)]
+        job_ids = [ended(service, slow), ended(service, silent.url)]
         assert courier.round() == 2
-    assert [only(service, job_id).last_error for job_id in stalled] == ["timeout", "timeout"]
+    assert [only(service, job_id).last_error for job_id in job_ids] == ["timeout", "timeout"]
 
 
 def test_two_senders_send_each_message_once(service: JobService, receiver: Receiver) -> None:
-    sent = [ended(service, receiver.url) for _ in range(30)]
+    job_ids = [ended(service, receiver.url) for _ in range(30)]
     couriers, stop = [Courier(service), Courier(service)], threading.Event()
     with ThreadPoolExecutor(2) as pool:
-        for done in [pool.submit(courier.deliver, stop) for courier in couriers]:
-            done.result()
-    assert sorted(message.document()["data"]["id"] for message in receiver.received) == sorted(sent)
-    assert {only(service, job_id).status for job_id in sent} == {"delivered"}
+        for future in [pool.submit(courier.deliver, stop) for courier in couriers]:
+            future.result()
+    assert sorted(message.document()["data"]["id"] for message in receiver.received) == sorted(job_ids)
+    assert {only(service, job_id).status for job_id in job_ids} == {"delivered"}
 
 
-def test_what_was_sent_and_not_written_down_comes_twice(
+def test_a_message_whose_answer_was_not_saved_is_sent_twice(
     service: JobService,
     courier: Courier,
     receiver: Receiver,
@@ -166,8 +168,8 @@ def test_what_was_sent_and_not_written_down_comes_twice(
         raise ServiceUnavailable("database", "cut")
 
     job_id = ended(service, receiver.url)
-    with monkeypatch.context() as patched:
-        patched.setattr(service, "settle_delivery", away)
+    with monkeypatch.context() as patch:
+        patch.setattr(service, "settle_delivery", away)
         courier.round()
     assert only(service, job_id).status == "pending"
     assert courier.round() == 0, "it belongs to the sender that is gone, for a minute"
@@ -178,7 +180,7 @@ def test_what_was_sent_and_not_written_down_comes_twice(
     assert only(service, job_id).status == "delivered"
 
 
-def test_a_mistake_over_one_message_keeps_no_other(
+def test_a_bug_with_one_message_does_not_stop_the_others(
     service: JobService, courier: Courier, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bad, good = ended(service, "http://bad.test/"), ended(service, receiver.url)

@@ -1,4 +1,4 @@
-"""Celery worker processes and what kills them: signals, sleep, a bell that nobody heard."""
+"""Celery worker processes and what kills them: signals, sleep, a doorbell that nobody heard."""
 
 import signal
 import subprocess
@@ -26,8 +26,8 @@ from worker.claims.supervisor import Supervisor
 
 
 def cores_of(worker: "subprocess.Popen[bytes]") -> list[psutil.Process]:
-    found = psutil.Process(worker.pid).children(recursive=True)
-    return [process for process in found if "fake_core.py" in str(process.cmdline())]
+    processes = psutil.Process(worker.pid).children(recursive=True)
+    return [process for process in processes if "fake_core.py" in str(process.cmdline())]
 
 
 def is_gone(process: psutil.Process) -> bool:
@@ -35,10 +35,10 @@ def is_gone(process: psutil.Process) -> bool:
 
 
 @pytest.fixture
-def queued(submit: Submit, supervisor: Supervisor, tmp_path: Path) -> str:
+def queued_job(submit: Submit, supervisor: Supervisor, tmp_path: Path) -> str:
     """A job that is queued for distillation, hangs over its first worker, and then does well."""
     job_id = submit(distill="steps", marker=str(tmp_path / "once"))
-    supervisor.work_off("inspect")
+    supervisor.run_jobs("inspect")
     return job_id
 
 
@@ -55,63 +55,63 @@ def test_a_ring_takes_a_job_through_both_queues(
 
 
 def test_a_worker_looks_once_when_it_starts(
-    service: JobService, queued: str, start_worker: StartProcess, valkey: EmbeddedValkey, tmp_path: Path
+    service: JobService, queued_job: str, start_worker: StartProcess, valkey: EmbeddedValkey, tmp_path: Path
 ) -> None:
     (tmp_path / "once.distill").touch()  # so it does well at once
-    valkey.flush()  # the bell rang, and the broker forgot
+    valkey.flush()  # the doorbell rang, and the broker forgot
     start_worker("distill")
-    wait_for_status(service, queued, JobStatus.SUCCEEDED)
+    wait_for_status(service, queued_job, JobStatus.SUCCEEDED)
 
 
 def test_a_killed_worker_takes_its_child_along_and_the_job_is_done_by_another(
-    service: JobService, queued: str, start_worker: StartProcess, start_process: StartProcess
+    service: JobService, queued_job: str, start_worker: StartProcess, start_process: StartProcess
 ) -> None:
     start_process("worker.upkeep")
     worker = start_worker("distill")
-    wait_for_steps(service, queued)
+    wait_for_steps(service, queued_job)
     (core,) = cores_of(worker)
     worker.kill()
     worker.wait()
     wait_for(lambda: is_gone(core))
     start_worker("distill")
-    job = wait_for_status(service, queued, JobStatus.SUCCEEDED)
+    job = wait_for_status(service, queued_job, JobStatus.SUCCEEDED)
     assert job.attempt == 2
 
 
 def test_a_worker_that_slept_past_its_lease_writes_nothing_more(
-    service: JobService, queued: str, start_worker: StartProcess, start_process: StartProcess
+    service: JobService, queued_job: str, start_worker: StartProcess, start_process: StartProcess
 ) -> None:
     sleeper = start_worker("distill")
-    wait_for_steps(service, queued)
+    wait_for_steps(service, queued_job)
     (core,) = cores_of(sleeper)
     sleeper.send_signal(signal.SIGSTOP)
     start_process("worker.upkeep")
     start_worker("distill")
-    wait_for_status(service, queued, JobStatus.SUCCEEDED)
-    events = service.events(queued, limit=1000)
-    version = service.get(queued).version
+    wait_for_status(service, queued_job, JobStatus.SUCCEEDED)
+    events = service.events(queued_job, limit=1000)
+    version = service.get(queued_job).version
     sleeper.send_signal(signal.SIGCONT)
     wait_for(lambda: is_gone(core))
     time.sleep(0.5)
-    assert service.events(queued, limit=1000) == events
-    assert service.get(queued).version == version
+    assert service.events(queued_job, limit=1000) == events
+    assert service.get(queued_job).version == version
     assert sleeper.poll() is None  # it lives, and takes the next job
 
 
 def test_sigterm_puts_the_job_back_and_costs_no_attempt(
-    service: JobService, queued: str, start_worker: StartProcess
+    service: JobService, queued_job: str, start_worker: StartProcess
 ) -> None:
     worker = start_worker("distill")
-    wait_for_steps(service, queued)
+    wait_for_steps(service, queued_job)
     worker.terminate()
     assert worker.wait(timeout=20) == 0
-    job = service.get(queued)
+    job = service.get(queued_job)
     assert (job.status, job.attempt) == (JobStatus.QUEUED, 1)
     start_worker("distill")
-    wait_for_status(service, queued, JobStatus.SUCCEEDED)
+    wait_for_status(service, queued_job, JobStatus.SUCCEEDED)
 
 
-def test_an_idle_worker_goes_home_at_once_and_leaves_nothing(
+def test_an_idle_worker_exits_at_once_and_leaves_nothing(
     start_worker: StartProcess, settings: Settings
 ) -> None:
     root = settings.scratch_dir
@@ -135,9 +135,9 @@ def broker(valkey: EmbeddedValkey) -> Iterator[Proxy]:
 
 
 @pytest.mark.parametrize("busy", [False, True])
-def test_a_worker_goes_home_though_its_broker_swallows_every_goodbye(
+def test_a_worker_exits_although_its_broker_never_answers(
     service: JobService,
-    queued: str,
+    queued_job: str,
     start_worker: StartProcess,
     settings: Settings,
     valkey: EmbeddedValkey,
@@ -148,16 +148,16 @@ def test_a_worker_goes_home_though_its_broker_swallows_every_goodbye(
     assert settings.scratch_dir is not None
     before = set(settings.scratch_dir.glob("worker-*"))
     if not busy:
-        service.pause(queued)
+        service.pause(queued_job)
     url = valkey.url.replace(f":{valkey.port}/", f":{broker.port}/")
     worker = start_worker("distill", redis_url=url)
     (own,) = wait_for(lambda: set(settings.scratch_dir.glob("worker-*")) - before)
     wait_for(lambda: "ready" in (tmp_path / "processes.log").read_text())
     if busy:
-        wait_for_steps(service, queued)
+        wait_for_steps(service, queued_job)
     broker.turn("hole")
     worker.terminate()
     assert worker.wait(timeout=20) == 0
     assert not own.exists()
-    job = service.get(queued)
+    job = service.get(queued_job)
     assert (job.status, job.attempt) == (JobStatus.QUEUED if busy else JobStatus.PAUSED, 1)

@@ -1,14 +1,17 @@
-"""How an attempt ends when it does not end well.
+"""How the work on a claimed job ends when it does not succeed.
 
 Outcome
-  Refused   the request cannot work: the job fails with a reason
-  Crashed   the child broke down: the job is tried again, and an attempt is used
-    DiskFailed  this machine's disk took no more: the same, after which the worker rests
-  Stopped   somebody wanted the end, or a rest: the client, its own limit, or this worker going home
+  Refused       the request cannot work: the job fails with a reason
+  Crashed       the child broke down: the job is tried again, and an attempt is used
+    DiskFailed  the disk of this machine takes no more: the same, and then the worker takes no job for a while
+  Stopped       the client, the job's own limit or the worker's shutdown ended the work, or paused it
+
+A lost claim is not among them: after `jobs.errors.LeaseLost` there is no job to bring to an end.
 """
 
 from collections.abc import Sequence
 
+from jobs.errors import LeaseLost
 from jobs.values import Artifact
 from nayer_core.contract.errors import ErrorCode, NayerError
 from worker.claims.lease import StopReason
@@ -19,11 +22,11 @@ class Outcome(Exception):
 
 
 class Refused(Outcome):
-    """The request cannot work; its owner is told why.
+    """The request cannot work; the job's owner gets the reason.
 
     Args:
         code, message, hint, retryable: as in the core's `failed` line.
-        artifacts: what is published of the work in spite of that; it lies in the store.
+        artifacts: files that are published although the job fails; they are in the store.
     """
 
     def __init__(
@@ -44,7 +47,7 @@ class Refused(Outcome):
 
 
 class Crashed(Outcome):
-    """The child ended in a way the contract does not know.
+    """The child ended in a way that the contract does not know.
 
     Args:
         reason: for the log and the job's record.
@@ -61,7 +64,7 @@ class DiskFailed(Crashed):
     """The disk of this machine takes no more; another worker's may.
 
     Args:
-        reason: what it is, as in "is full".
+        reason: what is wrong with it, as in "is full".
     """
 
     def __init__(self, reason: str):
@@ -69,8 +72,15 @@ class DiskFailed(Crashed):
 
 
 class Stopped(Outcome):
-    """The work was ended from outside."""
+    """The work was ended from outside, for any reason but a lost claim."""
 
     def __init__(self, reason: StopReason):
         super().__init__(reason.value)
         self.reason = reason
+
+
+def stop_error(reason: StopReason) -> Stopped | LeaseLost:
+    """Return what to raise where the work must stop."""
+    if reason is StopReason.LOST:
+        return LeaseLost("The job is no longer held by this worker.")
+    return Stopped(reason)

@@ -1,6 +1,5 @@
 """Claim a job, work on it, and leave it in a state that is true, whatever happened."""
 
-import contextlib
 import itertools
 import logging
 import os
@@ -18,53 +17,57 @@ from jobs.states import QueueName
 from jobs.values import Claim, Job
 from nayer_core.contract.disk import disk_trouble
 from nayer_core.contract.errors import ErrorCode
-from worker.claims.attempt import Attempt, Workplace
-from worker.claims.lease import Drain, Lease, StopReason
+from worker.claims.drain import Drain
+from worker.claims.held_job import HeldJob
+from worker.claims.lease import Lease, StopReason
 from worker.claims.outcomes import Crashed, DiskFailed, Refused, Stopped
-from worker.flows.distill import distill
-from worker.flows.inspect_uploads import validate
+from worker.claims.workbench import Workbench
 from worker.logs import job_in_log
 from worker.process.scratch import Scratch, default_root
 
 logger = logging.getLogger(__name__)
 
-# -P keeps the working folder, where a job's files lie, out of the module search path.
+# -P keeps the working folder, which holds a job's files, out of the module search path.
 CORE_PROGRAM = (sys.executable, "-P", "-m", "nayer_core")
 
 _RETRY_SECONDS = 0.5
-# With a full disk: time for another worker to take the job, and for an operator to make room.
+# After the disk failed: time for another worker to take the job, and for an operator to make room.
 _REST_SECONDS = 60.0
 
-_FLOWS: Mapping[QueueName, Callable[[Attempt], Job]] = {"inspect": validate, "distill": distill}
+# Works on a job and returns what became of it, or raises an Outcome.
+Flow = Callable[[HeldJob, Workbench], Job]
 
 
 class Supervisor:
-    """Works off queues in this process. Safe to call from several threads.
+    """Runs the jobs of queues in this process. Safe to call from several threads.
 
     Args:
-        settings: leases, limits and where everything is.
+        settings: leases, limits and addresses of the servers.
+        flows: what is done with a job, by the queue from which it was taken.
         program: the command that precedes the core's arguments.
     """
 
-    def __init__(self, settings: Settings, program: Sequence[str] = CORE_PROGRAM):
+    def __init__(
+        self, settings: Settings, flows: Mapping[QueueName, Flow], program: Sequence[str] = CORE_PROGRAM
+    ):
         self.drain = Drain(settings.drain_seconds)
         self._settings = settings
+        self._flows = flows
+        self._program = program
         self._service = JobService.open(settings)
+        self._storage = Storage.open(settings.storage_url)
         self._scratch = Scratch(settings.scratch_dir or default_root())
-        self._place = Workplace(
-            self._service, Storage.open(settings.storage_url), settings, self.drain, program
-        )
         self._name = f"{socket.gethostname()}:{os.getpid()}"
-        self._claims = itertools.count(1)
+        self._claim_numbers = itertools.count(1)
         self._rest_until = 0.0
-        self._busy: set[int] = set()  # the threads that work off a queue
+        self._busy_threads: set[int] = set()
 
-    def work_off(self, queue: QueueName) -> None:
-        """Take jobs of a queue, best first, until none is left or the worker is to go home."""
+    def run_jobs(self, queue: QueueName) -> None:
+        """Take jobs of a queue, best first, until none is left or the worker shuts down."""
         thread = threading.get_ident()
-        self._busy.add(thread)
+        self._busy_threads.add(thread)
         try:
-            while not self.drain.requested and time.monotonic() >= self._rest_until:
+            while not self.drain.is_requested and time.monotonic() >= self._rest_until:
                 claim = self._claim(queue)
                 if claim is None:
                     return
@@ -73,12 +76,12 @@ class Supervisor:
                 if time.monotonic() < self._rest_until:
                     return
         finally:
-            self._busy.discard(thread)
+            self._busy_threads.discard(thread)
 
     @property
     def is_busy(self) -> bool:
-        """Whether a queue is being worked off in any thread."""
-        return bool(self._busy)
+        """Whether any thread runs the jobs of a queue."""
+        return bool(self._busy_threads)
 
     def close(self) -> None:
         """Remove the scratch folder and give back connections."""
@@ -86,17 +89,17 @@ class Supervisor:
         self._service.close()
 
     def _claim(self, queue: QueueName) -> Claim | None:
-        """Take a job. Where no answer comes the same is asked again: the lost one may have been a job."""
-        name = f"{self._name}:{next(self._claims)}"
+        """Take a job. Without an answer the same request is repeated: the lost answer may have been a job."""
+        name = f"{self._name}:{next(self._claim_numbers)}"
         until = time.monotonic() + self._settings.lease_seconds
-        repeated = False
+        is_repeated = False
         while True:
             try:
-                return self._service.claim(queue, name, repeated=repeated)
+                return self._service.claim(queue, name, repeated=is_repeated)
             except ServiceUnavailable as error:
                 logger.warning("cannot look for work: %s", error.message)
-            repeated = True
-            if self.drain.requested or time.monotonic() > until:
+            is_repeated = True
+            if self.drain.is_requested or time.monotonic() > until:
                 return None  # upkeep rings again
             time.sleep(_RETRY_SECONDS)
 
@@ -104,68 +107,72 @@ class Supervisor:
         logger.info(
             "claimed", extra={"queue": claim.queue, "fence": claim.fence, "attempt": claim.job.attempt}
         )
-        with contextlib.ExitStack() as stack:
-            try:
-                lease = stack.enter_context(
-                    Lease(self._service, claim, self._settings.lease_seconds, self.drain)
-                )
-                job = self._try(claim, lease)
-                logger.info("left the job %s", job.status)
-            except LeaseLost:
-                logger.warning("the job is no longer ours; nothing more is written")
-            except (JobsError, OSError):
-                logger.exception("left the job to the reaper")
-
-    def _try(self, claim: Claim, lease: Lease) -> Job:
+        lease = Lease(lambda: self._service.heartbeat(claim), self._settings.lease_seconds, self.drain)
         try:
-            with self._scratch.folder(claim.job.id) as folder:
-                return _carry_out(Attempt(self._place, claim, lease, folder))
+            with lease:
+                result = self._carry_out(HeldJob(self._service, claim, lease, self.drain))
+            logger.info("the job is now %s", result.status)
+        except LeaseLost:
+            logger.warning("the job is no longer ours; nothing more is written")
+        except (JobsError, OSError):
+            logger.exception("the job is left to the reaper")
+
+    def _carry_out(self, job: HeldJob) -> Job:
+        """Run the job's flow, and end the claim with what comes of it; a bad disk makes the worker rest."""
+        flow = self._flows[job.queue]
+        try:
+            with self._scratch.folder(job.id) as folder:
+                bench = Workbench(job, folder, self._storage, self._settings, self._program)
+                return _run_flow(flow, job, bench)
         except (DiskFailed, OSError) as error:
-            reason = error.reason if isinstance(error, DiskFailed) else disk_trouble(error)
-            if reason is None:
+            trouble = error.reason if isinstance(error, DiskFailed) else disk_trouble(error)
+            if trouble is None:
                 raise
             self._rest_until = time.monotonic() + _REST_SECONDS
-            logger.error("resting for %g s, for the disk %s", _REST_SECONDS, reason)
-            told = f"the disk of the {claim.queue} worker {reason}"
-            return self._service.release(claim, counts_attempt=True, reason=told, code=ErrorCode.DISK_FAILED)
+            logger.error("no new job for %g s, because the disk %s", _REST_SECONDS, trouble)
+            reason = f"the disk of the {job.queue} worker {trouble}"
+            return job.release(reason, counts_attempt=True, code=ErrorCode.DISK_FAILED)
 
 
-def _carry_out(attempt: Attempt) -> Job:
-    claim, service = attempt.claim, attempt.service
+def _run_flow(flow: Flow, job: HeldJob, bench: Workbench) -> Job:
+    """Run a flow. What it raises ends the claim, except a lost claim, an outage or a bad disk."""
     try:
-        return _FLOWS[claim.queue](attempt)
+        return flow(job, bench)
     except Refused as refusal:
-        reasons = (refusal.code, refusal.message, refusal.hint, refusal.retryable)
-        left = refusal.artifacts
-        return attempt.conclude(lambda: service.fail(claim, *reasons, artifacts=left))
+        return job.fail(
+            refusal.code,
+            refusal.message,
+            refusal.hint,
+            retryable=refusal.retryable,
+            artifacts=refusal.artifacts,
+        )
     except Stopped as stop:
-        return _stop(attempt, stop.reason)
+        return _end_stopped(job, stop.reason)
     except DiskFailed:
         raise
     except Crashed as crash:
-        reason = f"the {claim.queue} process broke down: {crash.reason}"
+        reason = f"the {job.queue} process broke down: {crash.reason}"
         logger.error(reason)
-        return attempt.conclude(lambda: service.release(claim, counts_attempt=True, reason=reason))
+        return job.release(reason, counts_attempt=True)
     except (LeaseLost, ServiceUnavailable):
         raise
-    except Exception as error:
+    except Exception as error:  # a mistake in the worker must not leave the job without an answer
         if (trouble := disk_trouble(error)) is not None:
             raise DiskFailed(trouble) from error
         logger.exception("the attempt failed in the worker itself")
         reason = f"the worker met an unexpected error ({type(error).__name__})"
-        return attempt.conclude(lambda: service.release(claim, counts_attempt=True, reason=reason))
+        return job.release(reason, counts_attempt=True)
 
 
-def _stop(attempt: Attempt, reason: StopReason) -> Job:
-    claim, service = attempt.claim, attempt.service
-    if reason is StopReason.LOST:
-        raise LeaseLost(f"Job {claim.job.id} is no longer held under fence {claim.fence}.")
+def _end_stopped(job: HeldJob, reason: StopReason) -> Job:
     if reason is StopReason.CANCELLED:
-        return attempt.conclude(lambda: service.cancelled(claim))
+        return job.cancel()
     if reason is StopReason.MAX_RUNTIME:
-        limit = claim.job.max_runtime_seconds
+        limit = job.snapshot.max_runtime_seconds
         message = f"The job ran longer than its max_runtime_seconds of {limit}."
         hint = "Raise max_runtime_seconds, or ask for fewer epochs or a quicker preset."
-        return attempt.conclude(lambda: service.fail(claim, ErrorCode.MAX_RUNTIME_EXCEEDED, message, hint))
-    told = "it was asked to pause" if reason is StopReason.PAUSED else "the worker was shut down"
-    return attempt.conclude(lambda: service.release(claim, counts_attempt=False, reason=told))
+        return job.fail(ErrorCode.MAX_RUNTIME_EXCEEDED, message, hint)
+    is_paused = reason is StopReason.PAUSED
+    return job.release(
+        "it was asked to pause" if is_paused else "the worker was shut down", counts_attempt=False
+    )

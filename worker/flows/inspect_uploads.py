@@ -1,22 +1,21 @@
-"""The flow of queue `inspect`: hostile uploads become canonical files, class names embeddings."""
+"""The flow of queue `inspect`: hostile uploads become canonical files, class names become embeddings."""
 
 import json
-import logging
 from pathlib import Path
 from typing import Any
 
 from jobs.values import Artifact, Job, StoredFile
 from nayer_core.contract.artifacts import REPORT
 from nayer_core.contract.errors import ErrorCode
-from worker.claims.attempt import Attempt
+from worker.claims.core_run import CoreRun
+from worker.claims.held_job import HeldJob
 from worker.claims.outcomes import Crashed, Refused
-from worker.flows.embed_labels import embed
+from worker.claims.workbench import Workbench
+from worker.flows.embed_labels import embed_labels
 from worker.process.child import Limits
 from worker.process.environment import core_environment
 from worker.process.scratch import remove_tree
 from worker.process.watchdog import Watchdog
-
-logger = logging.getLogger(__name__)
 
 CANONICAL_FILES = ("teacher.safetensors", "spec.json", "lte.safetensors", "evaluation.safetensors")
 
@@ -27,55 +26,52 @@ _MEMORY_PER_UPLOADED_BYTE = 6
 _SMALLEST_FILE_LIMIT_BYTES = GIB
 
 
-def validate(attempt: Attempt) -> Job:
-    """Inspect the uploads of a claimed job, embed its labels, and pass it on.
+def inspect_uploads(job: HeldJob, bench: Workbench) -> Job:
+    """Read the uploads of a job, embed its class names, and queue it for distillation.
 
     Raises:
-        Outcome: it could not be passed on; `Refused` when the uploads are to blame.
+        Outcome: it cannot be queued; `Refused` when the uploads are to blame.
     """
-    out = attempt.folder / "inspected"
-    out.mkdir()
-    report = _inspect(attempt, out)
-    resolved = json.loads((out / "spec.json").read_text())
+    out = bench.new_folder("inspected")
+    report = _inspect(job, bench, out)
+    spec_file = out / "spec.json"
+    spec = json.loads(spec_file.read_text())
     inputs: dict[str, StoredFile] = {}
-    if not attempt.claim.job.dry_run:
-        embedded = embed(attempt, resolved, out)
-        report["warnings"] = [*report["warnings"], *embedded.pop("warnings")]
-        report["text_encoder"] = embedded
-        resolved["text_encoder"]["name"] = embedded["text_encoder"]
-        (out / "spec.json").write_text(json.dumps(resolved))
-        inputs = {
-            name: attempt.store(out / name, "inputs") for name in CANONICAL_FILES if (out / name).exists()
-        }
+    if not job.snapshot.dry_run:
+        embedding = embed_labels(job, bench, spec, out)
+        report["warnings"] = [*report["warnings"], *embedding.pop("warnings")]
+        report["text_encoder"] = embedding
+        spec["text_encoder"]["name"] = embedding["text_encoder"]
+        spec_file.write_text(json.dumps(spec))
+        inputs = bench.store_present(out, CANONICAL_FILES, "inputs")
     (out / REPORT).write_text(json.dumps(report))
-    artifact = Artifact.of(REPORT, attempt.store(out / REPORT, "artifacts"))
-    attempt.write(lambda: attempt.service.add_artifact(attempt.claim, artifact))
-    return attempt.conclude(lambda: attempt.service.validated(attempt.claim, resolved, report, inputs))
+    job.add_artifact(Artifact.of(REPORT, bench.store(out / REPORT, "artifacts")))
+    return job.end_inspection(spec, report, inputs)
 
 
-def _inspect(attempt: Attempt, out: Path) -> dict[str, Any]:
-    job = attempt.claim.job
-    uploads = attempt.folder / "uploads"
-    uploads.mkdir()
-    spec = attempt.folder / "spec.json"
-    spec.write_text(json.dumps(job.spec))
-    arguments = ["inspect", "--spec", str(spec), "--out", str(out)]
+def _inspect(job: HeldJob, bench: Workbench, out: Path) -> dict[str, Any]:
+    """Run the core's `inspect` on the uploads; returns its report, and leaves canonical files in `out`."""
+    request = job.snapshot
+    uploads = bench.new_folder("uploads")
+    spec_file = bench.folder / "spec.json"
+    spec_file.write_text(json.dumps(request.spec))
+    arguments = ["inspect", "--spec", str(spec_file), "--out", str(out)]
     uploaded_bytes = 0
-    for name, stored in (
-        ("teacher", job.teacher),
-        ("evaluation", job.evaluation),
-        ("embeddings", job.embeddings),
+    for name, file in (
+        ("teacher", request.teacher),
+        ("evaluation", request.evaluation),
+        ("embeddings", request.embeddings),
     ):
-        if stored is not None:
-            arguments += [f"--{name}", str(attempt.fetch(stored, uploads / name))]
-            uploaded_bytes += stored.bytes
+        if file is not None:
+            arguments += [f"--{name}", str(bench.fetch(file, uploads / name))]
+            uploaded_bytes += file.bytes
+    run = CoreRun(job, bench.program, Watchdog(seconds=bench.settings.inspect_seconds))
     try:
-        report = attempt.run(
+        report = run.execute(
             arguments,
-            folder=attempt.folder,
-            environment=core_environment(attempt.folder),
+            folder=bench.folder,
+            environment=core_environment(bench.folder),
             limits=_limits(uploaded_bytes),
-            watchdog=Watchdog(seconds=attempt.settings.inspect_seconds),
         )
     except Crashed as crash:
         if not crash.by_force:

@@ -1,7 +1,7 @@
-"""Warm-ups: taken from an earlier job on the same teacher, and kept for later ones.
+"""Warm banks: taken from an earlier job on the same teacher, and saved for later ones.
 
-Both only where the job asks for it (`reuse_bank`), and neither is worth a job: what is missing or
-damaged costs the warm-up that it would have saved.
+Both only where the job asks for it (`reuse_bank`). Neither can fail a job: if a bank is missing or damaged,
+the run does its own warm-up.
 """
 
 import json
@@ -13,57 +13,57 @@ from jobs.errors import FileCorrupt, FileMissing
 from jobs.values import StoredFile
 from nayer_core.contract.banks import bank_key
 from nayer_core.contract.events import WarningEvent
-from worker.claims.attempt import Attempt
+from worker.claims.held_job import HeldJob
+from worker.claims.workbench import Workbench
 
 logger = logging.getLogger(__name__)
 
 BANK = "bank.safetensors"
 
 
-class Banks:
-    """What a job may take and leave.
+class WarmBank:
+    """The bank that a job may take, or save.
 
     Args:
-        attempt: the claimed job.
+        job: whose run begins with the bank, or leaves one.
+        bench: what it is worked on with.
         inputs: folder of its canonical files.
-        stored: these files as they lie in the store.
+        files: the same files in the store.
     """
 
-    def __init__(self, attempt: Attempt, inputs: Path, stored: Mapping[str, StoredFile]):
-        self._attempt = attempt
+    def __init__(self, job: HeldJob, bench: Workbench, inputs: Path, files: Mapping[str, StoredFile]):
+        self._job = job
+        self._bench = bench
         self._folder = inputs
-        resolved = json.loads((inputs / "spec.json").read_bytes())
+        spec = json.loads((inputs / "spec.json").read_bytes())
         self._key = None
-        if resolved.get("reuse_bank"):
+        if spec.get("reuse_bank"):
             self._key = bank_key(
-                resolved,
-                teacher_sha256=stored["teacher.safetensors"].sha256,
-                lte_sha256=stored["lte.safetensors"].sha256,
+                spec,
+                teacher_sha256=files["teacher.safetensors"].sha256,
+                lte_sha256=files["lte.safetensors"].sha256,
             )
 
-    def take(self) -> list[str]:
-        """Fetch the bank for a run that begins; returns the arguments of the core that say so."""
+    def arguments(self) -> list[str]:
+        """Fetch the bank for a run that begins, and return the core's arguments for it; none without."""
         if self._key is None:
             return []
-        attempt, key = self._attempt, self._key
-        bank = attempt.write(lambda: attempt.service.use_bank(key))
+        job, key = self._job, self._key
+        bank = job.find_bank(key)
         if bank is None:
             return []
         try:
-            path = attempt.fetch(bank.file, self._folder / BANK)
+            path = self._bench.fetch(bank.file, self._folder / BANK)
         except (FileMissing, FileCorrupt) as error:
             logger.error("the bank of job %s cannot be used: %s", bank.job_id, error.message)
-            attempt.write(lambda: attempt.service.drop_bank(key, bank))
+            job.drop_bank(key, bank)
             message = f"The bank of job {bank.job_id} is damaged. The run warms up itself."
-            attempt.tell([WarningEvent(code="bank_unusable", message=message)])
+            job.log_events([WarningEvent(code="bank_unusable", message=message)])
             return []
-        attempt.write(lambda: attempt.service.bank_taken(attempt.claim, bank))
+        job.set_bank(bank)
         return ["--bank", str(path)]
 
-    def keep(self, path: Path) -> None:
-        """Keep the warm-up that the core has left at `path`, if any."""
-        if self._key is None or not path.is_file():
-            return
-        attempt, key = self._attempt, self._key
-        stored = attempt.store(path, "banks")
-        attempt.write(lambda: attempt.service.save_bank(attempt.claim, key, stored))
+    def save(self, path: Path) -> None:
+        """Save the bank that the core has written to `path`, if any, for later jobs."""
+        if self._key is not None and path.is_file():
+            self._job.save_bank(self._key, self._bench.store(path, "banks"))

@@ -1,0 +1,1 @@
+"""Child processes of a worker: confined, watched, ended with everything they started."""

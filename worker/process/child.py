@@ -81,7 +81,7 @@ class Child:
         self.events_seen = 0
         self._events: collections.deque[Event] = collections.deque()
         self._room = threading.Condition()
-        self._ended = False
+        self._is_over = False
         self._gaps: collections.deque[float] = collections.deque(maxlen=100)
         self._stderr = bytearray()
         self._readers = [
@@ -92,9 +92,9 @@ class Child:
     def take_events(self, most: int) -> list[Event]:
         """Remove and return up to `most` events that have arrived, oldest first."""
         with self._room:
-            taken = [self._events.popleft() for _ in range(min(most, len(self._events)))]
+            events = [self._events.popleft() for _ in range(min(most, len(self._events)))]
             self._room.notify_all()
-        return taken
+        return events
 
     def has_events(self) -> bool:
         """Whether events wait to be taken."""
@@ -117,10 +117,10 @@ class Child:
         return statistics.median(gaps) if gaps else 0.0
 
     def stderr_tail(self) -> str:
-        """The last of what it told people, for the logger."""
+        """The last of what it wrote for people, for the log."""
         return self._stderr.decode(errors="replace").strip()
 
-    def ask_to_stop(self) -> None:
+    def request_stop(self) -> None:
         """Send SIGTERM: save the state and exit with code 3."""
         if self.running():
             os.kill(self.pid, signal.SIGTERM)
@@ -135,7 +135,7 @@ class Child:
             os.killpg(self.pid, signal.SIGKILL)  # an exited leader still holds the group's number
             self._process.wait()
         with self._room:
-            self._ended = True
+            self._is_over = True
             self._room.notify_all()
         for reader in self._readers:
             reader.join(timeout=5)  # a process that left the group may still hold the pipe
@@ -152,7 +152,7 @@ class Child:
                 if event is None:
                     continue
                 with self._room:
-                    self._room.wait_for(lambda: self._ended or not self.is_blocked())
+                    self._room.wait_for(lambda: self._is_over or not self.is_blocked())
                     self._events.append(event)
                 now = time.monotonic()
                 self._gaps.append(now - last)

@@ -1,4 +1,4 @@
-"""What a core process gets to see of the worker's environment: an allow-list, so no secret."""
+"""The variables that a core process gets of the worker's environment: an allow-list, so no secret."""
 
 import os
 from collections.abc import Mapping
@@ -12,32 +12,32 @@ _PREFIXES = ("CUDA_", "NVIDIA_", "NCCL_", "OMP_", "MKL_", "PYTORCH_")
 _HUB_NAMES = ("HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
-def core_environment(folder: Path, inherited: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Say what every core process may see.
+def core_environment(folder: Path, source: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return the variables that every core process gets.
 
     Args:
         folder: its working folder; home and temporary files are kept there too.
-        inherited: the worker's own environment.
+        source: the worker's own environment.
     """
-    kept = {k: v for k, v in inherited.items() if k in _NAMES or k.startswith(_PREFIXES)}
+    visible = {k: v for k, v in source.items() if k in _NAMES or k.startswith(_PREFIXES)}
     # A hub that cannot be reached would cost 46 s (measured).
-    return kept | {"HOME": str(folder), "TMPDIR": str(folder), "HF_HUB_OFFLINE": "1"}
+    return visible | {"HOME": str(folder), "TMPDIR": str(folder), "HF_HUB_OFFLINE": "1"}
 
 
-def hub_home(settings: Settings, inherited: Mapping[str, str] = os.environ) -> Path:
-    """Say where weights of encoders are cached on this machine."""
-    return Path(inherited.get("HF_HOME", str(settings.data_dir / "huggingface")))
+def hub_home(settings: Settings, source: Mapping[str, str] = os.environ) -> Path:
+    """Return the folder in which this machine caches the weights of encoders."""
+    return Path(source.get("HF_HOME", str(settings.data_dir / "huggingface")))
 
 
 def embed_environment(
-    folder: Path, settings: Settings, inherited: Mapping[str, str] = os.environ
+    folder: Path, settings: Settings, source: Mapping[str, str] = os.environ
 ) -> dict[str, str]:
-    """Say what `embed` may see: also where encoder weights are, and the hub where that is allowed."""
-    environment = core_environment(folder, inherited)
-    environment["HF_HOME"] = str(hub_home(settings, inherited))
+    """Return the variables for `embed`: also where encoder weights are, and the hub where that is allowed."""
+    environment = core_environment(folder, source)
+    environment["HF_HOME"] = str(hub_home(settings, source))
     if settings.clip_weights is not None:
         environment["NAYER_CLIP_WEIGHTS"] = str(settings.clip_weights)
     if settings.allow_hub:
         environment["HF_HUB_OFFLINE"] = "0"
-        environment |= {name: inherited[name] for name in _HUB_NAMES if name in inherited}
+        environment |= {name: source[name] for name in _HUB_NAMES if name in source}
     return environment

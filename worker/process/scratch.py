@@ -1,8 +1,8 @@
-"""The folders in which jobs are worked on: private, and gone afterwards.
+"""The folders in which jobs are worked on: private, and removed afterwards.
 
 Every worker process has one folder under the root and holds a lock in it for as long as it lives.
 A folder whose lock is free belongs to a dead worker and is removed at the next start. The lock is
-the kernel's, so no pid can be mistaken for another's, nor a container for its predecessor.
+the kernel's: unlike a pid it cannot be confused with that of an earlier process or container.
 """
 
 import contextlib
@@ -36,10 +36,10 @@ class Scratch:
         owner = root.lstat()
         if owner.st_uid != os.geteuid() or not stat.S_ISDIR(owner.st_mode):
             raise PermissionError(f"{root} is not a folder of user {os.geteuid()}; set NAYER_SCRATCH_DIR")
-        with _locked(root / _LOCK):  # nobody sweeps a folder between its making and its locking
+        with _wait_for_lock(root / _LOCK):  # nobody sweeps a folder between its making and its locking
             _remove_abandoned(root)
             self.path = Path(tempfile.mkdtemp(prefix="worker-", dir=root))
-            self._lock = _lock(self.path / _LOCK)
+            self._lock = _take_lock(self.path / _LOCK)
 
     @contextlib.contextmanager
     def folder(self, name: str) -> Iterator[Path]:
@@ -72,16 +72,16 @@ def remove_tree(path: Path) -> None:
 def _remove_abandoned(root: Path) -> None:
     for folder in root.glob("worker-*"):
         try:
-            with _lock(folder / _LOCK):
+            with _take_lock(folder / _LOCK):
                 logger.warning("removing %s of a worker that died", folder)
                 remove_tree(folder)
         except BlockingIOError:
             continue  # its worker lives
         except FileNotFoundError:
-            continue  # its worker has just gone home
+            continue  # its worker has just shut down
 
 
-def _lock(path: Path) -> IO[bytes]:
+def _take_lock(path: Path) -> IO[bytes]:
     file = path.open("ab")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -92,7 +92,7 @@ def _lock(path: Path) -> IO[bytes]:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _wait_for_lock(path: Path) -> Iterator[None]:
     with path.open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -5,7 +5,7 @@ import time
 from worker.process.child import Child
 
 _LONGEST_TICK = 1.0  # seconds
-_MEDIANS = 10  # a gap of ten usual gaps is no pause any more
+_MEDIANS = 10  # ten times the usual gap is more than a pause
 
 
 class Watchdog:
@@ -28,7 +28,7 @@ class Watchdog:
         self._last_tick = time.monotonic()
 
     def complaint(self, child: Child) -> str | None:
-        """Look at the child, several times a second; say what is wrong with it, if anything is."""
+        """Look at the child, several times a second; return what is wrong with it, if anything is."""
         now = time.monotonic()
         tick = min(now - self._last_tick, _LONGEST_TICK)
         self._last_tick = now

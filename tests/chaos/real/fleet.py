@@ -131,7 +131,6 @@ class Fleet:
             "ring_again_seconds": 1.0,
             "inspect_seconds": 30,
             "stall_seconds": 60,
-            "stop_grace_seconds": 0.5,
             "drain_seconds": 15,
             "checkpoint_seconds": 0.2,
             "device": "cpu",

@@ -17,28 +17,29 @@ from nayer_core.contract.spec import JobSpec
 from tests.support.small_disk import fill, small_disk
 from tests.worker.conftest import FAKE_CORE, SPEC, Submit, wait_for
 from worker.claims.supervisor import Supervisor
+from worker.flows import FLOWS
 
 
 @pytest.fixture
 def small(settings: Settings, tmp_path: Path) -> Iterator[Path]:
-    """The scratch folder of `cramped`."""
+    """The scratch folder of `worker_without_room`."""
     with small_disk(tmp_path / "small", 128 * 1024) as folder:
         yield folder
 
 
 @pytest.fixture
-def cramped(settings: Settings, small: Path) -> Iterator[Supervisor]:
+def worker_without_room(settings: Settings, small: Path) -> Iterator[Supervisor]:
     """A worker with next to no disk."""
-    supervisor = Supervisor(settings.model_copy(update={"scratch_dir": small}), FAKE_CORE)
+    supervisor = Supervisor(settings.model_copy(update={"scratch_dir": small}), FLOWS, FAKE_CORE)
     yield supervisor
     supervisor.close()
 
 
 @pytest.fixture
 def large_job(service: JobService, storage: Storage) -> Iterator[str]:
-    """A job whose teacher is larger than the disk of `cramped`."""
-    wishes = json.dumps({"ballast": "x" * 2**20}).encode()
-    teacher = storage.put_stream([wishes], f"uploads/{uuid.uuid4()}")
+    """A job whose teacher is larger than the disk of `worker_without_room`."""
+    behaviours = json.dumps({"ballast": "x" * 2**20}).encode()
+    teacher = storage.put_stream([behaviours], f"uploads/{uuid.uuid4()}")
     job, _ = service.submit(NewJob(spec=JobSpec.model_validate(SPEC), teacher=teacher))
     yield job.id
     service.cancel(job.id)
@@ -50,24 +51,24 @@ def reasons(service: JobService, job_id: str) -> list[str]:
 
 
 def test_an_upload_that_does_not_fit_waits_for_a_worker_with_more_room(
-    service: JobService, cramped: Supervisor, supervisor: Supervisor, large_job: str
+    service: JobService, worker_without_room: Supervisor, supervisor: Supervisor, large_job: str
 ) -> None:
-    cramped.work_off("inspect")
+    worker_without_room.run_jobs("inspect")
     job = service.get(large_job)
     assert (job.status, job.attempt) == (JobStatus.VALIDATING, 2)
     assert reasons(service, large_job) == ["the disk of the inspect worker is full"]
-    cramped.work_off("inspect")
+    worker_without_room.run_jobs("inspect")
     assert service.get(large_job).attempt == 2, "it rests, so that another worker comes first"
-    supervisor.work_off("inspect")
-    supervisor.work_off("distill")
+    supervisor.run_jobs("inspect")
+    supervisor.run_jobs("distill")
     assert service.get(large_job).status is JobStatus.SUCCEEDED
 
 
 def test_a_job_that_fits_nowhere_fails_with_a_reason_of_its_own(
-    service: JobService, cramped: Supervisor, large_job: str, monkeypatch: pytest.MonkeyPatch
+    service: JobService, worker_without_room: Supervisor, large_job: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("worker.claims.supervisor._REST_SECONDS", 0.0)
-    cramped.work_off("inspect")
+    worker_without_room.run_jobs("inspect")
     job = service.get(large_job)
     assert (job.status, job.attempt) == (JobStatus.FAILED, 3)
     assert job.error is not None
@@ -75,17 +76,21 @@ def test_a_job_that_fits_nowhere_fails_with_a_reason_of_its_own(
     assert "the disk of the inspect worker is full" in job.error["message"]
 
 
-def test_a_program_that_finds_no_room_is_no_fault_of_the_job(
+def test_a_core_that_finds_no_room_does_not_fail_the_job(
     service: JobService, supervisor: Supervisor, submit: Submit
 ) -> None:
     job_id = submit(inspect="disk_failed")
-    supervisor.work_off("inspect")
+    supervisor.run_jobs("inspect")
     assert reasons(service, job_id) == ["the disk of the inspect worker took no more from the program"]
     assert service.get(job_id).status is JobStatus.VALIDATING
 
 
-def test_not_even_a_folder_can_be_made(
-    service: JobService, cramped: Supervisor, submit: Submit, small: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_disk_without_room_for_a_folder_does_not_fail_the_job(
+    service: JobService,
+    worker_without_room: Supervisor,
+    submit: Submit,
+    small: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     job_id = submit()
 
@@ -93,11 +98,11 @@ def test_not_even_a_folder_can_be_made(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("worker.process.scratch.tempfile.mkdtemp", refuse)
-    cramped.work_off("inspect")
+    worker_without_room.run_jobs("inspect")
     assert reasons(service, job_id) == ["the disk of the inspect worker is full"]
 
 
-def test_a_full_store_is_waited_for(
+def test_a_worker_waits_for_a_full_store(
     service: JobService, settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with small_disk(tmp_path / "store", 256 * 1024) as folder:
@@ -105,13 +110,13 @@ def test_a_full_store_is_waited_for(
         teacher = Storage.open(there.storage_url).put_stream([b"{}"], f"uploads/{uuid.uuid4()}")
         job, _ = service.submit(NewJob(spec=JobSpec.model_validate(SPEC), teacher=teacher))
         ballast = fill(folder)
-        supervisor = Supervisor(there, FAKE_CORE)
-        thread = threading.Thread(target=supervisor.work_off, args=("inspect",))
+        supervisor = Supervisor(there, FLOWS, FAKE_CORE)
+        thread = threading.Thread(target=supervisor.run_jobs, args=("inspect",))
         thread.start()
         wait_for(lambda: "waiting: The storage has no room" in caplog.text)
         ballast.unlink()
         thread.join(30)
         supervisor.close()
-        left = service.get(job.id)
-        assert (left.status, left.attempt) == (JobStatus.QUEUED, 1)
+        job = service.get(job.id)
+        assert (job.status, job.attempt) == (JobStatus.QUEUED, 1)
         service.cancel(job.id)

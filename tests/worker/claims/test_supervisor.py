@@ -17,11 +17,12 @@ from jobs.settings import Settings
 from jobs.states import JobStatus
 from tests.worker.conftest import FAKE_CORE, Submit, wait_for, wait_for_status, wait_for_steps
 from worker.claims.supervisor import Supervisor
+from worker.flows import FLOWS
 
 
 @contextmanager
-def working_off(supervisor: Supervisor, queue: str = "distill") -> Iterator[threading.Thread]:
-    thread = threading.Thread(target=supervisor.work_off, args=(queue,))
+def running_jobs(supervisor: Supervisor, queue: str = "distill") -> Iterator[threading.Thread]:
+    thread = threading.Thread(target=supervisor.run_jobs, args=(queue,))
     thread.start()
     yield thread
     thread.join(30)
@@ -40,9 +41,9 @@ def test_a_job_passes_both_queues_and_leaves_its_files(
     service: JobService, storage: Storage, supervisor: Supervisor, submit: Submit, settings: Settings
 ) -> None:
     job_id = submit()
-    supervisor.work_off("inspect")
+    supervisor.run_jobs("inspect")
     assert service.get(job_id).status is JobStatus.QUEUED
-    supervisor.work_off("distill")
+    supervisor.run_jobs("distill")
     job = service.get(job_id)
     assert (job.status, job.attempt, job.error) == (JobStatus.SUCCEEDED, 1, None)
     artifacts = {artifact.name: artifact for artifact in service.get(job_id).artifacts}
@@ -73,20 +74,20 @@ def test_the_core_sees_no_secret_and_imports_nothing_from_the_jobs_folder(
     monkeypatch.setenv("NAYER_DATABASE_URL", settings.database_url)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "seeded-secret")
     job_id = submit()
-    supervisor.work_off("inspect")
-    supervisor.work_off("distill")
-    card = b"".join(storage.open_range(service.artifact(job_id, "model_card.json").key)).decode()
-    seen = json.loads(card)
+    supervisor.run_jobs("inspect")
+    supervisor.run_jobs("distill")
+    text = b"".join(storage.open_range(service.artifact(job_id, "model_card.json").key)).decode()
+    card = json.loads(text)
     for secret in ("seeded-secret", settings.database_url, settings.redis_url, "NAYER_", "AWS_"):
-        assert secret not in card
-    assert seen["environment"]["HF_HUB_OFFLINE"] == "1"
-    assert seen["folder"] not in seen["path"]
-    assert "" not in seen["path"]
+        assert secret not in text
+    assert card["environment"]["HF_HUB_OFFLINE"] == "1"
+    assert card["folder"] not in card["path"]
+    assert "" not in card["path"]
 
 
 def test_a_dry_run_ends_after_inspection(service: JobService, supervisor: Supervisor, submit: Submit) -> None:
     job_id = submit(dry_run=True)
-    supervisor.work_off("inspect")
+    supervisor.run_jobs("inspect")
     job = service.get(job_id)
     assert job.status is JobStatus.SUCCEEDED
     assert job.report is not None
@@ -97,7 +98,7 @@ def test_labels_are_embedded_once_and_every_job_says_how(
     service: JobService, storage: Storage, supervisor: Supervisor, submit: Submit
 ) -> None:
     jobs = [submit(inspect="no_embeddings"), submit(inspect="no_embeddings")]
-    supervisor.work_off("inspect")
+    supervisor.run_jobs("inspect")
     for job_id in jobs:
         job = service.get(job_id)
         assert job.status is JobStatus.QUEUED
@@ -119,7 +120,7 @@ def test_uploads_that_break_their_reader_are_rejected_for_good(
     service: JobService, supervisor: Supervisor, submit: Submit, behaviour: str
 ) -> None:
     job_id = submit(inspect=behaviour)
-    supervisor.work_off("inspect")
+    supervisor.run_jobs("inspect")
     job = service.get(job_id)
     assert (job.status, job.attempt) == (JobStatus.FAILED, 1)
     assert job.error is not None
@@ -129,12 +130,12 @@ def test_uploads_that_break_their_reader_are_rejected_for_good(
 
 
 @pytest.mark.parametrize("queue", ["inspect", "distill"])
-def test_a_refusal_is_told_in_the_cores_words(
+def test_a_refusal_reaches_the_client_in_the_cores_words(
     service: JobService, supervisor: Supervisor, submit: Submit, queue: str
 ) -> None:
     job_id = submit(**{queue: "refuse"})
-    supervisor.work_off("inspect")
-    supervisor.work_off("distill")
+    supervisor.run_jobs("inspect")
+    supervisor.run_jobs("distill")
     job = service.get(job_id)
     assert job.status is JobStatus.FAILED
     assert job.error == {
@@ -145,20 +146,20 @@ def test_a_refusal_is_told_in_the_cores_words(
     }
 
 
-def test_what_is_left_of_a_run_that_diverged_can_be_downloaded(
+def test_the_partial_student_of_a_diverged_run_can_be_downloaded(
     service: JobService, storage: Storage, supervisor: Supervisor, submit: Submit
 ) -> None:
     job_id = submit(distill="diverge")
-    supervisor.work_off("inspect")
-    supervisor.work_off("distill")
+    supervisor.run_jobs("inspect")
+    supervisor.run_jobs("distill")
     job = service.get(job_id)
     assert job.status is JobStatus.FAILED
     assert job.error is not None
     assert (job.error["code"], job.attempt) == ("diverged", 1)
-    left = {artifact.name: b"".join(storage.open_range(artifact.key)) for artifact in job.artifacts}
-    assert left["partial_student.safetensors"] == b"half a student"
-    assert "student.safetensors" not in left
-    assert b'"step": 1' in left["metrics.jsonl"]
+    bodies = {artifact.name: b"".join(storage.open_range(artifact.key)) for artifact in job.artifacts}
+    assert bodies["partial_student.safetensors"] == b"half a student"
+    assert "student.safetensors" not in bodies
+    assert b'"step": 1' in bodies["metrics.jsonl"]
     log = [event.data.get("code") for event in service.events(job_id) if event.type in ("warning", "error")]
     assert log[-2:] == ["rolled_back", "diverged"]
 
@@ -170,19 +171,19 @@ def test_a_core_that_breaks_down_once_costs_an_attempt_and_no_more(
     service: JobService, supervisor: Supervisor, submit: Submit, tmp_path: Path, behaviour: str
 ) -> None:
     job_id = submit(distill=behaviour, marker=str(tmp_path / "once"))
-    supervisor.work_off("inspect")
-    supervisor.work_off("distill")
+    supervisor.run_jobs("inspect")
+    supervisor.run_jobs("distill")
     job = service.get(job_id)
     assert (job.status, job.attempt, job.fence) == (JobStatus.SUCCEEDED, 2, 3)
 
 
 @pytest.mark.parametrize("queue", ["inspect", "distill"])
-def test_a_core_that_always_breaks_down_is_given_up(
+def test_a_job_whose_core_always_breaks_down_fails_after_its_last_attempt(
     service: JobService, supervisor: Supervisor, submit: Submit, queue: str
 ) -> None:
     job_id = submit(**{queue: "exit_1"})
-    supervisor.work_off("inspect")
-    supervisor.work_off("distill")
+    supervisor.run_jobs("inspect")
+    supervisor.run_jobs("distill")
     job = service.get(job_id)
     assert (job.status, job.attempt) == (JobStatus.FAILED, 3)
     assert job.error is not None
@@ -190,12 +191,12 @@ def test_a_core_that_always_breaks_down_is_given_up(
 
 
 @pytest.mark.parametrize("behaviour", ["garbage", "flood"])
-def test_what_the_core_says_beside_the_contract_harms_nothing(
+def test_output_outside_the_contract_does_no_harm(
     service: JobService, supervisor: Supervisor, submit: Submit, behaviour: str
 ) -> None:
     job_id = submit(distill=behaviour)
-    supervisor.work_off("inspect")
-    supervisor.work_off("distill")
+    supervisor.run_jobs("inspect")
+    supervisor.run_jobs("distill")
     assert service.get(job_id).status is JobStatus.SUCCEEDED
 
 
@@ -204,8 +205,8 @@ def test_cancel_takes_effect_within_five_seconds_in_the_middle_of_a_step(
     service: JobService, supervisor: Supervisor, submit: Submit, behaviour: str
 ) -> None:
     job_id = submit(distill=behaviour)
-    supervisor.work_off("inspect")
-    with working_off(supervisor):
+    supervisor.run_jobs("inspect")
+    with running_jobs(supervisor):
         wait_for_status(service, job_id, JobStatus.RUNNING)
         wait_for(children)
         asked_at = time.monotonic()
@@ -215,10 +216,30 @@ def test_cancel_takes_effect_within_five_seconds_in_the_middle_of_a_step(
     assert children() == []
 
 
+@pytest.mark.parametrize(("end", "gets_sigterm"), [("cancel", False), ("limit", False), ("pause", True)])
+def test_a_core_gets_time_to_save_its_state_only_where_the_job_continues_later(
+    service: JobService, supervisor: Supervisor, submit: Submit, tmp_path: Path, end: str, gets_sigterm: bool
+) -> None:
+    limit = 3 if end == "limit" else None
+    marker = tmp_path / "sigterm"
+    job_id = submit(distill="steps", max_runtime_seconds=limit, sigterm_marker=str(marker))
+    supervisor.run_jobs("inspect")
+    with running_jobs(supervisor):
+        wait_for_steps(service, job_id)
+        if end == "cancel":
+            service.cancel(job_id)
+        if end == "pause":
+            service.pause(job_id)
+    status = {"cancel": JobStatus.CANCELLED, "limit": JobStatus.FAILED, "pause": JobStatus.PAUSED}[end]
+    assert service.get(job_id).status is status
+    assert marker.exists() == gets_sigterm
+    assert children() == []
+
+
 def test_a_job_ends_at_its_own_limit(service: JobService, supervisor: Supervisor, submit: Submit) -> None:
     job_id = submit(distill="stubborn", max_runtime_seconds=2)
-    supervisor.work_off("inspect")
-    supervisor.work_off("distill")
+    supervisor.run_jobs("inspect")
+    supervisor.run_jobs("distill")
     job = service.get(job_id)
     assert job.status is JobStatus.FAILED
     assert job.error is not None
@@ -231,10 +252,10 @@ def test_a_job_ends_at_its_own_limit(service: JobService, supervisor: Supervisor
 def test_a_drain_gives_the_job_back_and_costs_no_attempt(
     service: JobService, settings: Settings, submit: Submit, behaviour: str
 ) -> None:
-    supervisor = Supervisor(settings.model_copy(update={"drain_seconds": 2.0}), FAKE_CORE)
+    supervisor = Supervisor(settings.model_copy(update={"drain_seconds": 2.0}), FLOWS, FAKE_CORE)
     job_id = submit(distill=behaviour)
-    supervisor.work_off("inspect")
-    with working_off(supervisor):
+    supervisor.run_jobs("inspect")
+    with running_jobs(supervisor):
         wait_for_steps(service, job_id)
         supervisor.drain.request()
     job = service.get(job_id)
@@ -246,8 +267,8 @@ def test_no_event_is_lost_while_the_database_is_away(
     service: JobService, supervisor: Supervisor, submit: Submit, postgres: EmbeddedPostgres
 ) -> None:
     job_id = submit(distill="few_steps")
-    supervisor.work_off("inspect")
-    with working_off(supervisor):
+    supervisor.run_jobs("inspect")
+    with running_jobs(supervisor):
         wait_for_steps(service, job_id)
         postgres.kill()
         time.sleep(1.5)  # under the lease; the core computes on
@@ -261,12 +282,12 @@ def test_no_event_is_lost_while_the_database_is_away(
 def test_a_store_that_changes_bytes_cannot_make_a_student(
     service: JobService, submit: Submit, settings: Settings
 ) -> None:
-    supervisor = Supervisor(settings.model_copy(update={"max_attempts": 1}), FAKE_CORE)
+    supervisor = Supervisor(settings.model_copy(update={"max_attempts": 1}), FLOWS, FAKE_CORE)
     job_id = submit()
-    supervisor.work_off("inspect")
+    supervisor.run_jobs("inspect")
     folder = Path(settings.storage_url.removeprefix("file://")) / "inputs"
     for path in folder.iterdir():
         path.write_bytes(path.read_bytes()[:-1] + b"!")
-    supervisor.work_off("distill")
+    supervisor.run_jobs("distill")
     assert service.get(job_id).status is JobStatus.FAILED
     supervisor.close()

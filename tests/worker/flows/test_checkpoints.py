@@ -13,15 +13,16 @@ from jobs.settings import Settings
 from jobs.states import JobStatus
 from tests.worker.conftest import FAKE_CORE, Submit, wait_for_status, wait_for_steps
 from worker.claims.supervisor import Supervisor
+from worker.flows import FLOWS
 
 
 @pytest.fixture
-def broken_off(service: JobService, settings: Settings, submit: Submit, tmp_path: Path) -> str:
-    """A job whose worker went home after some steps; it ends well with the next one."""
-    supervisor = Supervisor(settings, FAKE_CORE)
+def drained_job(service: JobService, settings: Settings, submit: Submit, tmp_path: Path) -> str:
+    """A job whose worker was shut down after some steps; it ends well with the next one."""
+    supervisor = Supervisor(settings, FLOWS, FAKE_CORE)
     job_id = submit(distill="steps", marker=str(tmp_path / "once"))
-    supervisor.work_off("inspect")
-    thread = threading.Thread(target=supervisor.work_off, args=("distill",))
+    supervisor.run_jobs("inspect")
+    thread = threading.Thread(target=supervisor.run_jobs, args=("distill",))
     thread.start()
     wait_for_steps(service, job_id)
     supervisor.drain.request()
@@ -31,12 +32,12 @@ def broken_off(service: JobService, settings: Settings, submit: Submit, tmp_path
     return job_id
 
 
-def told(service: JobService, job_id: str, kind: str) -> list[dict[str, Any]]:
+def event_data(service: JobService, job_id: str, kind: str) -> list[dict[str, Any]]:
     return [event.data for event in service.events(job_id, limit=10_000) if event.type == kind]
 
 
 def codes(service: JobService, job_id: str) -> list[str]:
-    return [data["code"] for data in told(service, job_id, "warning")]
+    return [data["code"] for data in event_data(service, job_id, "warning")]
 
 
 def student(service: JobService, storage: Storage, job_id: str) -> str:
@@ -44,14 +45,14 @@ def student(service: JobService, storage: Storage, job_id: str) -> str:
 
 
 def test_the_last_state_is_stored_before_the_job_is_given_back(
-    service: JobService, storage: Storage, supervisor: Supervisor, broken_off: str
+    service: JobService, storage: Storage, supervisor: Supervisor, drained_job: str
 ) -> None:
-    (saved,) = told(service, broken_off, "checkpoint")
-    supervisor.work_off("distill")
-    assert service.get(broken_off).attempt == 1
-    assert told(service, broken_off, "checkpoint") == [saved, {**saved, "resumed": True}]
-    assert student(service, storage, broken_off) == f"a student from step {saved['step']}"
-    assert codes(service, broken_off) == []
+    (checkpoint,) = event_data(service, drained_job, "checkpoint")
+    supervisor.run_jobs("distill")
+    assert service.get(drained_job).attempt == 1
+    assert event_data(service, drained_job, "checkpoint") == [checkpoint, {**checkpoint, "resumed": True}]
+    assert student(service, storage, drained_job) == f"a student from step {checkpoint['step']}"
+    assert codes(service, drained_job) == []
     for_upkeep.sweep(service, storage, grace_seconds=-1)
     assert list(storage.list("checkpoints")) == []
 
@@ -60,70 +61,70 @@ def test_a_crash_costs_what_came_after_the_last_state(
     service: JobService, storage: Storage, supervisor: Supervisor, submit: Submit, tmp_path: Path
 ) -> None:
     job_id = submit(distill="save_and_crash", marker=str(tmp_path / "once"))
-    supervisor.work_off("inspect")
-    supervisor.work_off("distill")
+    supervisor.run_jobs("inspect")
+    supervisor.run_jobs("distill")
     job = service.get(job_id)
     assert (job.status, job.attempt) == (JobStatus.SUCCEEDED, 2)
     assert student(service, storage, job_id) == "a student from step 7"
 
 
 @pytest.mark.parametrize("harm", ["damaged", "gone"])
-def test_a_state_that_the_store_did_not_keep_is_passed_over_and_told(
-    service: JobService, storage: Storage, supervisor: Supervisor, broken_off: str, harm: str
+def test_a_checkpoint_that_the_store_lost_or_damaged_is_skipped_with_a_warning(
+    service: JobService, storage: Storage, supervisor: Supervisor, drained_job: str, harm: str
 ) -> None:
     for entry in list(storage.list("checkpoints")):
         storage.delete(entry.key)
         if harm == "damaged":
             storage.put_stream([b"damaged"], entry.key)
-    supervisor.work_off("distill")
-    assert service.get(broken_off).status is JobStatus.SUCCEEDED
-    assert student(service, storage, broken_off) == "a student"
-    assert codes(service, broken_off) == ["checkpoint_damaged", "started_anew"]
+    supervisor.run_jobs("distill")
+    assert service.get(drained_job).status is JobStatus.SUCCEEDED
+    assert student(service, storage, drained_job) == "a student"
+    assert codes(service, drained_job) == ["checkpoint_damaged", "started_anew"]
 
 
 def test_a_state_that_the_core_refuses_does_not_fail_the_job(
     service: JobService, storage: Storage, supervisor: Supervisor, submit: Submit, tmp_path: Path
 ) -> None:
     job_id = submit(distill="save_and_crash", resume="refuse", marker=str(tmp_path / "once"))
-    supervisor.work_off("inspect")
-    supervisor.work_off("distill")
+    supervisor.run_jobs("inspect")
+    supervisor.run_jobs("distill")
     job = service.get(job_id)
     assert (job.status, job.attempt) == (JobStatus.SUCCEEDED, 2)
     assert student(service, storage, job_id) == "a student"
     assert codes(service, job_id) == ["started_anew"]
 
 
-def test_what_does_not_change_is_stored_once(
+def test_a_file_that_does_not_change_is_stored_once(
     service: JobService, storage: Storage, supervisor: Supervisor, submit: Submit
 ) -> None:
     job_id = submit(distill="save_often")
-    supervisor.work_off("inspect")
-    thread = threading.Thread(target=supervisor.work_off, args=("distill",))
+    supervisor.run_jobs("inspect")
+    thread = threading.Thread(target=supervisor.run_jobs, args=("distill",))
     thread.start()
     wait_for_status(service, job_id, JobStatus.SUCCEEDED)
     thread.join(30)
-    assert len(told(service, job_id, "checkpoint")) >= 2
+    assert len(event_data(service, job_id, "checkpoint")) >= 2
     # Nothing was swept yet.
     bodies = [b"".join(storage.open_range(entry.key)) for entry in storage.list("checkpoints")]
     assert bodies.count(b"never changes") == 1
-    assert len(bodies) == 1 + len(told(service, job_id, "checkpoint"))
+    assert len(bodies) == 1 + len(event_data(service, job_id, "checkpoint"))
 
 
 def test_a_pause_keeps_the_state_and_costs_nothing(
     service: JobService, storage: Storage, supervisor: Supervisor, submit: Submit, tmp_path: Path
 ) -> None:
     job_id = submit(distill="steps", marker=str(tmp_path / "once"))
-    supervisor.work_off("inspect")
-    thread = threading.Thread(target=supervisor.work_off, args=("distill",))
+    supervisor.run_jobs("inspect")
+    thread = threading.Thread(target=supervisor.run_jobs, args=("distill",))
     thread.start()
     wait_for_steps(service, job_id)
     service.pause(job_id)
     wait_for_status(service, job_id, JobStatus.PAUSED)
     thread.join(30)
-    supervisor.work_off("distill")
+    supervisor.run_jobs("distill")
     assert service.get(job_id).status is JobStatus.PAUSED
     service.resume(job_id)
-    supervisor.work_off("distill")
+    supervisor.run_jobs("distill")
     job = service.get(job_id)
     assert (job.status, job.attempt) == (JobStatus.SUCCEEDED, 1)
     assert student(service, storage, job_id).startswith("a student from step")
@@ -133,8 +134,8 @@ def test_a_job_that_is_being_paused_can_still_be_cancelled(
     service: JobService, supervisor: Supervisor, submit: Submit
 ) -> None:
     job_id = submit(distill="stubborn")
-    supervisor.work_off("inspect")
-    thread = threading.Thread(target=supervisor.work_off, args=("distill",))
+    supervisor.run_jobs("inspect")
+    thread = threading.Thread(target=supervisor.run_jobs, args=("distill",))
     thread.start()
     wait_for_steps(service, job_id)
     service.pause(job_id)
@@ -146,15 +147,15 @@ def test_a_job_that_is_being_paused_can_still_be_cancelled(
 def test_a_store_that_is_away_at_a_pause_does_not_hold_it_for_ever(
     service: JobService, storage: Storage, settings: Settings, submit: Submit
 ) -> None:
-    supervisor = Supervisor(settings.model_copy(update={"drain_seconds": 2.0}), FAKE_CORE)
+    supervisor = Supervisor(settings.model_copy(update={"drain_seconds": 2.0}), FLOWS, FAKE_CORE)
     job_id = submit(distill="steps")
-    supervisor.work_off("inspect")
-    thread = threading.Thread(target=supervisor.work_off, args=("distill",))
+    supervisor.run_jobs("inspect")
+    thread = threading.Thread(target=supervisor.run_jobs, args=("distill",))
     thread.start()
     wait_for_steps(service, job_id)
     Path(settings.storage_url.removeprefix("file://"), "checkpoints").touch()  # no folder can be there
     service.pause(job_id)
     wait_for_status(service, job_id, JobStatus.PAUSED)
     thread.join(30)
-    assert told(service, job_id, "checkpoint") == []
+    assert event_data(service, job_id, "checkpoint") == []
     supervisor.close()

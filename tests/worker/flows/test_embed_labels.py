@@ -30,7 +30,7 @@ def fetch_clip(hub_home: Path, revision: str) -> None:
     link.symlink_to(body)
 
 
-def test_the_hub_s_library_finds_what_is_told_to_be_there(hub_home: Path) -> None:
+def test_the_hubs_library_agrees_which_revisions_are_cached(hub_home: Path) -> None:
     from huggingface_hub import try_to_load_from_cache
 
     assert cached_clip_revisions(hub_home) == []
@@ -41,31 +41,31 @@ def test_the_hub_s_library_finds_what_is_told_to_be_there(hub_home: Path) -> Non
     assert try_to_load_from_cache(CLIP_REPOSITORY, CLIP_FILE, cache, revision="a" * 40)
 
 
-@pytest.mark.parametrize("changed", ["labels", "prompt", "weights", "cache"])
-def test_all_that_embeddings_depend_on_tells_them_apart(
-    settings: Settings, hub_home: Path, tmp_path: Path, changed: str
+@pytest.mark.parametrize("cause", ["labels", "prompt", "weights", "cache"])
+def test_the_cache_key_depends_on_all_that_the_embeddings_depend_on(
+    settings: Settings, hub_home: Path, tmp_path: Path, cause: str
 ) -> None:
     before = cache_key(RESOLVED, settings)
     assert cache_key({**RESOLVED, "seed": 7}, settings) == before
-    resolved: dict[str, Any] = dict(RESOLVED)
-    if changed == "labels":
-        resolved["labels"] = ["dog", "cat"]
-    if changed == "prompt":
-        resolved["text_encoder"] = {**RESOLVED["text_encoder"], "prompt": "{label}"}
-    if changed == "weights":
+    spec: dict[str, Any] = dict(RESOLVED)
+    if cause == "labels":
+        spec["labels"] = ["dog", "cat"]
+    if cause == "prompt":
+        spec["text_encoder"] = {**RESOLVED["text_encoder"], "prompt": "{label}"}
+    if cause == "weights":
         (tmp_path / "clip").write_bytes(b"weights")
         settings = settings.model_copy(update={"clip_weights": tmp_path / "clip"})
-    if changed == "cache":
+    if cause == "cache":
         fetch_clip(hub_home, "a" * 40)
-    assert cache_key(resolved, settings) != before
+    assert cache_key(spec, settings) != before
 
 
-def test_labels_are_embedded_anew_when_the_weights_of_clip_arrive(
+def test_labels_are_embedded_again_when_the_weights_of_clip_arrive(
     service: JobService, supervisor: Supervisor, submit: Submit, hub_home: Path
 ) -> None:
     def embeddings_of_a_job() -> str:
         job = service.get(submit(inspect="no_embeddings"))
-        supervisor.work_off("inspect")
+        supervisor.run_jobs("inspect")
         claim = service.claim("distill", "tests")
         assert claim is not None
         assert claim.job.id == job.id

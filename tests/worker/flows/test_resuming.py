@@ -25,6 +25,7 @@ from tests.support.jobs import inspected_as
 from tests.support.small_disk import fill, small_disk
 from tests.worker.conftest import StartProcess, wait_for, wait_for_status
 from worker.claims.supervisor import Supervisor
+from worker.flows import FLOWS
 
 CONFIG = small_runs.CONFIG.model_copy(update={"epochs": 8, "student_steps": 30})
 LEASE_SECONDS = 3.0  # a second is too short for three workers on two busy cores
@@ -81,10 +82,10 @@ def start_distiller(start_process: StartProcess) -> StartProcess:
 
 
 @contextmanager
-def supervised(settings: Settings) -> Iterator[tuple[Supervisor, threading.Thread]]:
+def running_supervisor(settings: Settings) -> Iterator[tuple[Supervisor, threading.Thread]]:
     """A supervisor in this process, at work on the queue; gone at the end."""
-    supervisor = Supervisor(settings)
-    thread = threading.Thread(target=supervisor.work_off, args=("distill",))
+    supervisor = Supervisor(settings, FLOWS)
+    thread = threading.Thread(target=supervisor.run_jobs, args=("distill",))
     thread.start()
     try:
         yield supervisor, thread
@@ -94,30 +95,30 @@ def supervised(settings: Settings) -> Iterator[tuple[Supervisor, threading.Threa
         supervisor.close()
 
 
-def told(service: JobService, job_id: str, kind: str) -> list[dict[str, Any]]:
+def event_data(service: JobService, job_id: str, kind: str) -> list[dict[str, Any]]:
     return [event.data for event in service.events(job_id, limit=10_000) if event.type == kind]
 
 
 def wait_for_checkpoints(service: JobService, job_id: str, count: int = 2) -> None:
-    wait_for(lambda: len(told(service, job_id, "checkpoint")) >= count, seconds=60)
+    wait_for(lambda: len(event_data(service, job_id, "checkpoint")) >= count, seconds=60)
 
 
 def resumed_at(service: JobService, job_id: str) -> int:
-    (resumed,) = [data for data in told(service, job_id, "checkpoint") if data.get("resumed")]
-    return int(resumed["step"])
+    (resume_data,) = [data for data in event_data(service, job_id, "checkpoint") if data.get("resumed")]
+    return int(resume_data["step"])
 
 
 def assert_whole(service: JobService, storage: Storage, job: Job, whole: dict[str, bytes]) -> None:
     """The job went on from a checkpoint, did nothing before it again, and came to the same end."""
     events = service.events(job.id, limit=10_000)
-    (resumed,) = [event for event in events if event.type == "checkpoint" and event.data.get("resumed")]
-    assert resumed.data["step"] > 0
-    later = [event.data["step"] for event in events if event.type == "metrics" and event.seq > resumed.seq]
+    (resume,) = [event for event in events if event.type == "checkpoint" and event.data.get("resumed")]
+    assert resume.data["step"] > 0
+    later = [event.data["step"] for event in events if event.type == "metrics" and event.seq > resume.seq]
     assert later
     # What is measured behind an epoch has the step of a state that was saved at its end.
-    assert min(later) >= resumed.data["step"]
-    stored = {artifact.name: artifact for artifact in job.artifacts}
-    bodies = {name: b"".join(storage.open_range(stored[name].key)) for name in whole}
+    assert min(later) >= resume.data["step"]
+    artifacts = {artifact.name: artifact for artifact in job.artifacts}
+    bodies = {name: b"".join(storage.open_range(artifacts[name].key)) for name in whole}
     assert bodies == whole
 
 
@@ -137,9 +138,9 @@ def test_a_killed_worker_costs_what_came_after_the_last_checkpoint(
     start_distiller()
     job = wait_for_status(service, job_id, JobStatus.SUCCEEDED, seconds=90)
     assert job.attempt == 2
-    saved = told(service, job_id, "checkpoint")
-    place = next(place for place, data in enumerate(saved) if data.get("resumed"))
-    assert saved[place] == {**saved[place - 1], "resumed": True}
+    checkpoints = event_data(service, job_id, "checkpoint")
+    place = next(place for place, data in enumerate(checkpoints) if data.get("resumed"))
+    assert checkpoints[place] == {**checkpoints[place - 1], "resumed": True}
     assert_whole(service, storage, job, whole)
 
 
@@ -154,39 +155,39 @@ def test_a_deploy_loses_no_step(
     wait_for_checkpoints(service, job_id)
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(timeout=60) == 0
-    drained = service.get(job_id)
-    assert (drained.status, drained.attempt) == (JobStatus.QUEUED, 1)
-    done = max(data["step"] for data in told(service, job_id, "metrics"))
+    job = service.get(job_id)
+    assert (job.status, job.attempt) == (JobStatus.QUEUED, 1)
+    last_step = max(data["step"] for data in event_data(service, job_id, "metrics"))
     start_distiller()
     job = wait_for_status(service, job_id, JobStatus.SUCCEEDED, seconds=90)
     assert job.attempt == 1
-    assert resumed_at(service, job_id) >= done
+    assert resumed_at(service, job_id) >= last_step
     assert_whole(service, storage, job, whole)
 
 
 def test_a_damaged_checkpoint_is_stepped_over(
     service: JobService, storage: Storage, whole: dict[str, bytes], job_id: str, settings: Settings
 ) -> None:
-    with supervised(settings) as (supervisor, thread):
+    with running_supervisor(settings) as (supervisor, thread):
         wait_for_checkpoints(service, job_id)
         supervisor.drain.request()
         thread.join(60)
-    steps = [data["step"] for data in told(service, job_id, "checkpoint")]
+    steps = [data["step"] for data in event_data(service, job_id, "checkpoint")]
     claim = service.claim("distill", "tests")
     assert claim is not None
     newest, older, *_ = service.checkpoints(claim)
     (state,) = [file for name, file in newest.files.items() if name.startswith("state") and name[-1] == "s"]
     storage.put_stream([b"".join(storage.open_range(state.key))[:-1] + b"!"], state.key)
     service.release(claim, counts_attempt=False, reason="looked at")
-    with supervised(settings):
+    with running_supervisor(settings):
         job = wait_for_status(service, job_id, JobStatus.SUCCEEDED, seconds=90)
-    codes = [data["code"] for data in told(service, job_id, "warning")]
+    codes = [data["code"] for data in event_data(service, job_id, "warning")]
     assert (codes.count("checkpoint_damaged"), codes.count("started_anew")) == (1, 0)
     assert resumed_at(service, job_id) == older.step < newest.step == steps[-1]
     assert_whole(service, storage, job, whole)
 
 
-def test_a_checkpoint_of_an_older_release_costs_no_attempt_and_the_run_begins_anew(
+def test_a_checkpoint_of_an_older_release_costs_no_attempt_and_the_run_starts_again(
     service: JobService,
     storage: Storage,
     whole: dict[str, bytes],
@@ -194,7 +195,7 @@ def test_a_checkpoint_of_an_older_release_costs_no_attempt_and_the_run_begins_an
     settings: Settings,
     tmp_path: Path,
 ) -> None:
-    with supervised(settings) as (supervisor, thread):
+    with running_supervisor(settings) as (supervisor, thread):
         wait_for_checkpoints(service, job_id, count=1)
         supervisor.drain.request()
         thread.join(60)
@@ -208,13 +209,13 @@ def test_a_checkpoint_of_an_older_release_costs_no_attempt_and_the_run_begins_an
     files = {**newest.files, name: storage.publish(tmp_path / name, "checkpoints")}
     service.checkpointed(claim, Checkpoint(claim.fence, newest.epoch, newest.step, files))
     service.release(claim, counts_attempt=False, reason="deployed")
-    with supervised(settings):
+    with running_supervisor(settings):
         job = wait_for_status(service, job_id, JobStatus.SUCCEEDED, seconds=90)
     assert job.attempt == 1
-    codes = [data["code"] for data in told(service, job_id, "warning")]
+    codes = [data["code"] for data in event_data(service, job_id, "warning")]
     assert (codes.count("started_anew"), codes.count("checkpoint_damaged")) == (1, 0)
-    stored = {artifact.name: artifact for artifact in job.artifacts}
-    assert b"".join(storage.open_range(stored["student.safetensors"].key)) == whole["student.safetensors"]
+    artifacts = {artifact.name: artifact for artifact in job.artifacts}
+    assert b"".join(storage.open_range(artifacts["student.safetensors"].key)) == whole["student.safetensors"]
 
 
 def test_a_run_whose_disk_fills_up_goes_on_where_there_is_room(
@@ -226,15 +227,15 @@ def test_a_run_whose_disk_fills_up_goes_on_where_there_is_room(
     tmp_path: Path,
 ) -> None:
     with small_disk(tmp_path / "small", 64 * 2**20) as folder:
-        with supervised(settings.model_copy(update={"scratch_dir": folder})) as (_, thread):
+        with running_supervisor(settings.model_copy(update={"scratch_dir": folder})) as (_, thread):
             wait_for_checkpoints(service, job_id)
             fill(folder)
             thread.join(60)
         job = service.get(job_id)
         assert (job.status, job.attempt) == (JobStatus.QUEUED, 2)
-        reason = told(service, job_id, "status")[-1]["reason"]
+        reason = event_data(service, job_id, "status")[-1]["reason"]
         assert reason == "the disk of the distill worker took no more from the program"
-    with supervised(settings):
+    with running_supervisor(settings):
         job = wait_for_status(service, job_id, JobStatus.SUCCEEDED, seconds=90)
     assert resumed_at(service, job_id) > 0
     assert_whole(service, storage, job, whole)
@@ -244,17 +245,17 @@ def test_training_goes_on_while_the_store_is_away(
     service: JobService, storage: Storage, whole: dict[str, bytes], job_id: str, settings: Settings
 ) -> None:
     folder = Path(settings.storage_url.removeprefix("file://")) / "checkpoints"
-    with supervised(settings):
+    with running_supervisor(settings):
         wait_for_checkpoints(service, job_id, count=1)
         away = folder.rename(folder.with_name("away"))
         folder.touch()  # where a folder should be: nothing can be stored there
-        since = len(told(service, job_id, "checkpoint"))
-        step = told(service, job_id, "metrics")[-1]["step"]
-        wait_for(lambda: told(service, job_id, "metrics")[-1]["step"] > step + 25, seconds=60)
-        assert len(told(service, job_id, "checkpoint")) - since <= 1  # one that was just on its way
+        since = len(event_data(service, job_id, "checkpoint"))
+        step = event_data(service, job_id, "metrics")[-1]["step"]
+        wait_for(lambda: event_data(service, job_id, "metrics")[-1]["step"] > step + 25, seconds=60)
+        assert len(event_data(service, job_id, "checkpoint")) - since <= 1  # one that was just on its way
         folder.unlink()
         away.rename(folder)
         wait_for_checkpoints(service, job_id, count=since + 2)
         job = wait_for_status(service, job_id, JobStatus.SUCCEEDED, seconds=90)
-    stored = {artifact.name: artifact for artifact in job.artifacts}
-    assert b"".join(storage.open_range(stored["student.safetensors"].key)) == whole["student.safetensors"]
+    artifacts = {artifact.name: artifact for artifact in job.artifacts}
+    assert b"".join(storage.open_range(artifacts["student.safetensors"].key)) == whole["student.safetensors"]

@@ -10,26 +10,27 @@ from jobs.settings import Settings
 from jobs.states import JobStatus
 from tests.worker.conftest import FAKE_CORE, Submit
 from worker.claims.supervisor import Supervisor
+from worker.flows import FLOWS
 
 
-@pytest.mark.parametrize(("processes", "asked"), [(1, None), (4, "4")])
+@pytest.mark.parametrize(("processes", "option"), [(1, None), (4, "4")])
 def test_the_program_is_asked_to_share_a_run_where_the_settings_say_so(
     service: JobService,
     storage: Storage,
     settings: Settings,
     submit: Submit,
     processes: int,
-    asked: str | None,
+    option: str | None,
 ) -> None:
-    supervisor = Supervisor(settings.model_copy(update={"processes_per_job": processes}), FAKE_CORE)
+    supervisor = Supervisor(settings.model_copy(update={"processes_per_job": processes}), FLOWS, FAKE_CORE)
     try:
         job_id = submit()
-        supervisor.work_off("inspect")
-        supervisor.work_off("distill")
+        supervisor.run_jobs("inspect")
+        supervisor.run_jobs("distill")
     finally:
         supervisor.close()
     job = service.get(job_id)
     assert job.status is JobStatus.SUCCEEDED
-    card = next(artifact for artifact in job.artifacts if artifact.name == "model_card.json")
-    seen = json.loads(b"".join(storage.open_range(card.key)))
-    assert seen["asked"].get("processes") == asked
+    file = next(artifact for artifact in job.artifacts if artifact.name == "model_card.json")
+    card = json.loads(b"".join(storage.open_range(file.key)))
+    assert card["options"].get("processes") == option

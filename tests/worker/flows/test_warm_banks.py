@@ -14,58 +14,58 @@ from worker.claims.supervisor import Supervisor
 
 @pytest.fixture
 def work(service: JobService, supervisor: Supervisor, submit: Submit) -> Any:
-    """Submit a job with these wishes and work it off; returns it and its events by type."""
+    """Submit a job whose core behaves so, and run it; returns it and its events by type."""
 
     of_this_test = uuid.uuid4().hex  # a teacher that no other test has
 
-    def finish(**wishes: str) -> tuple[Any, dict[str, list[dict[str, Any]]]]:
-        job_id = submit(of_this_test=of_this_test, **wishes)
-        supervisor.work_off("inspect")
-        supervisor.work_off("distill")
+    def finish(**behaviours: str) -> tuple[Any, dict[str, list[dict[str, Any]]]]:
+        job_id = submit(of_this_test=of_this_test, **behaviours)
+        supervisor.run_jobs("inspect")
+        supervisor.run_jobs("distill")
         job = service.get(job_id)
         assert job.status is JobStatus.SUCCEEDED
-        told: dict[str, list[dict[str, Any]]] = {}
+        events: dict[str, list[dict[str, Any]]] = {}
         for event in service.events(job_id, after=0, limit=1000):
-            told.setdefault(event.type, []).append(event.data)
-        return job, told
+            events.setdefault(event.type, []).append(event.data)
+        return job, events
 
     return finish
 
 
-def _lying_in(storage: Storage) -> list[str]:
+def _bank_keys(storage: Storage) -> list[str]:
     return [entry.key for entry in storage.list() if entry.key.startswith("banks/")]
 
 
 def test_the_next_job_on_the_teacher_begins_with_the_bank_and_says_so(work: Any) -> None:
-    first, told = work(bank="wanted")
-    assert "bank" not in told
+    first, events = work(bank="reuse")
+    assert "bank" not in events
     assert first.resolved.get("bank") is None
-    second, told = work(bank="wanted")
-    assert told["bank"][0]["made_by"] == first.id
-    assert second.resolved["bank"] == {"sha256": told["bank"][0]["sha256"], "job": first.id}
-    third, told = work(bank="wanted")  # the first one saved stays
+    second, events = work(bank="reuse")
+    assert events["bank"][0]["made_by"] == first.id
+    assert second.resolved["bank"] == {"sha256": events["bank"][0]["sha256"], "job": first.id}
+    third, events = work(bank="reuse")  # the first one saved stays
     assert third.resolved["bank"]["job"] == first.id
 
 
 def test_another_teacher_does_not_get_it(work: Any) -> None:
-    work(bank="wanted", distill="well")
-    _, told = work(bank="wanted", distill="garbage")  # which is another file
-    assert "bank" not in told
+    work(bank="reuse", distill="well")
+    _, events = work(bank="reuse", distill="garbage")  # which is another file
+    assert "bank" not in events
 
 
-def test_who_did_not_ask_neither_takes_nor_leaves_one(work: Any, storage: Storage) -> None:
+def test_a_job_without_reuse_bank_neither_takes_nor_saves_one(work: Any, storage: Storage) -> None:
     work()
-    assert _lying_in(storage) == []
-    work(bank="wanted")
-    assert len(_lying_in(storage)) == 1
+    assert _bank_keys(storage) == []
+    work(bank="reuse")
+    assert len(_bank_keys(storage)) == 1
 
 
-def test_a_lost_bank_costs_a_warning_and_is_made_anew(work: Any, storage: Storage) -> None:
-    first, _ = work(bank="wanted")
-    (key,) = _lying_in(storage)
+def test_a_lost_bank_costs_a_warning_and_is_made_again(work: Any, storage: Storage) -> None:
+    first, _ = work(bank="reuse")
+    (key,) = _bank_keys(storage)
     storage.delete(key)
-    second, told = work(bank="wanted")
-    assert [warning["code"] for warning in told["warning"]] == ["bank_unusable"]
-    assert first.id in told["warning"][0]["message"]
-    third, _ = work(bank="wanted")
+    second, events = work(bank="reuse")
+    assert [warning["code"] for warning in events["warning"]] == ["bank_unusable"]
+    assert first.id in events["warning"][0]["message"]
+    third, _ = work(bank="reuse")
     assert third.resolved["bank"]["job"] == second.id

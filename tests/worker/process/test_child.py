@@ -81,13 +81,13 @@ def test_a_flood_of_events_makes_the_child_wait(start: Start, monkeypatch: pytes
     wait_until(child.is_blocked)
     time.sleep(0.2)
     assert child.running()
-    taken = 0
+    count = 0
     while child.running():
-        taken += len(child.take_events(20))
+        count += len(child.take_events(20))
         time.sleep(0.0001)
     child.end()
-    taken += len(child.take_events(10_000))
-    assert taken == child.events_seen == 5000
+    count += len(child.take_events(10_000))
+    assert count == child.events_seen == 5000
 
 
 def test_stderr_is_kept_to_a_bounded_tail(start: Start) -> None:
@@ -108,7 +108,7 @@ def test_ending_takes_the_whole_group_along(start: Start, tmp_path: Path) -> Non
     """)
     wait_until(lambda: (tmp_path / "grandchild").exists() and (tmp_path / "grandchild").read_text() != "")
     grandchild = psutil.Process(int((tmp_path / "grandchild").read_text()))
-    child.ask_to_stop()
+    child.request_stop()
     time.sleep(0.1)
     assert child.running()
     assert child.end() == -signal.SIGKILL
@@ -174,7 +174,7 @@ def test_there_is_no_network(start: Start) -> None:
     )
 
 
-def test_what_shares_a_run_can_meet_at_loopback(start: Start) -> None:
+def test_processes_that_share_a_run_can_meet_at_loopback(start: Start) -> None:
     child = start("""
         import socket
         with socket.create_server(("127.0.0.1", 0)) as server:

@@ -29,7 +29,7 @@ def test_a_folder_is_removed_after_an_error(tmp_path: Path) -> None:
     scratch.close()
 
 
-def test_what_a_dead_worker_left_is_removed_and_a_live_ones_kept(tmp_path: Path) -> None:
+def test_the_folder_of_a_dead_worker_is_removed_and_that_of_a_live_one_is_not(tmp_path: Path) -> None:
     program = f"""
 import pathlib, time
 from worker.process.scratch import Scratch

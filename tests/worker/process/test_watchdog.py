@@ -40,14 +40,14 @@ def test_a_child_that_makes_steps_is_left_alone(child: Child) -> None:
     assert complaint_within(Watchdog(stall_seconds=1.0), child, 2.0) is None
 
 
-def test_a_child_that_stops_making_steps_is_told_on(child: Child) -> None:
+def test_a_child_that_stops_making_steps_is_reported(child: Child) -> None:
     watchdog = Watchdog(stall_seconds=0.5)
     assert complaint_within(watchdog, child, 0.6) is None
     os.kill(child.pid, signal.SIGSTOP)
     assert complaint_within(watchdog, child, 20.0) == "it made no step for 1 s"
 
 
-def test_a_child_that_runs_too_long_is_told_on(child: Child) -> None:
+def test_a_child_that_runs_too_long_is_reported(child: Child) -> None:
     assert complaint_within(Watchdog(seconds=0.3), child, 20.0) == "it ran longer than 0 s"
 
 

@@ -1,0 +1,45 @@
+"""A worker whose claim was taken away while it worked writes nothing more, and takes the next job."""
+
+import psycopg
+import pytest
+
+from jobs.service.job_service import JobService
+from jobs.settings import Settings
+from jobs.values import Job
+from tests.worker.conftest import FAKE_CORE, Submit, wait_for
+from worker.claims.held_job import HeldJob
+from worker.claims.lease import StopReason
+from worker.claims.outcomes import Crashed, Refused
+from worker.claims.supervisor import Supervisor
+from worker.claims.workbench import Workbench
+from worker.flows import FLOWS
+
+OUTCOMES = {
+    "crashed": Crashed("it was ended by SIGKILL", by_force=True),
+    "refused": Refused("diverged", "The loss is not a number.", "Lower the rate."),  # type: ignore[arg-type]
+    "a bug": RuntimeError("a bug"),
+}
+
+
+@pytest.mark.parametrize("outcome", OUTCOMES)
+def test_a_claim_lost_before_the_job_is_given_back_leaves_the_job_and_the_worker_as_they_are(
+    service: JobService, settings: Settings, submit: Submit, outcome: str
+) -> None:
+    jobs = [submit(), submit()]
+
+    def lose_the_first(job: HeldJob, bench: Workbench) -> Job:
+        if job.id != jobs[0]:
+            return FLOWS["inspect"](job, bench)
+        with psycopg.connect(settings.database_url, autocommit=True) as connection:
+            connection.execute("UPDATE job SET fence = fence + 1 WHERE id = %s", [job.id])
+        wait_for(lambda: job.lease.stop_reason() is StopReason.LOST)
+        raise OUTCOMES[outcome]
+
+    supervisor = Supervisor(settings, {"inspect": lose_the_first}, FAKE_CORE)
+    try:
+        supervisor.run_jobs("inspect")
+    finally:
+        supervisor.close()
+    first, second = service.get(jobs[0]), service.get(jobs[1])
+    assert (first.status, first.attempt, first.error) == ("validating", 1, None)
+    assert second.status == "queued"
