@@ -9,7 +9,7 @@ Rows are written once: the first file saved under a key stays until retention dr
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import BigInteger, func, update
+from sqlalchemy import BigInteger, delete, func, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
@@ -88,9 +88,8 @@ def save_bank(session: Session, cache_key: str, bank: Bank) -> None:
 
 def drop_bank(session: Session, cache_key: str, sha256: str) -> None:
     """Forget a warm-up that turned out damaged, so that a whole one can take its place."""
-    found = session.get(BankTable, cache_key)
-    if found is not None and found.sha256 == sha256:
-        session.delete(found)
+    damaged = (BankTable.cache_key == cache_key, BankTable.sha256 == sha256)
+    session.execute(delete(BankTable).where(*damaged))
 
 
 def _save(

@@ -68,11 +68,15 @@ def take(session: Session, lease: timedelta, limit: int) -> list[DueDelivery]:
 def settle(session: Session, sent: DueDelivery, answer: Answer, chance: float) -> None:
     """Write what came of an attempt, unless somebody took the message again since.
 
+    A receiver that is gone gets none of the job's messages.
+
     Args:
         chance: in [0, 1); spreads the next attempt in time.
     """
     gone = answer.status_code == GONE
-    # A receiver that is gone gets none of the job's messages; all are locked in one order.
+    if gone:
+        # Else a step under way could add a message that the query below does not see yet.
+        session.execute(select(JobTable.id).where(JobTable.id == sent.job_id).with_for_update())
     these = true() if gone else DeliveryTable.id == sent.id
     pending = session.scalars(
         select(DeliveryTable)
@@ -112,17 +116,19 @@ def send_again(session: Session, job_id: str, delivery_id: str) -> DeliveryTable
     Raises:
         DeliveryNotFound: the job has none with this id.
     """
-    row = _find(session, job_id, delivery_id)
-    session.refresh(row, with_for_update=True)
+    row = _find(session, job_id, delivery_id, lock=True)
     row.status, row.next_attempt_at, row.delivered_at = DeliveryStatus.PENDING, func.now(), None
     session.flush()
     session.refresh(row)
     return row
 
 
-def _find(session: Session, job_id: str, delivery_id: str) -> DeliveryTable:
-    row = session.get(DeliveryTable, delivery_id) if _DELIVERY_ID.fullmatch(delivery_id) else None
-    if row is None or row.job_id != job_id:
+def _find(session: Session, job_id: str, delivery_id: str, *, lock: bool = False) -> DeliveryTable:
+    row = None
+    if _DELIVERY_ID.fullmatch(delivery_id):
+        query = select(DeliveryTable).where(DeliveryTable.id == delivery_id, DeliveryTable.job_id == job_id)
+        row = session.scalar(query.with_for_update() if lock else query)
+    if row is None:
         raise DeliveryNotFound(
             f"Job {job_id} has no delivery {delivery_id[:64]!r}.", "A delivery's id begins with msg_."
         )

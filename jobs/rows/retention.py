@@ -1,7 +1,10 @@
 """How long what a job leaves behind is kept after its end: queries, each a bounded batch.
 
-A batch passes over rows that another upkeep is at work on, so any number may run at once. Here only
-rows are let go; the sweep removes a file from the store once no row names it any more.
+Any number of upkeeps may run at once. `_ended` passes over jobs that another upkeep has locked, but it
+judges files and checkpoints by the snapshot of its own beginning, and the other upkeep may have
+committed since. So what is let go is what the UPDATE or DELETE itself changed, under the job's lock.
+
+Here only rows are let go; the sweep removes a file from the store once no row names it any more.
 """
 
 from collections.abc import Sequence
@@ -22,23 +25,23 @@ def let_files_go(session: Session, kind: FileKind, keep: timedelta, limit: int) 
 
     Names, lengths and hashes stay.
     """
-    held = exists().where(FileTable.job_id == JobTable.id, FileTable.kind == kind, FileTable.kept)
-    ids = _ended(session, keep, limit, held)
-    session.execute(
-        update(FileTable).where(FileTable.job_id.in_(ids), FileTable.kind == kind).values(kept=False)
-    )
+    has_files = exists().where(FileTable.job_id == JobTable.id, FileTable.kind == kind, FileTable.kept)
+    candidates = _ended(session, keep, limit, has_files)
+    files = update(FileTable).where(FileTable.job_id.in_(candidates), FileTable.kind == kind, FileTable.kept)
+    job_ids = set(session.scalars(files.values(kept=False).returning(FileTable.job_id)))
     if kind == "artifact":  # which clients see
-        session.execute(update(JobTable).where(JobTable.id.in_(ids)).values(version=JobTable.version + 1))
-    return len(ids)
+        session.execute(update(JobTable).where(JobTable.id.in_(job_ids)).values(version=JobTable.version + 1))
+    return len(job_ids)
 
 
 def let_checkpoints_go(session: Session, keep: timedelta, limit: int) -> int:
     """Drop the saved states of jobs that ended `keep` ago; returns of how many jobs."""
-    held = exists().where(CheckpointTable.job_id == JobTable.id)
-    ids = _ended(session, keep, limit, held)
-    for table in (CheckpointTable, CheckpointFileTable):
-        session.execute(delete(table).where(table.job_id.in_(ids)))
-    return len(ids)
+    has_checkpoints = exists().where(CheckpointTable.job_id == JobTable.id)
+    candidates = _ended(session, keep, limit, has_checkpoints)
+    checkpoints = delete(CheckpointTable).where(CheckpointTable.job_id.in_(candidates))
+    job_ids = set(session.scalars(checkpoints.returning(CheckpointTable.job_id)))
+    session.execute(delete(CheckpointFileTable).where(CheckpointFileTable.job_id.in_(job_ids)))
+    return len(job_ids)
 
 
 def delete_jobs(session: Session, keep: timedelta, limit: int) -> int:

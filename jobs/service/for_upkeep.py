@@ -7,6 +7,7 @@ retain       what ended jobs leave behind was kept long enough: let it go
 sweep        files that no row names: remove them
 """
 
+from collections.abc import Set
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -120,8 +121,9 @@ def retain(service: JobService) -> int:
     )
     done = 0
     for let_go, seconds in duties:
-        batch = BATCH if seconds is not None else 0
-        while seconds is not None and batch == BATCH:
+        batch = 1
+        # Until nothing is left: a batch that others took a part of is no sign of the end.
+        while seconds is not None and batch:
             with service.database.transaction() as session:
                 batch = let_go(session, keep=timedelta(seconds=seconds), limit=BATCH)
             done += batch
@@ -154,8 +156,14 @@ def sweep(service: JobService, storage: Storage, grace_seconds: float | None = N
             if key not in named:
                 storage.delete(key)
                 removed.append(key)
+    return SweepReport(removed, _missing_keys(service, storage, seen), storage.remove_abandoned(before))
+
+
+def _missing_keys(service: JobService, storage: Storage, listed: Set[str]) -> list[str]:
     with service.database.transaction() as session:
         named = repository.kept_keys(session)
-    # Files that came while the list was read are not in it: they are asked for one by one.
-    missing = sorted(key for key in named - seen if not storage.exists(key))
-    return SweepReport(removed, missing, storage.remove_abandoned(before))
+    # A file that came while the list was read is not in it, but in the store.
+    absent = [key for key in named - listed if not storage.exists(key)]
+    with service.database.transaction() as session:
+        # The row that named it may be gone since: another upkeep let it go and removed its file.
+        return sorted(repository.kept_keys(session, absent))

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
+from jobs.errors import LeaseLost
 from jobs.queue import Doorbell
 from jobs.ringing import ring_after_commit
 from jobs.rows import caches, checkpoints, event_log, repository
@@ -274,10 +275,14 @@ class WorkerSide:
     ) -> Job:
         """End a claim with a change; once it was ended so, a repeated call changes nothing more."""
         with self.database.transaction() as session:
-            settled = repository.find_settled(session, claim, outcomes)
-            if settled is not None:
+            try:
+                row = repository.lock_claimed(session, claim)
+            except LeaseLost:
+                # Asked only now: the first call may have been committing while this one waited.
+                settled = repository.find_settled(session, claim, outcomes)
+                if settled is None:
+                    raise
                 return settled.as_job()
-            row = repository.lock_claimed(session, claim)
             change(session, row, repository.now(session))
             job = repository.written(session, row)
         ring_after_commit(self.database, self.doorbell, job)
