@@ -1,9 +1,7 @@
-"""What the API does with jobs: submit, look, pause, cancel, delete."""
+"""What the API may do: submit, read, pause, resume, cancel and delete jobs, and see their web hooks."""
 
 import time
-import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from jobs.errors import (
     IdempotencyConflict,
@@ -12,26 +10,25 @@ from jobs.errors import (
     JobNotTerminal,
     ServiceUnavailable,
 )
-from jobs.queue import Doorbell
-from jobs.ringing import ring_after_commit
-from jobs.rows import event_log, repository, statistics
-from jobs.rows.database import Database
+from jobs.rows import event_log, outbox, repository, statistics
 from jobs.rows.tables import SCHEMA_VERSION, JobTable
-from jobs.service import artifacts, transitions
-from jobs.settings import Settings
+from jobs.service import artifacts, submission, transitions
+from jobs.service.resources import Resources
 from jobs.states import JobStatus
-from jobs.values import Artifact, Job, JobEvent, JobStatistics, MetricPoint, NewJob, Page, StoredFile
-from nayer_core.contract.spec import JobSpec
-
-MAX_FILENAME = 255
+from jobs.values import Artifact, Job, JobEvent, JobStatistics, MetricPoint, NewJob, Page
+from jobs.webhooks.deliveries import Delivery
 
 
-class ClientSide:
-    """The half of `JobService` that the API uses."""
+class ClientJobs:
+    """Jobs, as the API sees them. Every method is one transaction; doorbells ring after its commit.
 
-    database: Database
-    doorbell: Doorbell
-    settings: Settings
+    A method may raise, beside what it says, `ServiceUnavailable` when the database does not answer:
+    nothing was half done, and the call may be repeated.
+    """
+
+    def __init__(self, resources: Resources):
+        self._resources = resources
+        self._database = resources.database
 
     def submit(self, new: NewJob) -> tuple[Job, bool]:
         """Create a job in `validating` and ring for the inspectors; its files are already stored.
@@ -44,8 +41,8 @@ class ClientSide:
         Raises:
             IdempotencyConflict: the key was used for another request.
         """
-        with self.database.transaction() as session:
-            row = repository.insert_job(session, _first_values(new))
+        with self._database.transaction() as session:
+            row = repository.insert_job(session, submission.first_values(new))
             if row is None:
                 assert new.idempotency_key is not None  # noqa: S101 - nothing else can be taken
                 return _require_same(repository.find_by_key(session, new.idempotency_key), new), True
@@ -53,11 +50,11 @@ class ClientSide:
             uploads = {"teacher": new.teacher, "evaluation": new.evaluation, "embeddings": new.embeddings}
             for name, stored in uploads.items():
                 if stored is not None:
-                    transitions.put_file(row, "upload", name, _with_clean_name(stored), now)
+                    transitions.put_file(row, "upload", name, submission.with_clean_name(stored), now)
             event_log.append(session, row, "status", {"status": row.status, "attempt": 1})
             row.rung_at = now
             job = repository.written(session, row)
-        ring_after_commit(self.database, self.doorbell, job)
+        self._resources.ring_for(job)
         return job, False
 
     def get(self, job_id: str) -> Job:
@@ -66,7 +63,7 @@ class ClientSide:
         Raises:
             JobNotFound: there is none; any string may be asked for.
         """
-        with self.database.transaction() as session:
+        with self._database.transaction() as session:
             return repository.read_job(session, job_id).as_job()
 
     def list_jobs(self, status: JobStatus | None = None, limit: int = 20, after: str | None = None) -> Page:
@@ -75,7 +72,7 @@ class ClientSide:
         Raises:
             JobNotFound: `after` names no job.
         """
-        with self.database.transaction() as session:
+        with self._database.transaction() as session:
             rows = repository.list_jobs(session, status, limit + 1, after)
             jobs = [row.as_job() for row in rows[:limit]]
         has_more = len(rows) > limit
@@ -87,7 +84,7 @@ class ClientSide:
         A job that no worker holds is `cancelled` when this returns; else its worker is told at its
         next heartbeat, and upkeep cancels it if that worker is gone.
         """
-        with self.database.transaction() as session:
+        with self._database.transaction() as session:
             row = repository.lock_job(session, job_id)
             now = repository.now(session)
             if not JobStatus(row.status).is_terminal:
@@ -108,7 +105,7 @@ class ClientSide:
         Raises:
             JobNotPausable: it is being validated or cancelled, or it has ended.
         """
-        with self.database.transaction() as session:
+        with self._database.transaction() as session:
             row = repository.lock_job(session, job_id)
             if row.status == JobStatus.QUEUED:
                 transitions.rest(session, row)
@@ -129,7 +126,7 @@ class ClientSide:
         Raises:
             JobNotPaused: it is being validated, or it has ended.
         """
-        with self.database.transaction() as session:
+        with self._database.transaction() as session:
             row = repository.lock_job(session, job_id)
             if row.status == JobStatus.PAUSED:
                 row.rung_at = repository.now(session)
@@ -141,7 +138,7 @@ class ClientSide:
             elif row.status not in (JobStatus.QUEUED, JobStatus.RUNNING):
                 raise JobNotPaused(f"Job {job_id} is {row.status}.", "Only a paused job can be resumed.")
             job = repository.written(session, row)
-        ring_after_commit(self.database, self.doorbell, job)
+        self._resources.ring_for(job)
         return job
 
     def delete(self, job_id: str) -> list[str]:
@@ -154,7 +151,7 @@ class ClientSide:
         Raises:
             JobNotTerminal: the job still runs.
         """
-        with self.database.transaction() as session:
+        with self._database.transaction() as session:
             row = repository.lock_job(session, job_id)
             if not JobStatus(row.status).is_terminal:
                 raise JobNotTerminal(f"Job {job_id} is {row.status}.", "Cancel it first.")
@@ -169,7 +166,7 @@ class ClientSide:
         Raises:
             JobNotFound: there is no such job.
         """
-        with self.database.transaction() as session:
+        with self._database.transaction() as session:
             repository.require_job(session, job_id)
             return event_log.read_events(session, {job_id: after}, limit)
 
@@ -180,7 +177,7 @@ class ClientSide:
         """
         if not after:
             return []
-        with self.database.transaction() as session:
+        with self._database.transaction() as session:
             return event_log.read_events(session, after, limit)
 
     def metrics(
@@ -191,7 +188,7 @@ class ClientSide:
         Raises:
             JobNotFound: there is no such job.
         """
-        with self.database.transaction() as session:
+        with self._database.transaction() as session:
             repository.require_job(session, job_id)
             return event_log.read_metrics(session, job_id, names, max_points)
 
@@ -203,21 +200,51 @@ class ClientSide:
             ArtifactExpired: it was there for its time.
             ArtifactNotFound: it will not come.
         """
-        with self.database.transaction() as session:
+        with self._database.transaction() as session:
             job = repository.read_job(session, job_id).as_job()
-            return artifacts.find(job, name, repository.now(session), self.settings.keep_artifacts_seconds)
+            return artifacts.find(
+                job, name, repository.now(session), self._resources.settings.keep_artifacts_seconds
+            )
+
+    def deliveries(
+        self, job_id: str, limit: int = 100, after: str | None = None
+    ) -> tuple[list[Delivery], bool]:
+        """Read the messages to a job's web hook, newest first, from behind `after`.
+
+        Returns:
+            At most `limit` of them, and whether there are more.
+
+        Raises:
+            JobNotFound: there is no such job.
+            DeliveryNotFound: `after` names none of its messages.
+        """
+        with self._database.transaction() as session:
+            repository.require_job(session, job_id)
+            rows = outbox.read(session, job_id, limit + 1, after)
+            return [row.as_delivery() for row in rows[:limit]], len(rows) > limit
+
+    def redeliver(self, job_id: str, delivery_id: str) -> Delivery:
+        """Have a message sent once more, at once, also one that was delivered or given up.
+
+        Raises:
+            JobNotFound: there is no such job.
+            DeliveryNotFound: it has no such message.
+        """
+        with self._database.transaction() as session:
+            repository.require_job(session, job_id)
+            return outbox.send_again(session, job_id, delivery_id).as_delivery()
 
     def queue_positions(self, jobs: Sequence[Job]) -> dict[str, int]:
         """Tell of those that wait how many jobs are taken before they are, themselves included."""
         waiting = [job.id for job in jobs if job.status.queue is not None]
         if not waiting:
             return {}
-        with self.database.transaction() as session:
+        with self._database.transaction() as session:
             return repository.queue_positions(session, waiting)
 
     def statistics(self) -> JobStatistics:
         """Count the jobs and measure how long they wait; what operators watch."""
-        with self.database.transaction() as session:
+        with self._database.transaction() as session:
             return statistics.read(session)
 
     def check(self) -> dict[str, float | None]:
@@ -225,12 +252,12 @@ class ClientSide:
 
         "migrations" is None when the tables are not those this program was written for. Never raises.
         """
-        return {**self._check_database(), "broker": self.doorbell.check()}
+        return {**self._check_database(), "broker": self._resources.doorbell.check()}
 
     def _check_database(self) -> dict[str, float | None]:
         began = time.perf_counter()
         try:
-            with self.database.transaction() as session:
+            with self._database.transaction() as session:
                 repository.now(session)
                 answered = time.perf_counter()
                 at_head = repository.schema_version(session) == SCHEMA_VERSION
@@ -242,32 +269,6 @@ class ClientSide:
         }
 
 
-def _first_values(new: NewJob) -> dict[str, Any]:
-    return {
-        "id": uuid.uuid4().hex,
-        "status": JobStatus.VALIDATING,
-        "dry_run": new.dry_run,
-        "spec": _expanded(new.spec),
-        "progress": {},
-        "timeline": [],
-        "latest_metrics": {},
-        "max_runtime_seconds": new.spec.max_runtime_seconds,
-        "idempotency_key": new.idempotency_key,
-        "request_hash": new.request_hash,
-        "webhook_secret": _secret_of(new.spec),
-    }
-
-
-def _secret_of(spec: JobSpec) -> str | None:
-    secret = spec.webhook.secret if spec.webhook else None
-    return secret.get_secret_value() if secret else None
-
-
-def _expanded(spec: JobSpec) -> dict[str, Any]:
-    preset, config = spec.resolved_config()
-    return {**spec.model_dump(mode="json"), "preset": preset, "config": config.model_dump(mode="json")}
-
-
 def _require_same(made: JobTable | None, new: NewJob) -> Job:
     if made is None:
         raise ServiceUnavailable("database", "the job of this Idempotency-Key is just being deleted")
@@ -277,9 +278,3 @@ def _require_same(made: JobTable | None, new: NewJob) -> Job:
             "Use a new key for a new request.",
         )
     return made.as_job()
-
-
-def _with_clean_name(stored: StoredFile) -> StoredFile:
-    """Keep of a client's file name what a database and a page can show."""
-    name = (stored.filename or "").encode("utf-8", "replace").decode().replace("\0", "")[:MAX_FILENAME]
-    return StoredFile(stored.key, stored.sha256, stored.bytes, name or None)

@@ -1,19 +1,17 @@
-"""What a worker does with the job it holds; every write is checked against its fence."""
+"""What a worker may do: claim a job, renew the lease, and write what comes of it, under its fence."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from jobs.errors import LeaseLost
-from jobs.queue import Doorbell
-from jobs.ringing import ring_after_commit
 from jobs.rows import caches, checkpoints, event_log, repository
 from jobs.rows.caches import Bank
-from jobs.rows.database import Database, Session
+from jobs.rows.database import Session
 from jobs.rows.tables import JobTable
 from jobs.service import transitions
 from jobs.service.child_events import write_lines
-from jobs.settings import Settings
+from jobs.service.resources import Resources
 from jobs.states import HELD_IN, JobStatus, QueueName
 from jobs.values import Artifact, Checkpoint, Claim, Control, Job, StoredFile
 from nayer_core.contract.errors import ErrorCode
@@ -22,17 +20,18 @@ from nayer_core.contract.events import Event
 RESUMED_LINE = 0  # what children print is counted from 1
 
 
-class WorkerSide:
-    """The half of `JobService` that workers use.
+class WorkerJobs:
+    """Jobs, as a worker sees them. Every method is one transaction; doorbells ring after its commit.
 
     Every method that takes a `Claim`, but `heartbeat`, raises `LeaseLost` when the claim is no longer
-    held. A call that raised `ServiceUnavailable` may be repeated: it has one effect however often it
-    comes through.
+    held. Every method may raise `ServiceUnavailable`, and the call may then be repeated: it has one
+    effect however often it comes through.
     """
 
-    database: Database
-    doorbell: Doorbell
-    settings: Settings
+    def __init__(self, resources: Resources):
+        self._resources = resources
+        self._database = resources.database
+        self._settings = resources.settings
 
     def claim(self, queue: QueueName, worker: str, *, repeated: bool = False) -> Claim | None:
         """Take the best waiting job of a queue, or None when there is nothing to do.
@@ -46,7 +45,7 @@ class WorkerSide:
             repeated: whether a call with this name raised `ServiceUnavailable`: the job it took, if it
                 took one, is given again, which would else lie under a lease that nobody knows of.
         """
-        with self.database.transaction() as session:
+        with self._database.transaction() as session:
             taken = repository.find_taken(session, queue, worker) if repeated else None
             if taken is not None:
                 return Claim(taken.as_job(), taken.fence, queue)
@@ -56,7 +55,7 @@ class WorkerSide:
             now = repository.now(session)
             row.fence += 1
             row.version += 1
-            row.lease_until = now + timedelta(seconds=self.settings.lease_seconds)
+            row.lease_until = now + timedelta(seconds=self._settings.lease_seconds)
             row.claimed_at = now
             row.worker = worker
             row.started_at = row.started_at or now
@@ -66,8 +65,8 @@ class WorkerSide:
 
     def heartbeat(self, claim: Claim) -> Control:
         """Renew the lease and hear what is wanted; cheap enough for once a second."""
-        with self.database.transaction() as session:
-            return repository.renew_lease(session, claim, timedelta(seconds=self.settings.lease_seconds))
+        with self._database.transaction() as session:
+            return repository.renew_lease(session, claim, timedelta(seconds=self._settings.lease_seconds))
 
     def record(self, claim: Claim, lines: Sequence[tuple[int, Event]]) -> None:
         """Write what a child printed: events, metrics, progress, phase and timeline.
@@ -81,13 +80,13 @@ class WorkerSide:
                 children (`inspect` then `embed`), and never repeat: a number that was written before
                 under this fence is skipped, which makes a repeated call harmless.
         """
-        with self.database.transaction() as session:
+        with self._database.transaction() as session:
             row = repository.lock_claimed(session, claim)
             write_lines(session, row, lines, repository.now(session))
 
     def add_artifact(self, claim: Claim, artifact: Artifact) -> None:
         """Publish a stored file under its name, in place of an older one of that name."""
-        with self.database.transaction() as session:
+        with self._database.transaction() as session:
             row = repository.lock_claimed(session, claim)
             transitions.add_artifacts(session, row, [artifact], repository.now(session))
 
@@ -131,7 +130,7 @@ class WorkerSide:
 
     def inputs(self, claim: Claim) -> dict[str, StoredFile]:
         """Read the canonical files of the job by name, as `validated` was given them."""
-        with self.database.transaction() as session:
+        with self._database.transaction() as session:
             row = repository.lock_claimed(session, claim)
             return {file.name: file.as_stored() for file in row.files if file.kind == "input"}
 
@@ -145,20 +144,20 @@ class WorkerSide:
             claim: the job's, of queue "distill".
             checkpoint: its files lie in the store.
         """
-        with self.database.transaction() as session:
+        with self._database.transaction() as session:
             row = repository.lock_claimed(session, claim)
             if checkpoints.add(session, row, checkpoint):
                 event_log.append(session, row, "checkpoint", checkpoints.told(checkpoint))
 
     def checkpoints(self, claim: Claim) -> list[Checkpoint]:
         """Read the states of the run that a worker may go on from, newest first."""
-        with self.database.transaction() as session:
+        with self._database.transaction() as session:
             row = repository.lock_claimed(session, claim)
             return checkpoints.read(session, row.id)
 
     def resumed(self, claim: Claim, checkpoint: Checkpoint) -> None:
         """Tell in the job's log that this claim goes on from a checkpoint; told once a claim."""
-        with self.database.transaction() as session:
+        with self._database.transaction() as session:
             row = repository.lock_claimed(session, claim)
             if not event_log.lines_written(session, row, [RESUMED_LINE]):
                 told = {**checkpoints.told(checkpoint), "resumed": True}
@@ -219,7 +218,7 @@ class WorkerSide:
         """
 
         def change(session: Session, row: JobTable, now: datetime) -> None:
-            attempts = self.settings.max_attempts
+            attempts = self._settings.max_attempts
             transitions.hand_back(
                 session, row, now, reason, counts_attempt=counts_attempt, max_attempts=attempts, code=code
             )
@@ -230,7 +229,7 @@ class WorkerSide:
 
     def find_embedding(self, key: str) -> StoredFile | None:
         """Look up label-text embeddings by their cache key (sha256 over weights, prompt and labels)."""
-        with self.database.transaction() as session:
+        with self._database.transaction() as session:
             return caches.find_embedding(session, key)
 
     def save_embedding(self, key: str, stored: StoredFile) -> StoredFile:
@@ -239,18 +238,18 @@ class WorkerSide:
         Returns:
             The file that is kept, which may be another worker's with the same content.
         """
-        with self.database.transaction() as session:
+        with self._database.transaction() as session:
             caches.save_embedding(session, key, stored)
             return caches.find_embedding(session, key) or stored
 
     def use_bank(self, key: str) -> Bank | None:
         """Look up the warm-up kept under a key of `contract.banks`; its time of use is now."""
-        with self.database.transaction() as session:
+        with self._database.transaction() as session:
             return caches.use_bank(session, key)
 
     def bank_taken(self, claim: Claim, bank: Bank) -> None:
         """Say in the job's `resolved` which bank its run begins with."""
-        with self.database.transaction() as session:
+        with self._database.transaction() as session:
             row = repository.lock_claimed(session, claim)
             told = {"sha256": bank.file.sha256, "job": bank.job_id}
             row.resolved = {**(row.resolved or {}), "bank": told}
@@ -258,13 +257,13 @@ class WorkerSide:
 
     def save_bank(self, claim: Claim, key: str, stored: StoredFile) -> None:
         """Keep a claimed job's warm-up for later jobs; the first one saved stays."""
-        with self.database.transaction() as session:
+        with self._database.transaction() as session:
             repository.lock_claimed(session, claim)
             caches.save_bank(session, key, Bank(stored, claim.job.id))
 
     def drop_bank(self, key: str, bank: Bank) -> None:
         """Forget a warm-up that the store has lost or damaged."""
-        with self.database.transaction() as session:
+        with self._database.transaction() as session:
             caches.drop_bank(session, key, bank.file.sha256)
 
     def _settle(
@@ -274,7 +273,7 @@ class WorkerSide:
         change: Callable[[Session, JobTable, datetime], None],
     ) -> Job:
         """End a claim with a change; once it was ended so, a repeated call changes nothing more."""
-        with self.database.transaction() as session:
+        with self._database.transaction() as session:
             try:
                 row = repository.lock_claimed(session, claim)
             except LeaseLost:
@@ -285,5 +284,5 @@ class WorkerSide:
                 return settled.as_job()
             change(session, row, repository.now(session))
             job = repository.written(session, row)
-        ring_after_commit(self.database, self.doorbell, job)
+        self._resources.ring_for(job)
         return job

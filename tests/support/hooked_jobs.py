@@ -4,21 +4,21 @@ from typing import Any
 
 import psycopg
 
-from jobs.service.job_service import JobService
 from jobs.webhooks.deliveries import Delivery
 from tests.support.jobs import a_spec, submitted
 from tests.support.receiver import SECRET
+from tests.support.services import Services
 
 
-def ended(service: JobService, url: str, **webhook: Any) -> str:
+def ended(service: Services, url: str, **webhook: Any) -> str:
     """A job that was cancelled, with a message that tells of it."""
     spec = a_spec(webhook={"url": url, "secret": SECRET, **webhook})
-    return service.cancel(submitted(service, spec=spec).id).id
+    return service.clients.cancel(submitted(service, spec=spec).id).id
 
 
-def only(service: JobService, job_id: str) -> Delivery:
+def only(service: Services, job_id: str) -> Delivery:
     """The only message of a job."""
-    (delivery,) = service.deliveries(job_id)[0]
+    (delivery,) = service.clients.deliveries(job_id)[0]
     return delivery
 
 

@@ -15,10 +15,10 @@ import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from jobs.errors import ServiceUnavailable
-from jobs.service.job_service import JobService
 from jobs.settings import Settings
 from tests.support.hooked_jobs import ended, make_due, only
 from tests.support.receiver import SECRET, SECRET_TEXTS, Receiver, dripping, receiving
+from tests.support.services import Services
 from worker import webhooks
 from worker.webhooks import Courier
 
@@ -36,11 +36,11 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def courier(service: JobService) -> Courier:
-    return Courier(service)
+def courier(service: Services) -> Courier:
+    return Courier(service.webhooks)
 
 
-def test_a_message_arrives_signed(service: JobService, courier: Courier, receiver: Receiver) -> None:
+def test_a_message_arrives_signed(service: Services, courier: Courier, receiver: Receiver) -> None:
     job_id = ended(service, receiver.url)
     assert courier.round() == 1
     (message,) = receiver.received
@@ -67,7 +67,7 @@ def test_a_message_arrives_signed(service: JobService, courier: Courier, receive
 
 
 def test_without_a_secret_a_message_is_not_signed(
-    service: JobService, courier: Courier, receiver: Receiver
+    service: Services, courier: Courier, receiver: Receiver
 ) -> None:
     ended(service, receiver.url, secret=None)
     courier.round()
@@ -77,7 +77,7 @@ def test_without_a_secret_a_message_is_not_signed(
 
 
 def test_what_fails_comes_again_under_its_id_with_a_new_signature(
-    service: JobService, courier: Courier, receiver: Receiver, settings: Settings
+    service: Services, courier: Courier, receiver: Receiver, settings: Settings
 ) -> None:
     receiver.answers = [500, 404, 302]
     receiver.headers = [(b"location", receiver.url.replace("hook", "elsewhere").encode())]
@@ -98,7 +98,7 @@ def test_what_fails_comes_again_under_its_id_with_a_new_signature(
 
 
 def test_a_receiver_that_is_gone_is_left_alone(
-    service: JobService, courier: Courier, receiver: Receiver, settings: Settings
+    service: Services, courier: Courier, receiver: Receiver, settings: Settings
 ) -> None:
     receiver.status = 410
     job_id = ended(service, receiver.url)
@@ -109,7 +109,7 @@ def test_a_receiver_that_is_gone_is_left_alone(
 
 @pytest.mark.parametrize(("asked", "waits"), [(b"3600", 3600), (b"9" * 9, 86400), (b"soon", 10), (b"-5", 10)])
 def test_a_receiver_may_ask_for_time(
-    service: JobService, courier: Courier, receiver: Receiver, asked: bytes, waits: int
+    service: Services, courier: Courier, receiver: Receiver, asked: bytes, waits: int
 ) -> None:
     receiver.status, receiver.headers = 503, [(b"retry-after", asked)]
     job_id = ended(service, receiver.url)
@@ -121,7 +121,7 @@ def test_a_receiver_may_ask_for_time(
 
 
 def test_a_body_is_not_read_however_long_it_is(
-    service: JobService, courier: Courier, receiver: Receiver
+    service: Services, courier: Courier, receiver: Receiver
 ) -> None:
     receiver.endless_body = True
     job_id = ended(service, receiver.url)
@@ -130,7 +130,7 @@ def test_a_body_is_not_read_however_long_it_is(
 
 
 def test_nobody_is_waited_for_beyond_a_limit(
-    service: JobService, courier: Courier, monkeypatch: pytest.MonkeyPatch
+    service: Services, courier: Courier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(webhooks, "ATTEMPT_SECONDS", 0.5)
 
@@ -143,9 +143,9 @@ def test_nobody_is_waited_for_beyond_a_limit(
     assert [only(service, job_id).last_error for job_id in stalled] == ["timeout", "timeout"]
 
 
-def test_two_senders_send_each_message_once(service: JobService, receiver: Receiver) -> None:
+def test_two_senders_send_each_message_once(service: Services, receiver: Receiver) -> None:
     sent = [ended(service, receiver.url) for _ in range(30)]
-    couriers, stop = [Courier(service), Courier(service)], threading.Event()
+    couriers, stop = [Courier(service.webhooks), Courier(service.webhooks)], threading.Event()
     with ThreadPoolExecutor(2) as pool:
         for done in [pool.submit(courier.deliver, stop) for courier in couriers]:
             done.result()
@@ -154,7 +154,7 @@ def test_two_senders_send_each_message_once(service: JobService, receiver: Recei
 
 
 def test_what_was_sent_and_not_written_down_comes_twice(
-    service: JobService,
+    service: Services,
     courier: Courier,
     receiver: Receiver,
     settings: Settings,
@@ -179,7 +179,7 @@ def test_what_was_sent_and_not_written_down_comes_twice(
 
 
 def test_a_mistake_over_one_message_keeps_no_other(
-    service: JobService, courier: Courier, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    service: Services, courier: Courier, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bad, good = ended(service, "http://bad.test/"), ended(service, receiver.url)
     whole = courier._call
@@ -195,7 +195,7 @@ def test_a_mistake_over_one_message_keeps_no_other(
 
 
 def test_logs_hold_neither_secret_nor_url(
-    service: JobService, courier: Courier, receiver: Receiver, caplog: pytest.LogCaptureFixture
+    service: Services, courier: Courier, receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "worker")
     caplog.set_level(logging.INFO)

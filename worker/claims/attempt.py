@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 
 from jobs.errors import FileCorrupt, LeaseLost, ServiceUnavailable
 from jobs.files.store import Storage
-from jobs.service.job_service import JobService
+from jobs.service.for_workers import WorkerJobs
 from jobs.settings import Settings
 from jobs.values import Claim, StoredFile
 from nayer_core.contract.errors import ErrorCode
@@ -51,7 +51,7 @@ class Workplace:
         program: the command that precedes the core's arguments; its first word is an absolute path.
     """
 
-    service: JobService
+    service: WorkerJobs
     storage: Storage
     settings: Settings
     drain: Drain

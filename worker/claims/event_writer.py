@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable
 
 from jobs.errors import LeaseLost, ServiceUnavailable
-from jobs.service.job_service import JobService
+from jobs.service.for_workers import WorkerJobs
 from jobs.values import Claim
 from nayer_core.contract.events import CheckpointEvent, Event, FailedEvent, FinishedEvent, StoppedEvent
 from worker.claims.lease import Lease
@@ -25,7 +25,7 @@ class Recorder:
     and a batch that was written although its answer got lost is not written twice.
     """
 
-    def __init__(self, service: JobService, claim: Claim, lease: Lease):
+    def __init__(self, service: WorkerJobs, claim: Claim, lease: Lease):
         self._service = service
         self._claim = claim
         self._lease = lease

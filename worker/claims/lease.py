@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from jobs.errors import JobsError, LeaseLost, ServiceUnavailable
-from jobs.service.job_service import JobService
+from jobs.service.for_workers import WorkerJobs
 from jobs.values import Claim
 from worker.logs import thread_of_job
 
@@ -75,7 +75,7 @@ class Lease:
         drain: the worker's wish to go home.
     """
 
-    def __init__(self, service: JobService, claim: Claim, lease_seconds: float, drain: Drain):
+    def __init__(self, service: WorkerJobs, claim: Claim, lease_seconds: float, drain: Drain):
         self._service = service
         self._claim = claim
         self._drain = drain

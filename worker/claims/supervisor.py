@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from jobs.errors import JobsError, LeaseLost, ServiceUnavailable
 from jobs.files.store import Storage
-from jobs.service.job_service import JobService
+from jobs.service.for_workers import WorkerJobs
+from jobs.service.resources import Resources
 from jobs.settings import Settings
 from jobs.states import QueueName
 from jobs.values import Claim, Job
@@ -49,7 +50,8 @@ class Supervisor:
     def __init__(self, settings: Settings, program: Sequence[str] = CORE_PROGRAM):
         self.drain = Drain(settings.drain_seconds)
         self._settings = settings
-        self._service = JobService.open(settings)
+        self._resources = Resources.open(settings)
+        self._service = WorkerJobs(self._resources)
         self._scratch = Scratch(settings.scratch_dir or default_root())
         self._place = Workplace(
             self._service, Storage.open(settings.storage_url), settings, self.drain, program
@@ -83,7 +85,7 @@ class Supervisor:
     def close(self) -> None:
         """Remove the scratch folder and give back connections."""
         self._scratch.close()
-        self._service.close()
+        self._resources.close()
 
     def _claim(self, queue: QueueName) -> Claim | None:
         """Take a job. Where no answer comes the same is asked again: the lost one may have been a job."""

@@ -20,10 +20,9 @@ from cli.embedded import EmbeddedPostgres
 from jobs.errors import ServiceUnavailable
 from jobs.rows.database import Database
 from jobs.rows.tables import SCHEMA_VERSION
-from jobs.service.job_service import JobService
 from jobs.states import TRANSITIONS, JobStatus
 from tests.support.jobs import inspected, running, submitted
-from tests.support.services import fresh_database, migrate
+from tests.support.services import Services, fresh_database, migrate
 
 ROOT = Path(migrations.__file__).parent.parent
 
@@ -41,9 +40,7 @@ def own_database(postgres: EmbeddedPostgres) -> Iterator[str]:
 
 
 @pytest.mark.usefixtures("empty")
-def test_the_database_allows_the_steps_of_the_code_and_no_other(
-    service: JobService, database_url: str
-) -> None:
+def test_the_database_allows_the_steps_of_the_code_and_no_other(service: Services, database_url: str) -> None:
     refused = pytest.raises(CheckViolation, match=submitted(service).id)
     with psycopg.connect(database_url) as connection:
         for start, end in itertools.product(JobStatus, JobStatus):
@@ -67,11 +64,9 @@ def test_the_database_allows_the_steps_of_the_code_and_no_other(
         "UPDATE job SET finished_at = NULL, status = 'queued'",
     ],
 )
-def test_an_ended_job_cannot_be_changed_by_hand(
-    service: JobService, database_url: str, statement: str
-) -> None:
+def test_an_ended_job_cannot_be_changed_by_hand(service: Services, database_url: str, statement: str) -> None:
     claim = running(service)
-    service.succeed(claim, [], {})
+    service.workers.succeed(claim, [], {})
     with psycopg.connect(database_url) as connection, pytest.raises(CheckViolation, match="never changes"):
         connection.execute(statement)
 
@@ -109,39 +104,39 @@ def test_migrating_without_a_database_says_what_is_missing(monkeypatch: pytest.M
         command.upgrade(Config(ROOT / "alembic.ini"), "head")
 
 
-def test_a_check_tells_what_is_well(service: JobService, database_url: str) -> None:
-    well = service.check()
+def test_a_check_tells_what_is_well(service: Services, database_url: str) -> None:
+    well = service.clients.check()
     assert set(well) == {"database", "migrations", "broker"}
     assert all(seconds is not None and 0 < seconds < 30 for seconds in well.values())
 
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("UPDATE alembic_version SET version_num = 'older'")
         try:
-            assert service.check()["migrations"] is None
+            assert service.clients.check()["migrations"] is None
         finally:
             connection.execute("UPDATE alembic_version SET version_num = %s", [SCHEMA_VERSION])
 
 
 @pytest.mark.usefixtures("empty")
 def test_a_restart_of_the_database_is_told_as_such_and_forgotten(
-    service: JobService, postgres: EmbeddedPostgres
+    service: Services, postgres: EmbeddedPostgres
 ) -> None:
     job = inspected(service)
     postgres.kill()
     try:
         with pytest.raises(ServiceUnavailable) as raised:
-            service.get(job.id)
+            service.clients.get(job.id)
         assert raised.value.part == "database"
         assert postgres.password() not in str(raised.value)
-        assert service.check()["database"] is None
+        assert service.clients.check()["database"] is None
     finally:
         postgres.start()
-    assert service.get(job.id) == job
-    assert service.claim("distill", "tests") is not None
+    assert service.clients.get(job.id) == job
+    assert service.workers.claim("distill", "tests") is not None
 
 
-def cut_short(service: JobService, url: str) -> None:
-    with service.database.transaction() as session:
+def cut_short(service: Services, url: str) -> None:
+    with service.resources.database.transaction() as session:
         ask = session.connection().exec_driver_sql
         pid = ask("UPDATE job SET phase = 'x' RETURNING pg_backend_pid()").scalar()
         with psycopg.connect(url, autocommit=True) as other:
@@ -151,12 +146,12 @@ def cut_short(service: JobService, url: str) -> None:
 
 @pytest.mark.usefixtures("empty")
 def test_a_connection_cut_in_a_transaction_leaves_nothing_half_done(
-    service: JobService, database_url: str
+    service: Services, database_url: str
 ) -> None:
     job = submitted(service)
     with pytest.raises(ServiceUnavailable):
         cut_short(service, database_url)
-    assert service.get(job.id) == job
+    assert service.clients.get(job.id) == job
 
 
 def test_a_mistake_in_a_statement_is_not_an_outage(database_url: str) -> None:

@@ -14,8 +14,8 @@ import pytest
 
 from jobs.rows import outbox, repository, retention
 from jobs.rows.database import Session
-from jobs.service.job_service import JobService
 from tests.support.jobs import a_spec, inspected, submitted
+from tests.support.services import Services
 
 JOBS, THREADS, LIMIT, ROUNDS = 24, 4, 2, 10
 NOW = timedelta(0)
@@ -92,13 +92,13 @@ TAKEN = {
 }
 
 
-def share(service: JobService, work: Work) -> int:
+def share(service: Services, work: Work) -> int:
     """Let many take until nothing is left, and count what they took."""
 
     def take_all(_: int) -> int:
         total = 0
         while True:
-            with service.database.transaction() as session:
+            with service.resources.database.transaction() as session:
                 count = work.take(session)
             total += count
             if count == 0:
@@ -108,7 +108,7 @@ def share(service: JobService, work: Work) -> int:
         return sum(pool.map(take_all, range(THREADS)))
 
 
-def rounds(service: JobService, url: str, work: Work) -> list[int]:
+def rounds(service: Services, url: str, work: Work) -> list[int]:
     counts = []
     with psycopg.connect(url, autocommit=True) as connection:
         for _ in range(ROUNDS):
@@ -119,10 +119,10 @@ def rounds(service: JobService, url: str, work: Work) -> list[int]:
 
 @pytest.mark.usefixtures("empty")
 @pytest.mark.parametrize("kind", LET_GO)
-def test_many_upkeeps_let_everything_go_once(service: JobService, database_url: str, kind: str) -> None:
+def test_many_upkeeps_let_everything_go_once(service: Services, database_url: str, kind: str) -> None:
     for _ in range(JOBS):
         job = submitted(service)
-        service.cancel(job.id)
+        service.clients.cancel(job.id)
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("INSERT INTO file SELECT id, 'artifact', 'a', 'k', 's', 1 FROM job")
         before = connection.execute("SELECT id, version FROM job").fetchall()
@@ -135,7 +135,7 @@ def test_many_upkeeps_let_everything_go_once(service: JobService, database_url: 
 
 @pytest.mark.usefixtures("empty")
 @pytest.mark.parametrize("kind", TAKEN)
-def test_many_takers_take_everything_once(service: JobService, database_url: str, kind: str) -> None:
+def test_many_takers_take_everything_once(service: Services, database_url: str, kind: str) -> None:
     spec = a_spec(max_runtime_seconds=60, webhook={**WEBHOOK, "events": ["job.queued"]})
     for _ in range(JOBS):
         inspected(service, spec=spec)

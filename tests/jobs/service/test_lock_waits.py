@@ -13,11 +13,11 @@ from jobs.files.store import Storage
 from jobs.rows import caches, outbox, repository
 from jobs.rows.caches import Bank
 from jobs.rows.database import Session
-from jobs.service import for_upkeep, transitions
-from jobs.service.job_service import JobService
+from jobs.service import transitions
 from jobs.states import JobStatus
 from jobs.webhooks.deliveries import Answer
 from tests.support.jobs import a_file, a_spec, running, submitted
+from tests.support.services import Services
 
 pytestmark = pytest.mark.usefixtures("empty")
 
@@ -38,11 +38,11 @@ def wait_for_a_blocked_transaction(url: str) -> None:
 
 
 def overtaken(
-    service: JobService, url: str, first: Callable[[Session], object], call: Callable[[], Any]
+    service: Services, url: str, first: Callable[[Session], object], call: Callable[[], Any]
 ) -> Any:
     """Make a call wait until another transaction, which began first, has committed."""
     with ThreadPoolExecutor(1) as pool:
-        with service.database.transaction() as session:
+        with service.resources.database.transaction() as session:
             first(session)
             session.flush()
             waiting = pool.submit(call)
@@ -50,9 +50,7 @@ def overtaken(
         return waiting.result()
 
 
-def test_a_repeated_end_waits_for_the_first_and_agrees_with_it(
-    service: JobService, database_url: str
-) -> None:
+def test_a_repeated_end_waits_for_the_first_and_agrees_with_it(service: Services, database_url: str) -> None:
     """As when the connection is cut while the server still commits the first call."""
     claim = running(service)
 
@@ -60,59 +58,59 @@ def test_a_repeated_end_waits_for_the_first_and_agrees_with_it(
         row = repository.lock_claimed(session, claim)
         transitions.finish(session, row, JobStatus.SUCCEEDED, repository.now(session))
 
-    job = overtaken(service, database_url, first, lambda: service.succeed(claim, [], {}))
-    assert job == service.get(claim.job.id)
+    job = overtaken(service, database_url, first, lambda: service.workers.succeed(claim, [], {}))
+    assert job == service.clients.get(claim.job.id)
     assert job.status is JobStatus.SUCCEEDED
 
 
 def test_a_receiver_that_is_gone_gets_no_message_of_a_step_under_way(
-    service: JobService, database_url: str
+    service: Services, database_url: str
 ) -> None:
     spec = a_spec(webhook={"url": "https://example.com/", "events": ["job.running", "job.succeeded"]})
     claim = running(service, spec=spec)
-    (due,) = service.take_deliveries(10)
+    (due,) = service.webhooks.take_deliveries(10)
 
     def first(session: Session) -> None:
         row = repository.lock_claimed(session, claim)
         transitions.finish(session, row, JobStatus.SUCCEEDED, repository.now(session))
 
-    overtaken(service, database_url, first, lambda: service.settle_delivery(due, GONE))
-    assert [d.status for d in service.deliveries(claim.job.id)[0]] == ["failed", "failed"]
+    overtaken(service, database_url, first, lambda: service.webhooks.settle_delivery(due, GONE))
+    assert [d.status for d in service.clients.deliveries(claim.job.id)[0]] == ["failed", "failed"]
 
 
-def test_a_step_after_the_receiver_is_gone_makes_no_message(service: JobService, database_url: str) -> None:
+def test_a_step_after_the_receiver_is_gone_makes_no_message(service: Services, database_url: str) -> None:
     spec = a_spec(webhook={"url": "https://example.com/", "events": ["job.running", "job.succeeded"]})
     claim = running(service, spec=spec)
-    (due,) = service.take_deliveries(10)
+    (due,) = service.webhooks.take_deliveries(10)
     overtaken(
         service,
         database_url,
         lambda session: outbox.settle(session, due, GONE, 0.5),
-        lambda: service.succeed(claim, [], {}),
+        lambda: service.workers.succeed(claim, [], {}),
     )
-    assert [d.event for d in service.deliveries(claim.job.id)[0]] == ["job.running"]
+    assert [d.event for d in service.clients.deliveries(claim.job.id)[0]] == ["job.running"]
 
 
 def test_a_message_that_is_deleted_meanwhile_cannot_be_sent_again(
-    service: JobService, database_url: str
+    service: Services, database_url: str
 ) -> None:
     spec = a_spec(webhook={"url": "https://example.com/"})
-    job = service.cancel(submitted(service, spec=spec).id)
-    (due,) = service.take_deliveries(10)
+    job = service.clients.cancel(submitted(service, spec=spec).id)
+    (due,) = service.webhooks.take_deliveries(10)
     with pytest.raises(DeliveryNotFound):
         overtaken(
             service,
             database_url,
             lambda session: repository.delete_job(session, job.id),
-            lambda: service.redeliver(job.id, due.id),
+            lambda: service.clients.redeliver(job.id, due.id),
         )
 
 
 def test_a_damaged_bank_is_dropped_by_one_and_its_successor_stays(
-    service: JobService, database_url: str
+    service: Services, database_url: str
 ) -> None:
     damaged, whole = Bank(a_file("banks/damaged"), "a"), Bank(a_file("banks/whole"), "b")
-    with service.database.transaction() as session:
+    with service.resources.database.transaction() as session:
         caches.save_bank(session, "key", damaged)
 
     def first(session: Session) -> None:
@@ -120,24 +118,22 @@ def test_a_damaged_bank_is_dropped_by_one_and_its_successor_stays(
         session.flush()
         caches.save_bank(session, "key", whole)
 
-    overtaken(service, database_url, first, lambda: service.drop_bank("key", damaged))
-    assert service.use_bank("key") == whole
+    overtaken(service, database_url, first, lambda: service.workers.drop_bank("key", damaged))
+    assert service.workers.use_bank("key") == whole
 
 
 def test_a_file_that_goes_during_a_sweep_is_not_missing(
-    service: JobService, storage: Storage, monkeypatch: pytest.MonkeyPatch
+    service: Services, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As when another upkeep lets it go and sweeps it."""
-    job = service.cancel(submitted(service, teacher=a_file("uploads/lost")).id)
-    kept = JobService(
-        service.database, service.doorbell, service.settings.model_copy(update={"keep_uploads_seconds": 60})
-    )
-    assert for_upkeep.sweep(kept, storage).missing == ["uploads/lost"]
+    job = service.clients.cancel(submitted(service, teacher=a_file("uploads/lost")).id)
+    kept = service.with_settings(keep_uploads_seconds=60)
+    assert kept.upkeep.sweep(storage).missing == ["uploads/lost"]
     exists = storage.exists
 
     def exists_after_deletion(key: str) -> bool:
-        service.delete(job.id)
+        service.clients.delete(job.id)
         return exists(key)
 
     monkeypatch.setattr(storage, "exists", exists_after_deletion)
-    assert for_upkeep.sweep(kept, storage).missing == []
+    assert kept.upkeep.sweep(storage).missing == []

@@ -7,16 +7,15 @@ from typing import Any
 import pytest
 
 from jobs.files.store import Storage
-from jobs.service import for_upkeep
-from jobs.service.job_service import JobService
 from jobs.settings import Settings
 from jobs.states import JobStatus
+from tests.support.services import Services
 from tests.worker.conftest import FAKE_CORE, Submit, wait_for_status, wait_for_steps
 from worker.claims.supervisor import Supervisor
 
 
 @pytest.fixture
-def broken_off(service: JobService, settings: Settings, submit: Submit, tmp_path: Path) -> str:
+def broken_off(service: Services, settings: Settings, submit: Submit, tmp_path: Path) -> str:
     """A job whose worker went home after some steps; it ends well with the next one."""
     supervisor = Supervisor(settings, FAKE_CORE)
     job_id = submit(distill="steps", marker=str(tmp_path / "once"))
@@ -27,74 +26,74 @@ def broken_off(service: JobService, settings: Settings, submit: Submit, tmp_path
     supervisor.drain.request()
     thread.join(30)
     supervisor.close()
-    assert service.get(job_id).status is JobStatus.QUEUED
+    assert service.clients.get(job_id).status is JobStatus.QUEUED
     return job_id
 
 
-def told(service: JobService, job_id: str, kind: str) -> list[dict[str, Any]]:
-    return [event.data for event in service.events(job_id, limit=10_000) if event.type == kind]
+def told(service: Services, job_id: str, kind: str) -> list[dict[str, Any]]:
+    return [event.data for event in service.clients.events(job_id, limit=10_000) if event.type == kind]
 
 
-def codes(service: JobService, job_id: str) -> list[str]:
+def codes(service: Services, job_id: str) -> list[str]:
     return [data["code"] for data in told(service, job_id, "warning")]
 
 
-def student(service: JobService, storage: Storage, job_id: str) -> str:
-    return b"".join(storage.open_range(service.artifact(job_id, "student.safetensors").key)).decode()
+def student(service: Services, storage: Storage, job_id: str) -> str:
+    return b"".join(storage.open_range(service.clients.artifact(job_id, "student.safetensors").key)).decode()
 
 
 def test_the_last_state_is_stored_before_the_job_is_given_back(
-    service: JobService, storage: Storage, supervisor: Supervisor, broken_off: str
+    service: Services, storage: Storage, supervisor: Supervisor, broken_off: str
 ) -> None:
     (saved,) = told(service, broken_off, "checkpoint")
     supervisor.work_off("distill")
-    assert service.get(broken_off).attempt == 1
+    assert service.clients.get(broken_off).attempt == 1
     assert told(service, broken_off, "checkpoint") == [saved, {**saved, "resumed": True}]
     assert student(service, storage, broken_off) == f"a student from step {saved['step']}"
     assert codes(service, broken_off) == []
-    for_upkeep.sweep(service, storage, grace_seconds=-1)
+    service.upkeep.sweep(storage, grace_seconds=-1)
     assert list(storage.list("checkpoints")) == []
 
 
 def test_a_crash_costs_what_came_after_the_last_state(
-    service: JobService, storage: Storage, supervisor: Supervisor, submit: Submit, tmp_path: Path
+    service: Services, storage: Storage, supervisor: Supervisor, submit: Submit, tmp_path: Path
 ) -> None:
     job_id = submit(distill="save_and_crash", marker=str(tmp_path / "once"))
     supervisor.work_off("inspect")
     supervisor.work_off("distill")
-    job = service.get(job_id)
+    job = service.clients.get(job_id)
     assert (job.status, job.attempt) == (JobStatus.SUCCEEDED, 2)
     assert student(service, storage, job_id) == "a student from step 7"
 
 
 @pytest.mark.parametrize("harm", ["damaged", "gone"])
 def test_a_state_that_the_store_did_not_keep_is_passed_over_and_told(
-    service: JobService, storage: Storage, supervisor: Supervisor, broken_off: str, harm: str
+    service: Services, storage: Storage, supervisor: Supervisor, broken_off: str, harm: str
 ) -> None:
     for entry in list(storage.list("checkpoints")):
         storage.delete(entry.key)
         if harm == "damaged":
             storage.put_stream([b"damaged"], entry.key)
     supervisor.work_off("distill")
-    assert service.get(broken_off).status is JobStatus.SUCCEEDED
+    assert service.clients.get(broken_off).status is JobStatus.SUCCEEDED
     assert student(service, storage, broken_off) == "a student"
     assert codes(service, broken_off) == ["checkpoint_damaged", "started_anew"]
 
 
 def test_a_state_that_the_core_refuses_does_not_fail_the_job(
-    service: JobService, storage: Storage, supervisor: Supervisor, submit: Submit, tmp_path: Path
+    service: Services, storage: Storage, supervisor: Supervisor, submit: Submit, tmp_path: Path
 ) -> None:
     job_id = submit(distill="save_and_crash", resume="refuse", marker=str(tmp_path / "once"))
     supervisor.work_off("inspect")
     supervisor.work_off("distill")
-    job = service.get(job_id)
+    job = service.clients.get(job_id)
     assert (job.status, job.attempt) == (JobStatus.SUCCEEDED, 2)
     assert student(service, storage, job_id) == "a student"
     assert codes(service, job_id) == ["started_anew"]
 
 
 def test_what_does_not_change_is_stored_once(
-    service: JobService, storage: Storage, supervisor: Supervisor, submit: Submit
+    service: Services, storage: Storage, supervisor: Supervisor, submit: Submit
 ) -> None:
     job_id = submit(distill="save_often")
     supervisor.work_off("inspect")
@@ -110,41 +109,41 @@ def test_what_does_not_change_is_stored_once(
 
 
 def test_a_pause_keeps_the_state_and_costs_nothing(
-    service: JobService, storage: Storage, supervisor: Supervisor, submit: Submit, tmp_path: Path
+    service: Services, storage: Storage, supervisor: Supervisor, submit: Submit, tmp_path: Path
 ) -> None:
     job_id = submit(distill="steps", marker=str(tmp_path / "once"))
     supervisor.work_off("inspect")
     thread = threading.Thread(target=supervisor.work_off, args=("distill",))
     thread.start()
     wait_for_steps(service, job_id)
-    service.pause(job_id)
+    service.clients.pause(job_id)
     wait_for_status(service, job_id, JobStatus.PAUSED)
     thread.join(30)
     supervisor.work_off("distill")
-    assert service.get(job_id).status is JobStatus.PAUSED
-    service.resume(job_id)
+    assert service.clients.get(job_id).status is JobStatus.PAUSED
+    service.clients.resume(job_id)
     supervisor.work_off("distill")
-    job = service.get(job_id)
+    job = service.clients.get(job_id)
     assert (job.status, job.attempt) == (JobStatus.SUCCEEDED, 1)
     assert student(service, storage, job_id).startswith("a student from step")
 
 
 def test_a_job_that_is_being_paused_can_still_be_cancelled(
-    service: JobService, supervisor: Supervisor, submit: Submit
+    service: Services, supervisor: Supervisor, submit: Submit
 ) -> None:
     job_id = submit(distill="stubborn")
     supervisor.work_off("inspect")
     thread = threading.Thread(target=supervisor.work_off, args=("distill",))
     thread.start()
     wait_for_steps(service, job_id)
-    service.pause(job_id)
-    assert service.cancel(job_id).cancel_requested
+    service.clients.pause(job_id)
+    assert service.clients.cancel(job_id).cancel_requested
     wait_for_status(service, job_id, JobStatus.CANCELLED, seconds=5)
     thread.join(30)
 
 
 def test_a_store_that_is_away_at_a_pause_does_not_hold_it_for_ever(
-    service: JobService, storage: Storage, settings: Settings, submit: Submit
+    service: Services, storage: Storage, settings: Settings, submit: Submit
 ) -> None:
     supervisor = Supervisor(settings.model_copy(update={"drain_seconds": 2.0}), FAKE_CORE)
     job_id = submit(distill="steps")
@@ -153,7 +152,7 @@ def test_a_store_that_is_away_at_a_pause_does_not_hold_it_for_ever(
     thread.start()
     wait_for_steps(service, job_id)
     Path(settings.storage_url.removeprefix("file://"), "checkpoints").touch()  # no folder can be there
-    service.pause(job_id)
+    service.clients.pause(job_id)
     wait_for_status(service, job_id, JobStatus.PAUSED)
     thread.join(30)
     assert told(service, job_id, "checkpoint") == []

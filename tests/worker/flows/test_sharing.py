@@ -5,16 +5,16 @@ import json
 import pytest
 
 from jobs.files.store import Storage
-from jobs.service.job_service import JobService
 from jobs.settings import Settings
 from jobs.states import JobStatus
+from tests.support.services import Services
 from tests.worker.conftest import FAKE_CORE, Submit
 from worker.claims.supervisor import Supervisor
 
 
 @pytest.mark.parametrize(("processes", "asked"), [(1, None), (4, "4")])
 def test_the_program_is_asked_to_share_a_run_where_the_settings_say_so(
-    service: JobService,
+    service: Services,
     storage: Storage,
     settings: Settings,
     submit: Submit,
@@ -28,7 +28,7 @@ def test_the_program_is_asked_to_share_a_run_where_the_settings_say_so(
         supervisor.work_off("distill")
     finally:
         supervisor.close()
-    job = service.get(job_id)
+    job = service.clients.get(job_id)
     assert job.status is JobStatus.SUCCEEDED
     card = next(artifact for artifact in job.artifacts if artifact.name == "model_card.json")
     seen = json.loads(b"".join(storage.open_range(card.key)))

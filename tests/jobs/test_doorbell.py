@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from cli.embedded import EmbeddedValkey
-from jobs.queue import Doorbell
+from jobs.doorbell import Doorbell
 
 
 @pytest.fixture
