@@ -4,9 +4,6 @@ A checkpoint names its files by hash; the bodies that several checkpoints share 
 never change) have one row and lie in the store once.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 from sqlalchemy import delete, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
@@ -65,11 +62,6 @@ def read(session: Session, job_id: str) -> list[Checkpoint]:
         )
         for row in _newest_first(session, job_id)
     ]
-
-
-def told(checkpoint: Checkpoint) -> Mapping[str, Any]:
-    """What the job's log says of a checkpoint."""
-    return {"epoch": checkpoint.epoch, "step": checkpoint.step}
 
 
 def _drop_superfluous(session: Session, job_id: str) -> None:

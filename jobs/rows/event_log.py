@@ -20,13 +20,11 @@ def append(
     data: Mapping[str, Any],
     line: int | None = None,
 ) -> None:
-    """Add to the log of a job whose row is locked: `seq` has no gaps, and the job is visibly changed.
+    """Write the entry `last_seq` of a locked job, which the caller has raised for it.
 
     Args:
-        line: the number of the line a child printed; None for what the service itself has to tell.
+        line: the number of the line that a child printed; None for what the service itself reports.
     """
-    job.last_seq += 1
-    job.version += 1
     fence = None if line is None else job.fence
     event = EventTable(
         job_id=job.id, seq=job.last_seq, type=event_type, data=dict(data), fence=fence, line=line

@@ -45,24 +45,25 @@ def take(session: Session, lease: timedelta, limit: int) -> list[DueDelivery]:
         .limit(limit)
         .with_for_update(of=DeliveryTable, skip_locked=True)
     ).all()
-    taken = []
-    for row, spec, secret, now in due:
-        row.attempts += 1
-        row.next_attempt_at = now + lease
-        content = {"type": row.event, "timestamp": row.created_at.isoformat(), "data": row.data}
-        taken.append(
+    messages = []
+    for delivery, spec, secret, now in due:
+        delivery.attempts += 1
+        delivery.next_attempt_at = now + lease
+        created_at = delivery.created_at.isoformat()
+        content = {"type": delivery.event, "timestamp": created_at, "data": delivery.data}
+        messages.append(
             DueDelivery(
-                id=row.id,
-                job_id=row.job_id,
-                event=row.event,
-                attempt=row.attempts,
+                id=delivery.id,
+                job_id=delivery.job_id,
+                event=delivery.event,
+                attempt=delivery.attempts,
                 taken_at=now,
                 url=spec["webhook"]["url"],
                 secret=secret,
                 content=pydantic_core.to_json(content),
             )
         )
-    return taken
+    return messages
 
 
 def settle(session: Session, sent: DueDelivery, answer: Answer, chance: float) -> None:
@@ -84,18 +85,20 @@ def settle(session: Session, sent: DueDelivery, answer: Answer, chance: float) -
         .order_by(DeliveryTable.number)
         .with_for_update()
     ).all()
-    row = next((row for row in pending if (row.id, row.attempts) == (sent.id, sent.attempt)), None)
-    if row is None:
+    attempts = (row for row in pending if (row.id, row.attempts) == (sent.id, sent.attempt))
+    delivery = next(attempts, None)
+    if delivery is None:
         return
-    row.last_status_code, row.last_error = answer.status_code, answer.error
-    delay = retry_delay(row.attempts, chance, answer.retry_after)
+    delivery.last_status_code, delivery.last_error = answer.status_code, answer.error
+    delay = retry_delay(delivery.attempts, chance, answer.retry_after)
     if answer.accepted:
-        row.status, row.next_attempt_at, row.delivered_at = DeliveryStatus.DELIVERED, None, func.now()
+        delivery.status, delivery.delivered_at = DeliveryStatus.DELIVERED, func.now()
+        delivery.next_attempt_at = None
     elif delay is not None and not gone:
-        row.next_attempt_at = func.now() + delay
+        delivery.next_attempt_at = func.now() + delay
     else:
-        for ended in pending:
-            ended.status, ended.next_attempt_at = DeliveryStatus.FAILED, None
+        for delivery in pending:
+            delivery.status, delivery.next_attempt_at = DeliveryStatus.FAILED, None
 
 
 def read(session: Session, job_id: str, limit: int, after: str | None) -> Sequence[DeliveryTable]:
@@ -116,11 +119,12 @@ def send_again(session: Session, job_id: str, delivery_id: str) -> DeliveryTable
     Raises:
         DeliveryNotFound: the job has none with this id.
     """
-    row = _find(session, job_id, delivery_id, lock=True)
-    row.status, row.next_attempt_at, row.delivered_at = DeliveryStatus.PENDING, func.now(), None
+    delivery = _find(session, job_id, delivery_id, lock=True)
+    delivery.status, delivery.next_attempt_at = DeliveryStatus.PENDING, func.now()
+    delivery.delivered_at = None
     session.flush()
-    session.refresh(row)
-    return row
+    session.refresh(delivery)
+    return delivery
 
 
 def _find(session: Session, job_id: str, delivery_id: str, *, lock: bool = False) -> DeliveryTable:

@@ -5,15 +5,14 @@ from collections.abc import Mapping, Sequence
 
 from jobs.errors import (
     IdempotencyConflict,
-    JobNotPausable,
-    JobNotPaused,
     JobNotTerminal,
     ServiceUnavailable,
 )
 from jobs.rows import event_log, outbox, repository, statistics
 from jobs.rows.tables import SCHEMA_VERSION, JobTable
-from jobs.service import artifacts, submission, transitions
+from jobs.service import artifacts
 from jobs.service.resources import Resources
+from jobs.service.transitions import requests, submission
 from jobs.states import JobStatus
 from jobs.values import Artifact, Job, JobEvent, JobStatistics, MetricPoint, NewJob, Page
 from jobs.webhooks.deliveries import Delivery
@@ -33,26 +32,17 @@ class ClientJobs:
     def submit(self, new: NewJob) -> tuple[Job, bool]:
         """Create a job in `validating` and ring for the inspectors; its files are already stored.
 
-        The spec is kept with its preset named and expanded.
-
         Returns:
-            The job, and True when the very same request had made it before (`Idempotency-Key`).
+            The job, and True when the very same request created it before (`Idempotency-Key`).
 
         Raises:
             IdempotencyConflict: the key was used for another request.
         """
         with self._database.transaction() as session:
-            row = repository.insert_job(session, submission.first_values(new))
+            row = submission.submit(session, new)
             if row is None:
-                assert new.idempotency_key is not None  # noqa: S101 - nothing else can be taken
+                assert new.idempotency_key is not None  # noqa: S101 - nothing else can be in its way
                 return _require_same(repository.find_by_key(session, new.idempotency_key), new), True
-            now = repository.now(session)
-            uploads = {"teacher": new.teacher, "evaluation": new.evaluation, "embeddings": new.embeddings}
-            for name, stored in uploads.items():
-                if stored is not None:
-                    transitions.put_file(row, "upload", name, submission.with_clean_name(stored), now)
-            event_log.append(session, row, "status", {"status": row.status, "attempt": 1})
-            row.rung_at = now
             job = repository.written(session, row)
         self._resources.ring_for(job)
         return job, False
@@ -86,14 +76,7 @@ class ClientJobs:
         """
         with self._database.transaction() as session:
             row = repository.lock_job(session, job_id)
-            now = repository.now(session)
-            if not JobStatus(row.status).is_terminal:
-                if row.lease_until is None or row.lease_until < now:
-                    transitions.finish(session, row, JobStatus.CANCELLED, now)
-                elif not row.cancel_requested:
-                    row.cancel_requested = True
-                    told = {"status": row.status, "attempt": row.attempt, "cancel_requested": True}
-                    event_log.append(session, row, "status", told)
+            requests.request_cancel(session, row, repository.now(session))
             return repository.written(session, row)
 
     def pause(self, job_id: str) -> Job:
@@ -107,17 +90,7 @@ class ClientJobs:
         """
         with self._database.transaction() as session:
             row = repository.lock_job(session, job_id)
-            if row.status == JobStatus.QUEUED:
-                transitions.rest(session, row)
-            elif row.status == JobStatus.RUNNING and not row.cancel_requested:
-                if not row.pause_requested:
-                    row.pause_requested = True
-                    told = {"status": row.status, "attempt": row.attempt, "pause_requested": True}
-                    event_log.append(session, row, "status", told)
-            elif row.status != JobStatus.PAUSED:
-                state = "being cancelled" if row.cancel_requested else row.status
-                hint = "Only a job that is queued or running can be paused."
-                raise JobNotPausable(f"Job {job_id} is {state}.", hint)
+            requests.request_pause(session, row)
             return repository.written(session, row)
 
     def resume(self, job_id: str) -> Job:
@@ -128,15 +101,7 @@ class ClientJobs:
         """
         with self._database.transaction() as session:
             row = repository.lock_job(session, job_id)
-            if row.status == JobStatus.PAUSED:
-                row.rung_at = repository.now(session)
-                transitions.move(session, row, JobStatus.QUEUED)
-            elif row.pause_requested:
-                row.pause_requested = False
-                told = {"status": row.status, "attempt": row.attempt, "pause_requested": False}
-                event_log.append(session, row, "status", told)
-            elif row.status not in (JobStatus.QUEUED, JobStatus.RUNNING):
-                raise JobNotPaused(f"Job {job_id} is {row.status}.", "Only a paused job can be resumed.")
+            requests.resume(session, row, repository.now(session))
             job = repository.written(session, row)
         self._resources.ring_for(job)
         return job
@@ -269,12 +234,12 @@ class ClientJobs:
         }
 
 
-def _require_same(made: JobTable | None, new: NewJob) -> Job:
-    if made is None:
+def _require_same(earlier: JobTable | None, new: NewJob) -> Job:
+    if earlier is None:
         raise ServiceUnavailable("database", "the job of this Idempotency-Key is just being deleted")
-    if made.request_hash != new.request_hash:
+    if earlier.request_hash != new.request_hash:
         raise IdempotencyConflict(
-            f"The Idempotency-Key {new.idempotency_key!r} was used for another request, job {made.id}.",
+            f"The Idempotency-Key {new.idempotency_key!r} was used for another request, job {earlier.id}.",
             "Use a new key for a new request.",
         )
-    return made.as_job()
+    return earlier.as_job()

@@ -15,9 +15,9 @@ from itertools import islice
 
 from jobs.files.store import Storage
 from jobs.rows import repository, retention
-from jobs.service import transitions
 from jobs.service.resources import Resources
-from jobs.states import WAITING_IN, JobStatus
+from jobs.service.transitions import claims, endings
+from jobs.states import WAITING_IN
 from nayer_core.contract.errors import ErrorCode
 
 # How much one transaction takes on.
@@ -87,7 +87,9 @@ class UpkeepJobs:
             rows = repository.lock_expired(session, BATCH)
             attempts = self._settings.max_attempts
             for row in rows:
-                transitions.hand_back(session, row, now, SILENCE, counts_attempt=True, max_attempts=attempts)
+                claims.hand_back(
+                    session, row, now, reason=SILENCE, counts_attempt=True, max_attempts=attempts
+                )
             jobs = [repository.written(session, row) for row in rows]
         for job in jobs:
             self._resources.ring_for(job)
@@ -105,8 +107,8 @@ class UpkeepJobs:
             for row in rows:
                 message = f"The job ran for longer than max_runtime_seconds = {row.max_runtime_seconds}."
                 hint = "Allow more time, or ask for fewer epochs."
-                error = transitions.problem(ErrorCode.MAX_RUNTIME_EXCEEDED, message, hint, retryable=False)
-                transitions.finish(session, row, JobStatus.FAILED, now, error)
+                error = endings.failure(ErrorCode.MAX_RUNTIME_EXCEEDED, message, hint)
+                endings.fail(session, row, now, error)
         return len(rows)
 
     def retain(self) -> int:

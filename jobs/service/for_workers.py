@@ -1,23 +1,21 @@
 """What a worker may do: claim a job, renew the lease, and write what comes of it, under its fence."""
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 
 from jobs.errors import LeaseLost
-from jobs.rows import caches, checkpoints, event_log, repository
+from jobs.rows import caches, checkpoints, repository
 from jobs.rows.caches import Bank
 from jobs.rows.database import Session
 from jobs.rows.tables import JobTable
-from jobs.service import transitions
 from jobs.service.child_events import write_lines
 from jobs.service.resources import Resources
-from jobs.states import HELD_IN, JobStatus, QueueName
+from jobs.service.transitions import claims, endings, files, progress
+from jobs.states import JobStatus, QueueName
 from jobs.values import Artifact, Checkpoint, Claim, Control, Job, StoredFile
 from nayer_core.contract.errors import ErrorCode
 from nayer_core.contract.events import Event
-
-RESUMED_LINE = 0  # what children print is counted from 1
 
 
 class WorkerJobs:
@@ -31,7 +29,8 @@ class WorkerJobs:
     def __init__(self, resources: Resources):
         self._resources = resources
         self._database = resources.database
-        self._settings = resources.settings
+        self._lease = timedelta(seconds=resources.settings.lease_seconds)
+        self._max_attempts = resources.settings.max_attempts
 
     def claim(self, queue: QueueName, worker: str, *, repeated: bool = False) -> Claim | None:
         """Take the best waiting job of a queue, or None when there is nothing to do.
@@ -52,21 +51,13 @@ class WorkerJobs:
             row = repository.take_waiting(session, queue)
             if row is None:
                 return None
-            now = repository.now(session)
-            row.fence += 1
-            row.version += 1
-            row.lease_until = now + timedelta(seconds=self._settings.lease_seconds)
-            row.claimed_at = now
-            row.worker = worker
-            row.started_at = row.started_at or now
-            if HELD_IN[queue] != row.status:
-                transitions.move(session, row, HELD_IN[queue])
+            claims.claim(session, row, queue, worker, self._lease, repository.now(session))
             return Claim(repository.written(session, row), row.fence, queue)
 
     def heartbeat(self, claim: Claim) -> Control:
         """Renew the lease and hear what is wanted; cheap enough for once a second."""
         with self._database.transaction() as session:
-            return repository.renew_lease(session, claim, timedelta(seconds=self._settings.lease_seconds))
+            return repository.renew_lease(session, claim, self._lease)
 
     def record(self, claim: Claim, lines: Sequence[tuple[int, Event]]) -> None:
         """Write what a child printed: events, metrics, progress, phase and timeline.
@@ -88,7 +79,7 @@ class WorkerJobs:
         """Publish a stored file under its name, in place of an older one of that name."""
         with self._database.transaction() as session:
             row = repository.lock_claimed(session, claim)
-            transitions.add_artifacts(session, row, [artifact], repository.now(session))
+            files.add_artifacts(session, row, [artifact], repository.now(session))
 
     def validated(
         self,
@@ -109,23 +100,7 @@ class WorkerJobs:
             inputs: the canonical files by name: teacher.safetensors, spec.json, lte.safetensors and
                 evaluation.safetensors where given.
         """
-
-        def change(session: Session, row: JobTable, now: datetime) -> None:
-            row.resolved, row.report = dict(resolved), dict(report)
-            if row.cancel_requested:  # since the last heartbeat; no worker would ever take it again
-                transitions.finish(session, row, JobStatus.CANCELLED, now)
-                return
-            for name, stored in inputs.items():
-                transitions.put_file(row, "input", name, stored, now)
-            if row.dry_run:
-                transitions.finish(session, row, JobStatus.SUCCEEDED, now)
-                return
-            transitions.close_phase(row, now)
-            transitions.drop_lease(row, now)
-            transitions.let_uploads_go(row)
-            row.rung_at = now
-            transitions.move(session, row, JobStatus.QUEUED)
-
+        change = partial(claims.finish_inspection, resolved=resolved, report=report, inputs=inputs)
         return self._settle(claim, [JobStatus.QUEUED, JobStatus.SUCCEEDED, JobStatus.CANCELLED], change)
 
     def inputs(self, claim: Claim) -> dict[str, StoredFile]:
@@ -147,7 +122,7 @@ class WorkerJobs:
         with self._database.transaction() as session:
             row = repository.lock_claimed(session, claim)
             if checkpoints.add(session, row, checkpoint):
-                event_log.append(session, row, "checkpoint", checkpoints.told(checkpoint))
+                progress.log_checkpoint(session, row, checkpoint)
 
     def checkpoints(self, claim: Claim) -> list[Checkpoint]:
         """Read the states of the run that a worker may go on from, newest first."""
@@ -156,24 +131,14 @@ class WorkerJobs:
             return checkpoints.read(session, row.id)
 
     def resumed(self, claim: Claim, checkpoint: Checkpoint) -> None:
-        """Tell in the job's log that this claim goes on from a checkpoint; told once a claim."""
+        """Report in the job's log that this claim goes on from a checkpoint; once, if called again."""
         with self._database.transaction() as session:
             row = repository.lock_claimed(session, claim)
-            if not event_log.lines_written(session, row, [RESUMED_LINE]):
-                told = {**checkpoints.told(checkpoint), "resumed": True}
-                event_log.append(session, row, "checkpoint", told, RESUMED_LINE)
+            progress.log_resumption(session, row, checkpoint)
 
     def succeed(self, claim: Claim, artifacts: Sequence[Artifact], metrics: Mapping[str, float]) -> Job:
         """End the job as `succeeded`, with its artifacts and last metrics, in one transaction."""
-
-        def change(session: Session, row: JobTable, now: datetime) -> None:
-            transitions.add_artifacts(session, row, artifacts, now)
-            finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
-            row.latest_metrics = {**row.latest_metrics, **finite}
-            if row.progress:
-                row.progress = {**row.progress, "fraction": 1.0, "eta_seconds": 0.0}
-            transitions.finish(session, row, JobStatus.SUCCEEDED, now)
-
+        change = partial(endings.succeed, artifacts=artifacts, metrics=metrics)
         return self._settle(claim, [JobStatus.SUCCEEDED], change)
 
     def fail(
@@ -186,21 +151,13 @@ class WorkerJobs:
         artifacts: Sequence[Artifact] = (),
     ) -> Job:
         """End the job as `failed`: it cannot work, and is not tried again."""
-        error = transitions.problem(code, message, hint, retryable=retryable)
-
-        def change(session: Session, row: JobTable, now: datetime) -> None:
-            transitions.add_artifacts(session, row, artifacts, now)
-            transitions.finish(session, row, JobStatus.FAILED, now, error)
-
+        error = endings.failure(code, message, hint, retryable=retryable)
+        change = partial(endings.fail, error=error, artifacts=artifacts)
         return self._settle(claim, [JobStatus.FAILED], change)
 
     def cancelled(self, claim: Claim) -> Job:
         """End the job as `cancelled`, after its child has been stopped."""
-
-        def change(session: Session, row: JobTable, now: datetime) -> None:
-            transitions.finish(session, row, JobStatus.CANCELLED, now)
-
-        return self._settle(claim, [JobStatus.CANCELLED], change)
+        return self._settle(claim, [JobStatus.CANCELLED], endings.cancel)
 
     def release(
         self, claim: Claim, counts_attempt: bool, reason: str, code: ErrorCode = ErrorCode.WORKER_LOST
@@ -216,13 +173,13 @@ class WorkerJobs:
             reason: how it came to this, as in "the process was killed by signal 9"; told to the client.
             code: `worker_lost`, or `disk_failed`.
         """
-
-        def change(session: Session, row: JobTable, now: datetime) -> None:
-            attempts = self._settings.max_attempts
-            transitions.hand_back(
-                session, row, now, reason, counts_attempt=counts_attempt, max_attempts=attempts, code=code
-            )
-
+        change = partial(
+            claims.hand_back,
+            reason=reason,
+            counts_attempt=counts_attempt,
+            max_attempts=self._max_attempts,
+            code=code,
+        )
         waiting = JobStatus.QUEUED if claim.queue == "distill" else JobStatus.VALIDATING
         outcomes = [waiting, JobStatus.PAUSED, JobStatus.CANCELLED, JobStatus.FAILED]
         return self._settle(claim, outcomes, change)
@@ -251,9 +208,7 @@ class WorkerJobs:
         """Say in the job's `resolved` which bank its run begins with."""
         with self._database.transaction() as session:
             row = repository.lock_claimed(session, claim)
-            told = {"sha256": bank.file.sha256, "job": bank.job_id}
-            row.resolved = {**(row.resolved or {}), "bank": told}
-            row.version += 1
+            progress.name_bank(row, bank)
 
     def save_bank(self, claim: Claim, key: str, stored: StoredFile) -> None:
         """Keep a claimed job's warm-up for later jobs; the first one saved stays."""

@@ -13,7 +13,7 @@ from jobs.files.store import Storage
 from jobs.rows import caches, outbox, repository
 from jobs.rows.caches import Bank
 from jobs.rows.database import Session
-from jobs.service import transitions
+from jobs.service.transitions import endings
 from jobs.states import JobStatus
 from jobs.webhooks.deliveries import Answer
 from tests.support.jobs import a_file, a_spec, running, submitted
@@ -56,7 +56,7 @@ def test_a_repeated_end_waits_for_the_first_and_agrees_with_it(service: Services
 
     def first(session: Session) -> None:
         row = repository.lock_claimed(session, claim)
-        transitions.finish(session, row, JobStatus.SUCCEEDED, repository.now(session))
+        endings.succeed(session, row, repository.now(session))
 
     job = overtaken(service, database_url, first, lambda: service.workers.succeed(claim, [], {}))
     assert job == service.clients.get(claim.job.id)
@@ -72,7 +72,7 @@ def test_a_receiver_that_is_gone_gets_no_message_of_a_step_under_way(
 
     def first(session: Session) -> None:
         row = repository.lock_claimed(session, claim)
-        transitions.finish(session, row, JobStatus.SUCCEEDED, repository.now(session))
+        endings.succeed(session, row, repository.now(session))
 
     overtaken(service, database_url, first, lambda: service.webhooks.settle_delivery(due, GONE))
     assert [d.status for d in service.clients.deliveries(claim.job.id)[0]] == ["failed", "failed"]
