@@ -43,9 +43,6 @@ class JobStatus(StrEnum):
 
 TERMINAL = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED})
 
-# What a worker under its lease may still write to.
-ACTIVE = frozenset({JobStatus.VALIDATING, JobStatus.RUNNING})
-
 # What has a state worth keeping, or none yet that could be lost.
 PAUSABLE = frozenset({JobStatus.QUEUED, JobStatus.RUNNING})
 

@@ -1,18 +1,47 @@
-"""Queries on the saved states of a run; the job's row is locked whenever one is written.
+"""The saved states of a run: tables and queries. The job's row is locked whenever one is written.
 
-A checkpoint names its files by hash; the bodies that several checkpoints share (the bank's segments
-never change) have one row and lie in the store once.
+A checkpoint names its files by hash. Bodies that several checkpoints share (the segments of the bank
+never change) have one row, and one file in the store.
 """
 
-from sqlalchemy import delete, select, tuple_
-from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session
+from datetime import datetime
 
-from jobs.rows.tables import CheckpointFileTable, CheckpointTable, JobTable
+from sqlalchemy import BigInteger, ForeignKey, Integer, delete, func, select, tuple_
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from jobs.rows.tables import JobTable, Table
 from jobs.values import Checkpoint, StoredFile
 
 # The newest, and two to fall back on should the store have damaged it.
 KEPT = 3
+
+
+class CheckpointTable(Table):
+    """A saved state of a run, from which a later claim goes on.
+
+    One claim has one state at one step: the newer one, where a run went back and came by again.
+    """
+
+    __tablename__ = "checkpoint"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"), primary_key=True)
+    fence: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    step: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    epoch: Mapped[int] = mapped_column(Integer)
+    files: Mapped[dict[str, str]]  # name -> sha256
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class CheckpointFileTable(Table):
+    """A body that checkpoints of a job share: what does not change between two is stored once."""
+
+    __tablename__ = "checkpoint_file"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"), primary_key=True)
+    sha256: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(index=True)
+    bytes: Mapped[int] = mapped_column(BigInteger)
 
 
 def add(session: Session, job: JobTable, checkpoint: Checkpoint) -> bool:

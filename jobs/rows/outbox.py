@@ -1,4 +1,4 @@
-"""The rows of messages to web hooks: written with the step they tell of, sent afterwards by upkeep.
+"""Messages to web hooks: table and queries. Written with the step they report, sent afterwards by upkeep.
 
 A message is sent at least once: should its sender vanish between the answer of the receiver and the
 row, it is sent again, under the same id.
@@ -7,17 +7,60 @@ row, it is sent again, under the same id.
 import re
 import uuid
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pydantic_core
-from sqlalchemy import exists, func, select, true
-from sqlalchemy.orm import Session
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    exists,
+    func,
+    select,
+    text,
+    true,
+)
+from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from jobs.errors import DeliveryNotFound
-from jobs.rows.tables import DeliveryTable, Document, JobTable
-from jobs.webhooks.deliveries import GONE, Answer, DeliveryStatus, DueDelivery, retry_delay
+from jobs.rows.tables import Document, JobTable, Table
+from jobs.webhooks.deliveries import GONE, Answer, Delivery, DeliveryStatus, DueDelivery, retry_delay
 
 _DELIVERY_ID = re.compile(r"msg_[0-9a-f]{32}")
+
+
+class DeliveryTable(Table):
+    """A message to a job's web hook: the outbox, written with the step that it tells of."""
+
+    __tablename__ = "delivery"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(BigInteger, Identity(always=True), unique=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"), index=True)
+    event: Mapped[str]
+    data: Mapped[Document]
+    status: Mapped[str] = mapped_column(server_default=text("'pending'"))
+    attempts: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    # Pushed on when the message is taken: should its taker vanish, it is due again then.
+    next_attempt_at: Mapped[datetime | None] = mapped_column(server_default=func.now())
+    last_status_code: Mapped[int | None] = mapped_column(Integer)
+    last_error: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    delivered_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint("status IN ('pending', 'delivered', 'failed')", name="status"),
+        CheckConstraint("(status = 'pending') = (next_attempt_at IS NOT NULL)", name="due"),
+        Index("ix_delivery_due", "next_attempt_at", postgresql_where=text("status = 'pending'")),
+    )
+
+    def as_delivery(self) -> Delivery:
+        """Copy the row into a record, without its content."""
+        columns = {name: getattr(self, name) for name in Delivery.__dataclass_fields__ if name != "status"}
+        return Delivery(status=DeliveryStatus(self.status), **columns)
 
 
 def announce(session: Session, job: JobTable) -> None:

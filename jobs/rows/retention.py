@@ -15,7 +15,8 @@ from sqlalchemy import ColumnElement, delete, exists, func, select, update
 from sqlalchemy.orm import Session
 
 from jobs.rows.caches import BankTable, CachedFileTable, EmbeddingTable
-from jobs.rows.tables import CheckpointFileTable, CheckpointTable, FileTable, JobTable
+from jobs.rows.checkpoints import CheckpointFileTable, CheckpointTable
+from jobs.rows.tables import FileTable, JobTable
 
 FileKind = Literal["upload", "input", "artifact"]
 

@@ -8,7 +8,7 @@ from jobs.errors import (
     JobNotTerminal,
     ServiceUnavailable,
 )
-from jobs.rows import event_log, outbox, repository, statistics
+from jobs.rows import event_log, outbox, repository, statistics, waiting_jobs
 from jobs.rows.tables import SCHEMA_VERSION, JobTable
 from jobs.service import artifacts
 from jobs.service.resources import Resources
@@ -205,7 +205,7 @@ class ClientJobs:
         if not waiting:
             return {}
         with self._database.transaction() as session:
-            return repository.queue_positions(session, waiting)
+            return waiting_jobs.positions(session, waiting)
 
     def statistics(self) -> JobStatistics:
         """Count the jobs and measure how long they wait; what operators watch."""

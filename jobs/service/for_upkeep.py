@@ -14,7 +14,7 @@ from functools import partial
 from itertools import islice
 
 from jobs.files.store import Storage
-from jobs.rows import repository, retention
+from jobs.rows import held_jobs, repository, retention, waiting_jobs
 from jobs.service.resources import Resources
 from jobs.service.transitions import claims, endings
 from jobs.states import WAITING_IN
@@ -66,12 +66,12 @@ class UpkeepJobs:
             if pending is None:
                 return rung
             with self._database.transaction() as session:
-                wanted = max(0, repository.waiting_count(session, queue) - pending)
-                job_ids = repository.mark_rung(session, queue, silent_for, BATCH)
+                wanted = max(0, waiting_jobs.count(session, queue) - pending)
+                job_ids = waiting_jobs.mark_rung(session, queue, silent_for, BATCH)
             for done, job_id in enumerate(job_ids[:wanted]):
                 if not self._resources.doorbell.ring(queue, job_id):
                     with self._database.transaction() as session:
-                        repository.mark_not_rung(session, job_ids[done:])
+                        waiting_jobs.mark_not_rung(session, job_ids[done:])
                     return rung
                 rung += 1
         return rung
@@ -84,7 +84,7 @@ class UpkeepJobs:
         """
         with self._database.transaction() as session:
             now = repository.now(session)
-            rows = repository.lock_expired(session, BATCH)
+            rows = held_jobs.lock_lost(session, BATCH)
             attempts = self._settings.max_attempts
             for row in rows:
                 claims.hand_back(
@@ -103,7 +103,7 @@ class UpkeepJobs:
         """
         with self._database.transaction() as session:
             now = repository.now(session)
-            rows = repository.lock_overdue(session, self._settings.lease_seconds, BATCH)
+            rows = held_jobs.lock_overdue(session, self._settings.lease_seconds, BATCH)
             for row in rows:
                 message = f"The job ran for longer than max_runtime_seconds = {row.max_runtime_seconds}."
                 hint = "Allow more time, or ask for fewer epochs."

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from jobs.errors import LeaseLost
-from jobs.rows import caches, checkpoints, repository
+from jobs.rows import caches, checkpoints, held_jobs, repository, waiting_jobs
 from jobs.rows.caches import Bank
 from jobs.rows.database import Session
 from jobs.rows.tables import JobTable
@@ -45,10 +45,10 @@ class WorkerJobs:
                 took one, is given again, which would else lie under a lease that nobody knows of.
         """
         with self._database.transaction() as session:
-            taken = repository.find_taken(session, queue, worker) if repeated else None
-            if taken is not None:
-                return Claim(taken.as_job(), taken.fence, queue)
-            row = repository.take_waiting(session, queue)
+            row = held_jobs.find_by_worker(session, queue, worker) if repeated else None
+            if row is not None:
+                return Claim(row.as_job(), row.fence, queue)
+            row = waiting_jobs.take_next(session, queue)
             if row is None:
                 return None
             claims.claim(session, row, queue, worker, self._lease, repository.now(session))
@@ -57,7 +57,7 @@ class WorkerJobs:
     def heartbeat(self, claim: Claim) -> Control:
         """Renew the lease and hear what is wanted; cheap enough for once a second."""
         with self._database.transaction() as session:
-            return repository.renew_lease(session, claim, self._lease)
+            return held_jobs.renew_lease(session, claim, self._lease)
 
     def record(self, claim: Claim, lines: Sequence[tuple[int, Event]]) -> None:
         """Write what a child printed: events, metrics, progress, phase and timeline.
@@ -72,13 +72,13 @@ class WorkerJobs:
                 under this fence is skipped, which makes a repeated call harmless.
         """
         with self._database.transaction() as session:
-            row = repository.lock_claimed(session, claim)
+            row = held_jobs.lock_claimed(session, claim)
             write_lines(session, row, lines, repository.now(session))
 
     def add_artifact(self, claim: Claim, artifact: Artifact) -> None:
         """Publish a stored file under its name, in place of an older one of that name."""
         with self._database.transaction() as session:
-            row = repository.lock_claimed(session, claim)
+            row = held_jobs.lock_claimed(session, claim)
             files.add_artifacts(session, row, [artifact], repository.now(session))
 
     def validated(
@@ -106,7 +106,7 @@ class WorkerJobs:
     def inputs(self, claim: Claim) -> dict[str, StoredFile]:
         """Read the canonical files of the job by name, as `validated` was given them."""
         with self._database.transaction() as session:
-            row = repository.lock_claimed(session, claim)
+            row = held_jobs.lock_claimed(session, claim)
             return {file.name: file.as_stored() for file in row.files if file.kind == "input"}
 
     def checkpointed(self, claim: Claim, checkpoint: Checkpoint) -> None:
@@ -120,20 +120,20 @@ class WorkerJobs:
             checkpoint: its files lie in the store.
         """
         with self._database.transaction() as session:
-            row = repository.lock_claimed(session, claim)
+            row = held_jobs.lock_claimed(session, claim)
             if checkpoints.add(session, row, checkpoint):
                 progress.log_checkpoint(session, row, checkpoint)
 
     def checkpoints(self, claim: Claim) -> list[Checkpoint]:
         """Read the states of the run that a worker may go on from, newest first."""
         with self._database.transaction() as session:
-            row = repository.lock_claimed(session, claim)
+            row = held_jobs.lock_claimed(session, claim)
             return checkpoints.read(session, row.id)
 
     def resumed(self, claim: Claim, checkpoint: Checkpoint) -> None:
         """Report in the job's log that this claim goes on from a checkpoint; once, if called again."""
         with self._database.transaction() as session:
-            row = repository.lock_claimed(session, claim)
+            row = held_jobs.lock_claimed(session, claim)
             progress.log_resumption(session, row, checkpoint)
 
     def succeed(self, claim: Claim, artifacts: Sequence[Artifact], metrics: Mapping[str, float]) -> Job:
@@ -207,13 +207,13 @@ class WorkerJobs:
     def bank_taken(self, claim: Claim, bank: Bank) -> None:
         """Say in the job's `resolved` which bank its run begins with."""
         with self._database.transaction() as session:
-            row = repository.lock_claimed(session, claim)
+            row = held_jobs.lock_claimed(session, claim)
             progress.name_bank(row, bank)
 
     def save_bank(self, claim: Claim, key: str, stored: StoredFile) -> None:
         """Keep a claimed job's warm-up for later jobs; the first one saved stays."""
         with self._database.transaction() as session:
-            repository.lock_claimed(session, claim)
+            held_jobs.lock_claimed(session, claim)
             caches.save_bank(session, key, Bank(stored, claim.job.id))
 
     def drop_bank(self, key: str, bank: Bank) -> None:
@@ -230,10 +230,10 @@ class WorkerJobs:
         """End a claim with a change; once it was ended so, a repeated call changes nothing more."""
         with self._database.transaction() as session:
             try:
-                row = repository.lock_claimed(session, claim)
+                row = held_jobs.lock_claimed(session, claim)
             except LeaseLost:
                 # Asked only now: the first call may have been committing while this one waited.
-                settled = repository.find_settled(session, claim, outcomes)
+                settled = held_jobs.find_settled(session, claim, outcomes)
                 if settled is None:
                     raise
                 return settled.as_job()

@@ -6,7 +6,7 @@ from typing import Self
 
 from jobs.doorbell import Doorbell
 from jobs.errors import ServiceUnavailable
-from jobs.rows import repository
+from jobs.rows import waiting_jobs
 from jobs.rows.database import Database
 from jobs.settings import Settings
 from jobs.values import Job
@@ -45,4 +45,4 @@ class Resources:
         if queue is None or self.doorbell.ring(queue, job.id):
             return
         with suppress(ServiceUnavailable), self.database.transaction() as session:
-            repository.mark_not_rung(session, [job.id])
+            waiting_jobs.mark_not_rung(session, [job.id])

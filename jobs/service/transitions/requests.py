@@ -16,7 +16,7 @@ def request_cancel(session: Session, job: JobTable, now: datetime) -> None:
     """
     if JobStatus(job.status).is_terminal:
         return
-    if job.lease_until is None or job.lease_until < now:
+    if not job.is_held or job.is_lost_at(now):
         endings.cancel(session, job, now)
     elif not job.cancel_requested:
         job.cancel_requested = True

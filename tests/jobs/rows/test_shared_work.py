@@ -12,7 +12,7 @@ from datetime import timedelta
 import psycopg
 import pytest
 
-from jobs.rows import outbox, repository, retention
+from jobs.rows import held_jobs, outbox, repository, retention, waiting_jobs
 from jobs.rows.database import Session
 from tests.support.jobs import a_spec, inspected, submitted
 from tests.support.services import Services
@@ -36,21 +36,21 @@ class Work:
 
 
 def claim(session: Session) -> int:
-    job = repository.take_waiting(session, "distill")
+    job = waiting_jobs.take_next(session, "distill")
     if job is not None:
         job.lease_until = job.claimed_at = repository.now(session)
     return 0 if job is None else 1
 
 
 def reap(session: Session) -> int:
-    jobs = repository.lock_expired(session, LIMIT)
+    jobs = held_jobs.lock_lost(session, LIMIT)
     for job in jobs:
         job.lease_until = job.claimed_at = None
     return len(jobs)
 
 
 def expire(session: Session) -> int:
-    jobs = repository.lock_overdue(session, 0, LIMIT)
+    jobs = held_jobs.lock_overdue(session, 0, LIMIT)
     for job in jobs:
         job.ran_seconds = 0
     return len(jobs)
@@ -82,7 +82,7 @@ TAKEN = {
     ),
     "jobs out of time": Work(expire, "UPDATE job SET ran_seconds = 61"),
     "silent jobs": Work(
-        lambda s: len(repository.mark_rung(s, "distill", timedelta(hours=1), LIMIT)),
+        lambda s: len(waiting_jobs.mark_rung(s, "distill", timedelta(hours=1), LIMIT)),
         "UPDATE job SET rung_at = NULL",
     ),
     "deliveries": Work(

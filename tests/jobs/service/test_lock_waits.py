@@ -10,7 +10,7 @@ import pytest
 
 from jobs.errors import DeliveryNotFound
 from jobs.files.store import Storage
-from jobs.rows import caches, outbox, repository
+from jobs.rows import caches, held_jobs, outbox, repository
 from jobs.rows.caches import Bank
 from jobs.rows.database import Session
 from jobs.service.transitions import endings
@@ -55,7 +55,7 @@ def test_a_repeated_end_waits_for_the_first_and_agrees_with_it(service: Services
     claim = running(service)
 
     def first(session: Session) -> None:
-        row = repository.lock_claimed(session, claim)
+        row = held_jobs.lock_claimed(session, claim)
         endings.succeed(session, row, repository.now(session))
 
     job = overtaken(service, database_url, first, lambda: service.workers.succeed(claim, [], {}))
@@ -71,7 +71,7 @@ def test_a_receiver_that_is_gone_gets_no_message_of_a_step_under_way(
     (due,) = service.webhooks.take_deliveries(10)
 
     def first(session: Session) -> None:
-        row = repository.lock_claimed(session, claim)
+        row = held_jobs.lock_claimed(session, claim)
         endings.succeed(session, row, repository.now(session))
 
     overtaken(service, database_url, first, lambda: service.webhooks.settle_delivery(due, GONE))

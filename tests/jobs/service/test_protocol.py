@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 )
 
 from jobs.errors import JobNotPausable, JobNotPaused, LeaseLost
-from jobs.states import ACTIVE, JobStatus
+from jobs.states import HELD_IN, JobStatus
 from jobs.values import Claim
 from nayer_core.contract.events import WarningEvent
 from tests.support.jobs import a_checkpoint, an_artifact, submitted
@@ -180,7 +180,7 @@ class Protocol(RuleBasedStateMachine):
             job = self.service.clients.get(job_id)
             assert (job.status, job.fence, job.attempt) == (model.status, model.fence, model.attempt)
             assert (job.lease_until is not None) == model.held
-            assert not model.held or job.status in ACTIVE
+            assert not model.held or job.status in HELD_IN.values()
             model.versions.append(job.version)
             assert model.versions == sorted(model.versions)
             if job.is_terminal:
