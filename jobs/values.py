@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from jobs.states import JobStatus, QueueName
 from jobs.webhooks.deliveries import DeliveryStatus
@@ -87,6 +87,34 @@ class Artifact:
         return cls(name, stored.key, stored.sha256, stored.bytes, ARTIFACT_MEDIA_TYPES[name])
 
 
+class Failure(TypedDict):
+    """Why a job failed."""
+
+    code: str
+    message: str
+    hint: str
+    retryable: bool
+
+
+class PhaseSpan(TypedDict):
+    """A part of the work; times are ISO 8601 in UTC."""
+
+    phase: str
+    started_at: str
+    ended_at: str | None  # while it is open
+
+
+class ProgressReport(TypedDict, total=False):
+    """How far the present phase is; empty before the first report."""
+
+    phase: str
+    epoch: int
+    epochs: int
+    fraction: float
+    eta_seconds: float | None
+    updated_at: str
+
+
 @dataclass(frozen=True)
 class Job:
     """A job as it stands at one `version`.
@@ -96,10 +124,9 @@ class Job:
         spec: the spec as asked, with its preset named and expanded; a valid `JobSpec` document.
         resolved: the `ResolvedSpec` document, once inspection has made it.
         report: what `inspect` and `embed` found: the `report.json` of the core program.
-        progress: {} or {"phase", "fraction", "epoch", "epochs", "eta_seconds", "updated_at"}.
-        timeline: [{"phase", "started_at", "ended_at"}] in order; ISO 8601 in UTC, `ended_at` None while open.
+        timeline: the phases in order.
         latest_metrics: the newest value of each metric.
-        error: {"code", "message", "hint", "retryable"} of a failed job.
+        error: of a failed job.
         fence: rises at every claim; what a worker's writes are checked against.
         attempt: 1 at first; rises when a worker is lost, crashes or hangs, never at a drain.
         version: rises at every visible change; the ETag.
@@ -112,10 +139,10 @@ class Job:
     spec: dict[str, Any]
     resolved: dict[str, Any] | None
     report: dict[str, Any] | None
-    progress: dict[str, Any]
-    timeline: list[dict[str, Any]]
+    progress: ProgressReport
+    timeline: list[PhaseSpan]
     latest_metrics: dict[str, float]
-    error: dict[str, Any] | None
+    error: Failure | None
     teacher: StoredFile
     evaluation: StoredFile | None
     embeddings: StoredFile | None

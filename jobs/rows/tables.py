@@ -26,7 +26,7 @@ from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from jobs.states import HELD_IN, WAITING_IN, JobStatus, QueueName
-from jobs.values import Artifact, EventType, Job, JobEvent, StoredFile
+from jobs.values import Artifact, EventType, Failure, Job, JobEvent, PhaseSpan, ProgressReport, StoredFile
 
 # The newest version of migrations/versions that this code was written for; a test holds them equal.
 SCHEMA_VERSION = "0004"
@@ -55,7 +55,6 @@ class Table(DeclarativeBase):
         str: Text,
         datetime: TIMESTAMP(timezone=True),
         Document: JSON,
-        list[Document]: JSON,
         dict[str, float]: JSON,
         dict[str, str]: JSON,
     }
@@ -75,10 +74,10 @@ class JobTable(Table):
     spec: Mapped[Document]
     resolved: Mapped[Document | None]
     report: Mapped[Document | None]
-    progress: Mapped[Document]
-    timeline: Mapped[list[Document]]
+    progress: Mapped[ProgressReport] = mapped_column(JSON)
+    timeline: Mapped[list[PhaseSpan]] = mapped_column(JSON)
     latest_metrics: Mapped[dict[str, float]]
-    error: Mapped[Document | None]
+    error: Mapped[Failure | None] = mapped_column(JSON)
 
     fence: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
     lease_until: Mapped[datetime | None]

@@ -2,17 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
 
 from jobs.rows.database import Session
 from jobs.rows.tables import JobTable
 from jobs.service.transitions import files, progress, steps
 from jobs.states import JobStatus
-from jobs.values import Artifact
+from jobs.values import Artifact, Failure
 from nayer_core.contract.errors import ErrorCode
 
 
-def failure(code: ErrorCode | str, message: str, hint: str, *, retryable: bool = False) -> dict[str, Any]:
+def failure(code: ErrorCode | str, message: str, hint: str, *, retryable: bool = False) -> Failure:
     """Make the `error` of a failed job."""
     return {"code": str(code), "message": message, "hint": hint, "retryable": retryable}
 
@@ -54,12 +53,12 @@ def fail(
     session: Session,
     job: JobTable,
     now: datetime,
-    error: Mapping[str, Any],
+    error: Failure,
     artifacts: Sequence[Artifact] = (),
 ) -> None:
     """End the job with the reason why it cannot work."""
     files.add_artifacts(session, job, artifacts, now)
-    job.error = dict(error)
+    job.error = error
     steps.log(session, job, "error", error)
     finish(session, job, JobStatus.FAILED, now)
 

@@ -9,7 +9,7 @@ from jobs.rows.caches import Bank
 from jobs.rows.database import Session
 from jobs.rows.tables import JobTable
 from jobs.service.transitions import steps
-from jobs.values import Checkpoint
+from jobs.values import Checkpoint, ProgressReport
 from nayer_core.contract.events import MetricsEvent, ProgressEvent
 
 RESUMED_LINE = 0  # what children print is counted from 1
@@ -30,9 +30,15 @@ def close_phase(job: JobTable, now: datetime) -> None:
 
 def set_progress(session: Session, job: JobTable, event: ProgressEvent, now: datetime, line: int) -> None:
     """Replace the progress of the present phase."""
-    progress = event.model_dump(mode="json", exclude={"time", "event"})
-    job.progress = {**progress, "updated_at": now.isoformat()}
-    steps.log(session, job, "progress", progress, line)
+    report = ProgressReport(
+        phase=event.phase.value,
+        epoch=event.epoch,
+        epochs=event.epochs,
+        fraction=event.fraction,
+        eta_seconds=event.eta_seconds,
+    )
+    job.progress = {**report, "updated_at": now.isoformat()}
+    steps.log(session, job, "progress", report, line)
 
 
 def complete_progress(job: JobTable) -> None:
