@@ -83,11 +83,9 @@ class Upkeep:
 
     def _sweep(self) -> None:
         report = self._jobs.sweep(self._storage)
-        logger.info("swept %d files and %d halves of files", len(report.removed), report.abandoned)
-        if report.missing:
-            logger.error(
-                "%d files that jobs name are not in the store: %s", len(report.missing), report.missing
-            )
+        logger.info("swept %d files and %d partial files", len(report.removed_keys), report.partial_files)
+        if missing := report.missing_keys:
+            logger.error("%d files that jobs name are not in the store: %s", len(missing), missing)
 
 
 def main() -> None:

@@ -44,7 +44,7 @@ def find_settled(session: Session, claim: Claim, outcomes: Iterable[JobStatus]) 
 
 
 def renew_lease(session: Session, claim: Claim, lease: timedelta) -> Control:
-    """Prolong the lease of a claim that is still held, and read what its client wants."""
+    """Prolong the lease of a claim that is still held, and read what its client requested."""
     renewal = session.execute(
         update(JobTable)
         .where(_is_held_under(claim))

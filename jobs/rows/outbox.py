@@ -1,4 +1,4 @@
-"""Messages to web hooks: table and queries. Written with the step they report, sent afterwards by upkeep.
+"""Messages to web hooks: table and queries. Written with the step they report, sent later by upkeep.
 
 A message is sent at least once: should its sender vanish between the answer of the receiver and the
 row, it is sent again, under the same id.
@@ -33,7 +33,7 @@ _DELIVERY_ID = re.compile(r"msg_[0-9a-f]{32}")
 
 
 class DeliveryTable(Table):
-    """A message to a job's web hook: the outbox, written with the step that it tells of."""
+    """A message to a job's web hook, written with the step that it reports: the outbox."""
 
     __tablename__ = "delivery"
 
@@ -44,7 +44,7 @@ class DeliveryTable(Table):
     data: Mapped[Document]
     status: Mapped[str] = mapped_column(server_default=text("'pending'"))
     attempts: Mapped[int] = mapped_column(Integer, server_default=text("0"))
-    # Pushed on when the message is taken: should its taker vanish, it is due again then.
+    # Moved ahead when the message is taken: if its taker vanishes, it is due again then.
     next_attempt_at: Mapped[datetime | None] = mapped_column(server_default=func.now())
     last_status_code: Mapped[int | None] = mapped_column(Integer)
     last_error: Mapped[str | None]
@@ -64,22 +64,22 @@ class DeliveryTable(Table):
 
 
 def announce(session: Session, job: JobTable) -> None:
-    """Have the web hook told what the job has become, if the client asked for that.
+    """Write a message about the job's new status, if its web hook is registered for that.
 
-    A receiver that said it is gone is told nothing more.
+    A receiver that answered 410 (Gone) gets no more messages.
     """
     webhook = job.spec.get("webhook")
     event = f"job.{job.status}"
     if webhook is None or event not in webhook["events"]:
         return
-    gone = exists().where(DeliveryTable.job_id == job.id, DeliveryTable.last_status_code == GONE)
-    if not session.scalar(select(gone)):
-        told = DeliveryTable(id=f"msg_{uuid.uuid4().hex}", job_id=job.id, event=event, data=_told(job))
-        session.add(told)
+    is_gone = exists().where(DeliveryTable.job_id == job.id, DeliveryTable.last_status_code == GONE)
+    if not session.scalar(select(is_gone)):
+        message_id = f"msg_{uuid.uuid4().hex}"
+        session.add(DeliveryTable(id=message_id, job_id=job.id, event=event, data=_payload(job)))
 
 
 def take(session: Session, lease: timedelta, limit: int) -> list[DueDelivery]:
-    """Take messages that are due; until the lease runs out they are due for nobody else."""
+    """Take messages that are due; until the lease runs out no other sender is given them."""
     due = session.execute(
         select(DeliveryTable, JobTable.spec, JobTable.webhook_secret, func.now())
         .join(JobTable, JobTable.id == DeliveryTable.job_id)
@@ -109,35 +109,37 @@ def take(session: Session, lease: timedelta, limit: int) -> list[DueDelivery]:
     return messages
 
 
-def settle(session: Session, sent: DueDelivery, answer: Answer, chance: float) -> None:
-    """Write what came of an attempt, unless somebody took the message again since.
+def settle(session: Session, due: DueDelivery, answer: Answer, chance: float) -> None:
+    """Write the outcome of an attempt, unless the message was taken again since.
 
-    A receiver that is gone gets none of the job's messages.
+    A receiver that is gone gets none of the job's other messages either.
 
     Args:
         chance: in [0, 1); spreads the next attempt in time.
     """
-    gone = answer.status_code == GONE
-    if gone:
+    is_gone = answer.status_code == GONE
+    if is_gone:
         # Else a step under way could add a message that the query below does not see yet.
-        session.execute(select(JobTable.id).where(JobTable.id == sent.job_id).with_for_update())
-    these = true() if gone else DeliveryTable.id == sent.id
+        session.execute(select(JobTable.id).where(JobTable.id == due.job_id).with_for_update())
+    is_affected = true() if is_gone else DeliveryTable.id == due.id
     pending = session.scalars(
         select(DeliveryTable)
-        .where(DeliveryTable.job_id == sent.job_id, DeliveryTable.status == DeliveryStatus.PENDING, these)
+        .where(
+            DeliveryTable.job_id == due.job_id, DeliveryTable.status == DeliveryStatus.PENDING, is_affected
+        )
         .order_by(DeliveryTable.number)
         .with_for_update()
     ).all()
-    attempts = (row for row in pending if (row.id, row.attempts) == (sent.id, sent.attempt))
+    attempts = (row for row in pending if (row.id, row.attempts) == (due.id, due.attempt))
     delivery = next(attempts, None)
     if delivery is None:
         return
     delivery.last_status_code, delivery.last_error = answer.status_code, answer.error
     delay = retry_delay(delivery.attempts, chance, answer.retry_after)
-    if answer.accepted:
+    if answer.is_accepted:
         delivery.status, delivery.delivered_at = DeliveryStatus.DELIVERED, func.now()
         delivery.next_attempt_at = None
-    elif delay is not None and not gone:
+    elif delay is not None and not is_gone:
         delivery.next_attempt_at = func.now() + delay
     else:
         for delivery in pending:
@@ -145,19 +147,19 @@ def settle(session: Session, sent: DueDelivery, answer: Answer, chance: float) -
 
 
 def read(session: Session, job_id: str, limit: int, after: str | None) -> Sequence[DeliveryTable]:
-    """Read at most `limit` messages of a job, newest first, from behind the message `after`.
+    """Read at most `limit` messages of a job, newest first, that are older than the message `after`.
 
     Raises:
         DeliveryNotFound: `after` names none of them.
     """
-    listed = select(DeliveryTable).where(DeliveryTable.job_id == job_id)
+    page = select(DeliveryTable).where(DeliveryTable.job_id == job_id)
     if after is not None:
-        listed = listed.where(DeliveryTable.number < _find(session, job_id, after).number)
-    return session.scalars(listed.order_by(DeliveryTable.number.desc()).limit(limit)).all()
+        page = page.where(DeliveryTable.number < _find(session, job_id, after).number)
+    return session.scalars(page.order_by(DeliveryTable.number.desc()).limit(limit)).all()
 
 
 def send_again(session: Session, job_id: str, delivery_id: str) -> DeliveryTable:
-    """Make a message due now, whatever became of it.
+    """Make a message due now, also one that was delivered or given up.
 
     Raises:
         DeliveryNotFound: the job has none with this id.
@@ -182,8 +184,8 @@ def _find(session: Session, job_id: str, delivery_id: str, *, lock: bool = False
     return row
 
 
-def _told(job: JobTable) -> Document:
-    """What a message says of a job: the fields of `GET /jobs/{id}` that tell how it stands."""
+def _payload(job: JobTable) -> Document:
+    """The job in a message: the fields of `GET /jobs/{id}` that describe its state."""
     artifacts = [file.as_artifact() for file in job.files if file.kind == "artifact"]
     return {
         "id": job.id,

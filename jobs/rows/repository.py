@@ -35,8 +35,8 @@ def now(session: Session) -> datetime:
     return session.execute(select(func.now())).scalar_one()
 
 
-def written(session: Session, job: JobTable) -> Job:
-    """Send the changes of a row to the database and copy it as it then stands."""
+def save(session: Session, job: JobTable) -> Job:
+    """Send the changes of a row to the database, and copy it."""
     session.flush()
     return job.as_job()
 
@@ -48,17 +48,17 @@ def select_jobs() -> Select[JobTable]:
 
 def insert_job(session: Session, values: dict[str, Any]) -> JobTable | None:
     """Insert a job; None when its idempotency key is taken, by a row that is committed by then."""
-    inserted = session.scalar(
+    job_id = session.scalar(
         insert(JobTable)
         .values(**values)
         .on_conflict_do_nothing(index_elements=["idempotency_key"])
         .returning(JobTable.id)
     )
-    return None if inserted is None else read_job(session, inserted)
+    return None if job_id is None else read_job(session, job_id)
 
 
 def find_by_key(session: Session, idempotency_key: str) -> JobTable | None:
-    """Find the job that a request with this key made."""
+    """Find the job that a request with this key created."""
     return session.scalar(select_jobs().where(JobTable.idempotency_key == idempotency_key))
 
 
@@ -68,7 +68,7 @@ def read_job(session: Session, job_id: str) -> JobTable:
     Raises:
         JobNotFound: there is none.
     """
-    return _found(session.scalar(select_jobs().where(JobTable.id == _require_id(job_id))), job_id)
+    return _require(session.scalar(select_jobs().where(JobTable.id == _require_id(job_id))), job_id)
 
 
 def require_job(session: Session, job_id: str) -> None:
@@ -77,7 +77,7 @@ def require_job(session: Session, job_id: str) -> None:
     Raises:
         JobNotFound: there is none.
     """
-    _found(session.scalar(select(JobTable.id).where(JobTable.id == _require_id(job_id))), job_id)
+    _require(session.scalar(select(JobTable.id).where(JobTable.id == _require_id(job_id))), job_id)
 
 
 def lock_job(session: Session, job_id: str) -> JobTable:
@@ -86,43 +86,43 @@ def lock_job(session: Session, job_id: str) -> JobTable:
     Raises:
         JobNotFound: there is none.
     """
-    locked = select_jobs().where(JobTable.id == _require_id(job_id)).with_for_update(of=JobTable)
-    return _found(session.scalar(locked), job_id)
+    query = select_jobs().where(JobTable.id == _require_id(job_id)).with_for_update(of=JobTable)
+    return _require(session.scalar(query), job_id)
 
 
 def list_jobs(
     session: Session, status: JobStatus | None, limit: int, after: str | None
 ) -> Sequence[JobTable]:
-    """Read at most `limit` jobs, newest first, from behind the job `after`.
+    """Read at most `limit` jobs, newest first, that are older than the job `after`.
 
     Raises:
         JobNotFound: `after` names no job.
     """
-    listed = select_jobs().order_by(JobTable.number.desc()).limit(limit)
+    page = select_jobs().order_by(JobTable.number.desc()).limit(limit)
     if status is not None:
-        listed = listed.where(JobTable.status == status)
+        page = page.where(JobTable.status == status)
     if after is not None:
         number = session.scalar(select(JobTable.number).where(JobTable.id == _require_id(after)))
-        listed = listed.where(JobTable.number < _found(number, after))
-    return session.scalars(listed).all()
+        page = page.where(JobTable.number < _require(number, after))
+    return session.scalars(page).all()
 
 
 def delete_job(session: Session, job_id: str) -> None:
-    """Remove a job with all that hangs from it."""
+    """Remove a job with its log, series, files, checkpoints and messages."""
     session.execute(delete(JobTable).where(JobTable.id == job_id))
 
 
 def kept_keys(session: Session, among: Sequence[str] | None = None) -> set[str]:
-    """Read which keys of the store some row still names; of all keys, or of those given."""
-    named = [
+    """Read which keys of the store some row still names, of all keys or of these."""
+    queries = [
         select(FileTable.key).where(FileTable.kept),
         select(EmbeddingTable.key),
         select(BankTable.key),
         select(CheckpointFileTable.key),
     ]
     if among is not None:
-        named = [keys.where(keys.selected_columns[0].in_(among)) for keys in named]
-    return set(session.scalars(union_all(*named)))
+        queries = [query.where(query.selected_columns[0].in_(among)) for query in queries]
+    return set(session.scalars(union_all(*queries)))
 
 
 def schema_version(session: Session) -> str | None:
@@ -136,7 +136,7 @@ def _require_id(job_id: str) -> str:
     return job_id
 
 
-def _found(value: T | None, job_id: str) -> T:
+def _require(value: T | None, job_id: str) -> T:
     if value is None:
         raise JobNotFound(f"There is no job {job_id!r}.", "It may have been deleted.")
     return value

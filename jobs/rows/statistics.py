@@ -1,4 +1,4 @@
-"""The queries behind the numbers that operators watch."""
+"""Queries for the numbers that operators watch."""
 
 from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
@@ -11,7 +11,7 @@ from jobs.webhooks.deliveries import DeliveryStatus
 
 
 def read(session: Session) -> JobStatistics:
-    """Count the jobs by status, and find the oldest waiting one of each queue; takes no lock."""
+    """Count jobs and messages by status, and find the age of the oldest waiting job of each queue."""
     age = func.extract("epoch", func.now() - func.min(case((JobTable.is_waiting, JobTable.created_at))))
     losses = func.count().filter(JobTable.is_lost())
     jobs = select(JobTable.status, func.count(), age, losses).group_by(JobTable.status)

@@ -1,4 +1,4 @@
-"""The tables. One job is one row; its log, series and files hang from it and go with it."""
+"""The tables of jobs. One job is one row; its log, series and files are deleted with it."""
 
 from datetime import datetime
 from typing import Any, cast
@@ -28,7 +28,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from jobs.states import HELD_IN, WAITING_IN, JobStatus, QueueName
 from jobs.values import Artifact, EventType, Failure, Job, JobEvent, PhaseSpan, ProgressReport, StoredFile
 
-# The newest version of migrations/versions that this code was written for; a test holds them equal.
+# The newest version of migrations/versions, which this code was written for; a test holds them equal.
 SCHEMA_VERSION = "0004"
 
 # Plain JSON, not JSONB: a label may hold any character, and JSONB refuses U+0000.
@@ -40,7 +40,7 @@ def _statuses() -> str:
 
 
 class Table(DeclarativeBase):
-    """The registry of tables; constraints have names, so that later migrations can speak of them."""
+    """The registry of tables; constraints have names, so that later migrations can refer to them."""
 
     metadata = MetaData(
         naming_convention={
@@ -156,7 +156,7 @@ class JobTable(Table):
     def as_job(self) -> Job:
         """Copy the row and its files, which must have been loaded, into a record."""
         files = sorted(self.files, key=lambda file: file.name)
-        uploads = {file.name: file.as_stored() for file in files if file.kind == "upload"}
+        uploads = {file.name: file.as_file() for file in files if file.kind == "upload"}
         return Job(
             id=self.id,
             status=JobStatus(self.status),
@@ -207,7 +207,7 @@ class EventTable(Table):
     type: Mapped[str]
     data: Mapped[Document]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    # Where a child printed it; NULL for what the service itself has to tell.
+    # Where a child printed it; NULL for what the service itself reports.
     fence: Mapped[int | None] = mapped_column(BigInteger)
     line: Mapped[int | None] = mapped_column(BigInteger)
 
@@ -235,8 +235,8 @@ class MetricTable(Table):
 class FileTable(Table):
     """A file of a job in the object store: an upload, a canonical input, or an artifact.
 
-    `kept` says whether the row still holds its body in the store. Some time after the end of a job its
-    files are let go (jobs/rows/retention.py), while their names, lengths and hashes stay.
+    While it is `kept`, the sweep does not remove it from the store. Some time after the end of the job
+    that ends (jobs/rows/retention.py), while name, length and hash stay.
     """
 
     __tablename__ = "file"
@@ -257,8 +257,8 @@ class FileTable(Table):
         Index("ix_file_key", "key", postgresql_where=text("kept")),
     )
 
-    def as_stored(self) -> StoredFile:
-        """Copy what lies in the store into a record."""
+    def as_file(self) -> StoredFile:
+        """Copy the file's place in the store into a record."""
         return StoredFile(self.key, self.sha256, self.bytes, self.filename)
 
     def as_artifact(self) -> Artifact:

@@ -15,7 +15,7 @@ ORDER = (JobTable.dry_run.desc(), JobTable.number)
 
 
 def take_next(session: Session, queue: QueueName) -> JobTable | None:
-    """Lock the job that is next in a queue; one that another worker is just taking is passed over."""
+    """Lock the next job of a queue; one that another worker is just taking is passed over."""
     next_job = select_jobs().where(JobTable.is_waiting_in(queue)).order_by(*ORDER).limit(1)
     return session.scalar(next_job.with_for_update(of=JobTable, skip_locked=True))
 
@@ -27,7 +27,7 @@ def count(session: Session, queue: QueueName) -> int:
 
 
 def positions(session: Session, job_ids: Sequence[str]) -> dict[str, int]:
-    """Count for each of these jobs that waits how many are taken up to it in its queue, itself included."""
+    """The place of each of these jobs in its queue, 1 for the next one; none for a job that does not wait."""
     place = func.row_number().over(partition_by=JobTable.status, order_by=ORDER)
     line = select(JobTable.id, place.label("position")).where(JobTable.is_waiting).subquery()
     rows = session.execute(select(line.c.id, line.c.position).where(line.c.id.in_(job_ids)))

@@ -1,4 +1,4 @@
-"""From what a child printed to rows."""
+"""Writes the events that a child printed."""
 
 from collections.abc import Sequence
 from datetime import datetime

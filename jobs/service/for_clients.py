@@ -21,8 +21,8 @@ from jobs.webhooks.deliveries import Delivery
 class ClientJobs:
     """Jobs, as the API sees them. Every method is one transaction; doorbells ring after its commit.
 
-    A method may raise, beside what it says, `ServiceUnavailable` when the database does not answer:
-    nothing was half done, and the call may be repeated.
+    Every method may also raise `ServiceUnavailable` when the database does not answer: nothing was
+    half done, and the call may be repeated.
     """
 
     def __init__(self, resources: Resources):
@@ -43,7 +43,7 @@ class ClientJobs:
             if row is None:
                 assert new.idempotency_key is not None  # noqa: S101 - nothing else can be in its way
                 return _require_same(repository.find_by_key(session, new.idempotency_key), new), True
-            job = repository.written(session, row)
+            job = repository.save(session, row)
         self._resources.ring_for(job)
         return job, False
 
@@ -51,7 +51,7 @@ class ClientJobs:
         """Read a job with its artifacts.
 
         Raises:
-            JobNotFound: there is none; any string may be asked for.
+            JobNotFound: there is none; `job_id` may be any string.
         """
         with self._database.transaction() as session:
             return repository.read_job(session, job_id).as_job()
@@ -69,21 +69,21 @@ class ClientJobs:
         return Page(jobs, has_more, jobs[-1].id if has_more else None)
 
     def cancel(self, job_id: str) -> Job:
-        """Ask for the end of a job; idempotent, and a finished job stays as it is.
+        """Request the end of a job; idempotent, and a job that has ended stays as it is.
 
-        A job that no worker holds is `cancelled` when this returns; else its worker is told at its
-        next heartbeat, and upkeep cancels it if that worker is gone.
+        A job that no worker holds is `cancelled` when this returns. A worker learns of the request at
+        its next heartbeat; upkeep cancels the job if that worker is gone.
         """
         with self._database.transaction() as session:
             row = repository.lock_job(session, job_id)
             requests.request_cancel(session, row, repository.now(session))
-            return repository.written(session, row)
+            return repository.save(session, row)
 
     def pause(self, job_id: str) -> Job:
-        """Ask a job to rest, with its state kept in a checkpoint; idempotent.
+        """Request a pause, with the job's state kept in a checkpoint; idempotent.
 
-        A queued job is `paused` when this returns; of a running one its worker is told at its next
-        heartbeat, and upkeep pauses it if that worker is gone.
+        A queued job is `paused` when this returns. The worker of a running one learns of the request at
+        its next heartbeat; upkeep pauses the job if that worker is gone.
 
         Raises:
             JobNotPausable: it is being validated or cancelled, or it has ended.
@@ -91,10 +91,10 @@ class ClientJobs:
         with self._database.transaction() as session:
             row = repository.lock_job(session, job_id)
             requests.request_pause(session, row)
-            return repository.written(session, row)
+            return repository.save(session, row)
 
     def resume(self, job_id: str) -> Job:
-        """Let a paused job wait for a worker again; idempotent. A pause still under way is taken back.
+        """Let a paused job wait for a worker again; idempotent. A pause that is under way is taken back.
 
         Raises:
             JobNotPaused: it is being validated, or it has ended.
@@ -102,7 +102,7 @@ class ClientJobs:
         with self._database.transaction() as session:
             row = repository.lock_job(session, job_id)
             requests.resume(session, row, repository.now(session))
-            job = repository.written(session, row)
+            job = repository.save(session, row)
         self._resources.ring_for(job)
         return job
 
@@ -110,8 +110,8 @@ class ClientJobs:
         """Remove a finished job: its row, events, metrics and artifacts.
 
         Returns:
-            The keys in the store that no row names any more; the caller may delete these files at
-            once, and the sweep of upkeep removes them in any case.
+            The keys in the store that no row names any more. The caller may delete these files at
+            once; the sweep of upkeep removes those that are left.
 
         Raises:
             JobNotTerminal: the job still runs.
@@ -126,7 +126,7 @@ class ClientJobs:
         return [key for key in keys if key not in still_named]
 
     def events(self, job_id: str, after: int = 0, limit: int = 200) -> list[JobEvent]:
-        """Read the log of a job from `seq` > `after` on, in order.
+        """Read the entries of a job's log with `seq` > `after`, in order.
 
         Raises:
             JobNotFound: there is no such job.
@@ -136,9 +136,11 @@ class ClientJobs:
             return event_log.read_events(session, {job_id: after}, limit)
 
     def events_of_many(self, after: Mapping[str, int], limit: int = 1000) -> list[JobEvent]:
-        """Read what is new in many logs with one query: {job_id: last seq seen}; ordered by job and seq.
+        """Read the new entries of many logs with one query, in the order of job and seq.
 
-        Unknown jobs give nothing. At most `limit` events come at once: ask again with the new positions.
+        Args:
+            after: the last `seq` that is known, by job; a job that does not exist has no entries.
+            limit: most entries at once; call again with the new positions.
         """
         if not after:
             return []
@@ -161,9 +163,9 @@ class ClientJobs:
         """Read one artifact that can be downloaded.
 
         Raises:
-            ArtifactNotReady: it may still come, for the job has not ended.
-            ArtifactExpired: it was there for its time.
-            ArtifactNotFound: it will not come.
+            ArtifactNotReady: the job has not ended, and may still produce it.
+            ArtifactExpired: the job ended longer ago than artifacts are kept.
+            ArtifactNotFound: the job has ended without it.
         """
         with self._database.transaction() as session:
             job = repository.read_job(session, job_id).as_job()
@@ -174,7 +176,7 @@ class ClientJobs:
     def deliveries(
         self, job_id: str, limit: int = 100, after: str | None = None
     ) -> tuple[list[Delivery], bool]:
-        """Read the messages to a job's web hook, newest first, from behind `after`.
+        """Read the messages to a job's web hook, newest first, those older than the message `after`.
 
         Returns:
             At most `limit` of them, and whether there are more.
@@ -189,7 +191,7 @@ class ClientJobs:
             return [row.as_delivery() for row in rows[:limit]], len(rows) > limit
 
     def redeliver(self, job_id: str, delivery_id: str) -> Delivery:
-        """Have a message sent once more, at once, also one that was delivered or given up.
+        """Let a message be sent once more, at once, also one that was delivered or given up.
 
         Raises:
             JobNotFound: there is no such job.
@@ -200,7 +202,7 @@ class ClientJobs:
             return outbox.send_again(session, job_id, delivery_id).as_delivery()
 
     def queue_positions(self, jobs: Sequence[Job]) -> dict[str, int]:
-        """Tell of those that wait how many jobs are taken before they are, themselves included."""
+        """The place of each job that waits in its queue, 1 for the job that is taken next."""
         waiting = [job.id for job in jobs if job.status.queue is not None]
         if not waiting:
             return {}
@@ -208,14 +210,14 @@ class ClientJobs:
             return waiting_jobs.positions(session, waiting)
 
     def statistics(self) -> JobStatistics:
-        """Count the jobs and measure how long they wait; what operators watch."""
+        """Count the jobs and measure how long they wait, for operators."""
         with self._database.transaction() as session:
             return statistics.read(session)
 
     def check(self) -> dict[str, float | None]:
-        """Measure the parts: {"database", "migrations", "broker"} -> seconds, None where one is not well.
+        """Measure the parts: {"database", "migrations", "broker"} -> seconds, None where one fails.
 
-        "migrations" is None when the tables are not those this program was written for. Never raises.
+        "migrations" fails where the tables are not those that this program was written for. Never raises.
         """
         return {**self._check_database(), "broker": self._resources.doorbell.check()}
 
@@ -224,13 +226,13 @@ class ClientJobs:
         try:
             with self._database.transaction() as session:
                 repository.now(session)
-                answered = time.perf_counter()
+                answered_at = time.perf_counter()
                 at_head = repository.schema_version(session) == SCHEMA_VERSION
         except ServiceUnavailable:
             return {"database": None, "migrations": None}
         return {
-            "database": answered - began,
-            "migrations": time.perf_counter() - answered if at_head else None,
+            "database": answered_at - began,
+            "migrations": time.perf_counter() - answered_at if at_head else None,
         }
 
 

@@ -1,10 +1,10 @@
-"""What keeps jobs moving when something was lost; any number of upkeeps may run at once.
+"""What upkeep may do, so that jobs move on when something was lost; any number may run at once.
 
-ring_again   a message was lost: ring for what waits
-reap         a worker was lost: give its job to another
-expire       a job used up max_runtime_seconds: end it
-retain       what ended jobs leave behind was kept long enough: let it go
-sweep        files that no row names: remove them
+ring_again   ring for jobs that wait, in case a message was lost
+reap         give the jobs of lost workers to others
+expire       end jobs that used up max_runtime_seconds
+retain       remove what was kept for its time after the end of its job
+sweep        remove files that no row names
 """
 
 from collections.abc import Set
@@ -20,7 +20,7 @@ from jobs.service.transitions import claims, endings
 from jobs.states import WAITING_IN
 from nayer_core.contract.errors import ErrorCode
 
-# How much one transaction takes on.
+# How many rows one transaction changes.
 BATCH = 100
 KEYS_AT_ONCE = 1000
 
@@ -29,17 +29,17 @@ SILENCE = "its worker fell silent for longer than the lease"
 
 @dataclass(frozen=True)
 class SweepReport:
-    """What a sweep of the store found.
+    """The result of a sweep of the store.
 
     Args:
-        removed: keys of files that no row named, now gone.
-        missing: keys that a row names and that the store does not hold; always a reason to look.
-        abandoned: halves of files left by killed writers, now gone.
+        removed_keys: files that no row named, now removed.
+        missing_keys: files that a row names and that the store does not have; always a reason to look.
+        partial_files: how many files of killed writers were removed.
     """
 
-    removed: list[str]
-    missing: list[str]
-    abandoned: int
+    removed_keys: list[str]
+    missing_keys: list[str]
+    partial_files: int
 
 
 class UpkeepJobs:
@@ -56,31 +56,31 @@ class UpkeepJobs:
     def ring_again(self) -> int:
         """Ring for waiting jobs that were not rung for in `ring_again_seconds`; returns how often it rang.
 
-        A message that still lies in its queue stands for one job, whichever: while workers are busy for
-        hours, no more messages lie there than jobs wait.
+        Each message that is still in a queue counts for one job, whichever: while workers are busy for
+        hours, a queue has no more messages than jobs.
         """
         silent_for = timedelta(seconds=self._settings.ring_again_seconds)
-        rung = 0
+        rings = 0
         for queue in WAITING_IN:
             pending = self._resources.doorbell.pending(queue)
             if pending is None:
-                return rung
+                return rings
             with self._database.transaction() as session:
-                wanted = max(0, waiting_jobs.count(session, queue) - pending)
+                missing = max(0, waiting_jobs.count(session, queue) - pending)
                 job_ids = waiting_jobs.mark_rung(session, queue, silent_for, BATCH)
-            for done, job_id in enumerate(job_ids[:wanted]):
+            for index, job_id in enumerate(job_ids[:missing]):
                 if not self._resources.doorbell.ring(queue, job_id):
                     with self._database.transaction() as session:
-                        waiting_jobs.mark_not_rung(session, job_ids[done:])
-                    return rung
-                rung += 1
-        return rung
+                        waiting_jobs.mark_not_rung(session, job_ids[index:])
+                    return rings
+                rings += 1
+        return rings
 
     def reap(self) -> int:
         """Take jobs from workers that fell silent; returns how many.
 
-        Each waits again with one attempt used up, or is `failed(worker_lost)` when none is left, or
-        `cancelled` when that was asked for.
+        Each waits again with one attempt used up. It fails with `worker_lost` when no attempt is left,
+        and is cancelled or paused where that was requested.
         """
         with self._database.transaction() as session:
             now = repository.now(session)
@@ -90,7 +90,7 @@ class UpkeepJobs:
                 claims.hand_back(
                     session, row, now, reason=SILENCE, counts_attempt=True, max_attempts=attempts
                 )
-            jobs = [repository.written(session, row) for row in rows]
+            jobs = [repository.save(session, row) for row in rows]
         for job in jobs:
             self._resources.ring_for(job)
         return len(jobs)
@@ -98,8 +98,8 @@ class UpkeepJobs:
     def expire(self) -> int:
         """End jobs that used up `max_runtime_seconds`; returns how many.
 
-        Their workers see to it themselves (`Control.remaining_seconds`); here end those that wait for a
-        worker, and those whose worker did not.
+        Workers end their own jobs (`Control.remaining_seconds`). This ends jobs that wait for a worker,
+        and those whose worker did not end them.
         """
         with self._database.transaction() as session:
             now = repository.now(session)
@@ -112,11 +112,13 @@ class UpkeepJobs:
         return len(rows)
 
     def retain(self) -> int:
-        """Let go what was kept for its time after the end of its job, old embeddings and
-        unused banks; returns how much.
+        """Drop what was kept for its time after the end of its job, old embeddings and unused banks.
 
-        Files leave the store with the sweep that follows. A time that is changed counts for jobs that
-        have ended already, too.
+        The next sweep removes the files from the store. A changed setting also counts for jobs that have
+        ended already.
+
+        Returns:
+            How many jobs, embeddings and banks were affected, once for each setting.
         """
         settings = self._settings
         duties = (
@@ -128,49 +130,50 @@ class UpkeepJobs:
             (retention.drop_embeddings, settings.keep_embeddings_seconds),
             (retention.drop_banks, settings.keep_banks_seconds),
         )
-        done = 0
-        for let_go, seconds in duties:
+        total = 0
+        for drop, seconds in duties:
             batch = 1
-            # Until nothing is left: a batch that others took a part of is no sign of the end.
+            # Until a batch is empty: one that other upkeeps took a part of is merely shorter.
             while seconds is not None and batch:
                 with self._database.transaction() as session:
-                    batch = let_go(session, keep=timedelta(seconds=seconds), limit=BATCH)
-                done += batch
-        return done
+                    batch = drop(session, keep=timedelta(seconds=seconds), limit=BATCH)
+                total += batch
+        return total
 
     def sweep(self, storage: Storage, grace_seconds: float | None = None) -> SweepReport:
-        """Make rows and files agree: remove what no row names, report what a row names and is not there.
+        """Make rows and files agree: remove files that no row names, report rows whose file is missing.
 
-        What was kept for its time is let go first.
+        Calls `retain` first.
 
         Args:
             grace_seconds: a file younger than this may belong to a row that is about to be written;
-                `sweep_grace_seconds` by default. Ages are told by the store's own clock.
+                `sweep_grace_seconds` by default. Ages are those of the store's own clock.
         """
         grace = timedelta(
             seconds=self._settings.sweep_grace_seconds if grace_seconds is None else grace_seconds
         )
         self.retain()
         before = storage.now() - grace
-        seen: set[str] = set()
-        removed: list[str] = []
-        found = iter(storage.list())
-        while page := list(islice(found, KEYS_AT_ONCE)):
-            seen.update(entry.key for entry in page)
+        listed_keys: set[str] = set()
+        removed_keys: list[str] = []
+        entries = iter(storage.list())
+        while page := list(islice(entries, KEYS_AT_ONCE)):
+            listed_keys.update(entry.key for entry in page)
             old = [entry.key for entry in page if entry.modified_at < before]
             with self._database.transaction() as session:
-                named = repository.kept_keys(session, old)
+                kept_keys = repository.kept_keys(session, old)
             for key in old:
-                if key not in named:
+                if key not in kept_keys:
                     storage.delete(key)
-                    removed.append(key)
-        return SweepReport(removed, self._missing_keys(storage, seen), storage.remove_abandoned(before))
+                    removed_keys.append(key)
+        missing_keys = self._missing_keys(storage, listed_keys)
+        return SweepReport(removed_keys, missing_keys, storage.remove_partial_files(before))
 
-    def _missing_keys(self, storage: Storage, listed: Set[str]) -> list[str]:
+    def _missing_keys(self, storage: Storage, listed_keys: Set[str]) -> list[str]:
         with self._database.transaction() as session:
-            named = repository.kept_keys(session)
-        # A file that came while the list was read is not in it, but in the store.
-        absent = [key for key in named - listed if not storage.exists(key)]
+            kept_keys = repository.kept_keys(session)
+        # A file that was stored while the list was read is not in it, but in the store.
+        absent = [key for key in kept_keys - listed_keys if not storage.exists(key)]
         with self._database.transaction() as session:
-            # The row that named it may be gone since: another upkeep let it go and removed its file.
+            # Another upkeep may have dropped the row since, and removed its file.
             return sorted(repository.kept_keys(session, absent))

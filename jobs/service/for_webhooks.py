@@ -1,4 +1,4 @@
-"""What a sender of messages to web hooks may do: take those that are due, and write what came of them."""
+"""What the sender of messages to web hooks may do: take those that are due, and write the outcomes."""
 
 import random
 from datetime import timedelta
@@ -7,7 +7,7 @@ from jobs.rows import outbox
 from jobs.service.resources import Resources
 from jobs.webhooks.deliveries import Answer, DueDelivery
 
-# Longer than an attempt can take; a message whose sender vanished is sent again after this.
+# Longer than an attempt can take. A message whose sender vanished is sent again after this.
 TAKEN_FOR = timedelta(seconds=60)
 
 
@@ -25,19 +25,19 @@ class WebhookJobs:
         self._database = resources.database
 
     def take_deliveries(self, limit: int) -> list[DueDelivery]:
-        """Take messages that are to be sent now; any number of senders may ask at once.
+        """Take messages that are to be sent now; any number of senders may do so at once.
 
-        Each belongs to its taker for a minute. What is not settled by then is given out again.
+        Each belongs to its taker for a minute. One that is not settled by then is due again.
         """
         with self._database.transaction() as session:
             return outbox.take(session, TAKEN_FOR, limit)
 
-    def settle_delivery(self, sent: DueDelivery, answer: Answer) -> None:
-        """Write what came of an attempt; repeating it is harmless, and so is coming too late.
+    def settle_delivery(self, due: DueDelivery, answer: Answer) -> None:
+        """Write the outcome of an attempt; a repeated or late call changes nothing.
 
         A message that was not accepted is tried again, up to ten times in 27 hours. After 410 (Gone)
-        the job's web hook is told nothing more.
+        the job's web hook gets no more messages.
         """
         with self._database.transaction() as session:
             chance = random.random()  # noqa: S311 - spreads load, and keeps no secret
-            outbox.settle(session, sent, answer, chance)
+            outbox.settle(session, due, answer, chance)

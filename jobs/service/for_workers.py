@@ -1,4 +1,4 @@
-"""What a worker may do: claim a job, renew the lease, and write what comes of it, under its fence."""
+"""What a worker may do: claim a job, renew its lease, and write progress and results under its fence."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -39,10 +39,10 @@ class WorkerJobs:
         job becomes `running`; in queue "inspect" it stays `validating` through `inspect` and `embed`.
 
         Args:
-            queue: whose jobs are looked at.
+            queue: where the job waits.
             worker: a name for the operator, as in "host:pid:7"; no other call has it.
-            repeated: whether a call with this name raised `ServiceUnavailable`: the job it took, if it
-                took one, is given again, which would else lie under a lease that nobody knows of.
+            repeated: whether a call with this name raised `ServiceUnavailable`. If that call took a job,
+                the same job is returned: else it would have a lease that no worker knows of.
         """
         with self._database.transaction() as session:
             row = held_jobs.find_by_worker(session, queue, worker) if repeated else None
@@ -52,10 +52,10 @@ class WorkerJobs:
             if row is None:
                 return None
             claims.claim(session, row, queue, worker, self._lease, repository.now(session))
-            return Claim(repository.written(session, row), row.fence, queue)
+            return Claim(repository.save(session, row), row.fence, queue)
 
     def heartbeat(self, claim: Claim) -> Control:
-        """Renew the lease and hear what is wanted; cheap enough for once a second."""
+        """Renew the lease and read what the client requested; cheap enough for once a second."""
         with self._database.transaction() as session:
             return held_jobs.renew_lease(session, claim, self._lease)
 
@@ -63,7 +63,7 @@ class WorkerJobs:
         """Write what a child printed: events, metrics, progress, phase and timeline.
 
         Of the progress records of one phase only the newest of this call is kept. `finished`, `failed`
-        and `stopped` are not written: they come through `validated`, `succeed`, `fail` and `release`.
+        and `stopped` are not written: `validated`, `succeed`, `fail` and `release` report these.
 
         Args:
             claim: the job's.
@@ -90,34 +90,33 @@ class WorkerJobs:
     ) -> Job:
         """End the inspection: the job becomes `queued` and `distill` is rung; a dry run has `succeeded`.
 
-        The uploads are let go: from here on only the canonical files are read. A job whose end was
-        asked for meanwhile is `cancelled`.
+        The uploads are no longer kept: from now on only the canonical files are read. A job whose end
+        was requested meanwhile is `cancelled`.
 
         Args:
             claim: the job's, of queue "inspect".
             resolved: the `ResolvedSpec` document.
-            report: what was found in the files.
-            inputs: the canonical files by name: teacher.safetensors, spec.json, lte.safetensors and
-                evaluation.safetensors where given.
+            report: the core's report on the files.
+            inputs: the canonical files by name: teacher.safetensors, spec.json, lte.safetensors and,
+                where the client sent images, evaluation.safetensors.
         """
         change = partial(claims.finish_inspection, resolved=resolved, report=report, inputs=inputs)
         return self._settle(claim, [JobStatus.QUEUED, JobStatus.SUCCEEDED, JobStatus.CANCELLED], change)
 
     def inputs(self, claim: Claim) -> dict[str, StoredFile]:
-        """Read the canonical files of the job by name, as `validated` was given them."""
+        """Read the canonical files of the job by name, the `inputs` of `validated`."""
         with self._database.transaction() as session:
             row = held_jobs.lock_claimed(session, claim)
-            return {file.name: file.as_stored() for file in row.files if file.kind == "input"}
+            return {file.name: file.as_file() for file in row.files if file.kind == "input"}
 
     def checkpointed(self, claim: Claim, checkpoint: Checkpoint) -> None:
-        """Make a state of the run current: what the next claim goes on from.
+        """Make a state of the run current, so that the next claim continues from it.
 
-        The newest three are kept and the rest is let go. A state of this claim's that is there already,
-        at the same step, makes the call harmless.
+        The newest three are kept. A repeated call with the same state changes nothing.
 
         Args:
             claim: the job's, of queue "distill".
-            checkpoint: its files lie in the store.
+            checkpoint: its files are in the store.
         """
         with self._database.transaction() as session:
             row = held_jobs.lock_claimed(session, claim)
@@ -125,13 +124,13 @@ class WorkerJobs:
                 progress.log_checkpoint(session, row, checkpoint)
 
     def checkpoints(self, claim: Claim) -> list[Checkpoint]:
-        """Read the states of the run that a worker may go on from, newest first."""
+        """Read the states of the run from which a worker may continue, newest first."""
         with self._database.transaction() as session:
             row = held_jobs.lock_claimed(session, claim)
             return checkpoints.read(session, row.id)
 
     def resumed(self, claim: Claim, checkpoint: Checkpoint) -> None:
-        """Report in the job's log that this claim goes on from a checkpoint; once, if called again."""
+        """Report in the job's log that this claim continues from a checkpoint; once, if repeated."""
         with self._database.transaction() as session:
             row = held_jobs.lock_claimed(session, claim)
             progress.log_resumption(session, row, checkpoint)
@@ -162,15 +161,15 @@ class WorkerJobs:
     def release(
         self, claim: Claim, counts_attempt: bool, reason: str, code: ErrorCode = ErrorCode.WORKER_LOST
     ) -> Job:
-        """Give the job back: `running` becomes `queued`, `validating` stays, and its queue is rung.
+        """Give the job back: `running` becomes `queued`, `validating` stays, and the doorbell rings.
 
-        A job whose end was asked for is `cancelled` instead, one that shall rest is `paused`.
+        A job whose end was requested is `cancelled` instead, and `paused` where a pause was.
 
         Args:
             claim: the job's.
             counts_attempt: False for a drain, which costs nothing; True for a crash, an out-of-memory
-                kill or a hang: `attempt` rises, and past `max_attempts` the job is failed with `code`.
-            reason: how it came to this, as in "the process was killed by signal 9"; told to the client.
+                kill or a hang: `attempt` rises, and past `max_attempts` the job fails with `code`.
+            reason: the cause, as in "the process was killed by signal 9", for the client.
             code: `worker_lost`, or `disk_failed`.
         """
         change = partial(
@@ -189,35 +188,35 @@ class WorkerJobs:
         with self._database.transaction() as session:
             return caches.find_embedding(session, key)
 
-    def save_embedding(self, key: str, stored: StoredFile) -> StoredFile:
-        """Keep label-text embeddings for the next job with these labels; the first one saved stays.
+    def save_embedding(self, key: str, file: StoredFile) -> StoredFile:
+        """Save label-text embeddings for the next job with these labels; the first ones saved stay.
 
         Returns:
-            The file that is kept, which may be another worker's with the same content.
+            The saved file, which may be another worker's with the same content.
         """
         with self._database.transaction() as session:
-            caches.save_embedding(session, key, stored)
-            return caches.find_embedding(session, key) or stored
+            caches.save_embedding(session, key, file)
+            return caches.find_embedding(session, key) or file
 
     def use_bank(self, key: str) -> Bank | None:
-        """Look up the warm-up kept under a key of `contract.banks`; its time of use is now."""
+        """Look up the warm-up under a key of `contract.banks`; its time of use is now."""
         with self._database.transaction() as session:
             return caches.use_bank(session, key)
 
     def bank_taken(self, claim: Claim, bank: Bank) -> None:
-        """Say in the job's `resolved` which bank its run begins with."""
+        """Write into the job's `resolved` which bank its run begins with."""
         with self._database.transaction() as session:
             row = held_jobs.lock_claimed(session, claim)
             progress.name_bank(row, bank)
 
-    def save_bank(self, claim: Claim, key: str, stored: StoredFile) -> None:
-        """Keep a claimed job's warm-up for later jobs; the first one saved stays."""
+    def save_bank(self, claim: Claim, key: str, file: StoredFile) -> None:
+        """Save a claimed job's warm-up for later jobs; the first one saved stays."""
         with self._database.transaction() as session:
             held_jobs.lock_claimed(session, claim)
-            caches.save_bank(session, key, Bank(stored, claim.job.id))
+            caches.save_bank(session, key, Bank(file, claim.job.id))
 
     def drop_bank(self, key: str, bank: Bank) -> None:
-        """Forget a warm-up that the store has lost or damaged."""
+        """Drop a warm-up that the store has lost or damaged."""
         with self._database.transaction() as session:
             caches.drop_bank(session, key, bank.file.sha256)
 
@@ -227,17 +226,17 @@ class WorkerJobs:
         outcomes: Iterable[JobStatus],
         change: Callable[[Session, JobTable, datetime], None],
     ) -> Job:
-        """End a claim with a change; once it was ended so, a repeated call changes nothing more."""
+        """End a claim with a change. A repeated call of one that came through changes nothing more."""
         with self._database.transaction() as session:
             try:
                 row = held_jobs.lock_claimed(session, claim)
             except LeaseLost:
-                # Asked only now: the first call may have been committing while this one waited.
-                settled = held_jobs.find_settled(session, claim, outcomes)
-                if settled is None:
+                # Only now: the first call may have been committing while this one waited.
+                earlier = held_jobs.find_settled(session, claim, outcomes)
+                if earlier is None:
                     raise
-                return settled.as_job()
+                return earlier.as_job()
             change(session, row, repository.now(session))
-            job = repository.written(session, row)
+            job = repository.save(session, row)
         self._resources.ring_for(job)
         return job

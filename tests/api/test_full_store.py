@@ -84,6 +84,6 @@ def test_upkeep_makes_room_in_a_store_that_is_full(
 ) -> None:
     fill(disk)
     swept = service.upkeep.sweep(store, grace_seconds=-1)
-    assert swept.removed, "uploads and inputs of the job that has ended"
+    assert swept.removed_keys, "uploads and inputs of the job that has ended"
     assert small.get(f"/jobs/{finished}/student").content == STUDENT
     assert small.post("/jobs", content=SUBMISSION).status_code == 202

@@ -85,6 +85,6 @@ def check_fences(rows: Iterable[tuple[int, Any]]) -> None:
 def check_files(service: Services, storage: Storage) -> None:
     """I7, once everything has ended: after a sweep rows and files name each other exactly."""
     report = service.upkeep.sweep(storage, grace_seconds=-60)
-    assert report.missing == [], f"I7: rows without files: {report.missing}"
+    assert report.missing_keys == [], f"I7: rows without files: {report.missing_keys}"
     left = [stored.key for stored in storage.list() if "#" in stored.key]
     assert left == [], f"I7: files that a sweep left: {left}"

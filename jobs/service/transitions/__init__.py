@@ -1,10 +1,10 @@
 """Every change of a job's row, each a named step; nothing else assigns to a row, and a test holds that.
 
 submission  a request becomes a job
-requests    what a client asks for: cancel, pause, resume
+requests    a client requests to cancel, pause or resume
 claims      a worker takes a job, passes it on, or hands it back
 endings     a job succeeds, fails or is cancelled
-progress    what a child prints, and what is known of the run
+progress    phase, progress, metrics and checkpoints of a run
 files       which stored files belong to the job
 steps       the two writes that all of these are made of
 

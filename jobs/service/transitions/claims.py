@@ -47,8 +47,8 @@ def finish_inspection(
     if job.cancel_requested:
         endings.cancel(session, job, now)
         return
-    for name, stored in inputs.items():
-        files.put_file(job, "input", name, stored, now)
+    for name, file in inputs.items():
+        files.put_file(job, "input", name, file, now)
     if job.dry_run:
         endings.succeed(session, job, now)
         return
@@ -71,7 +71,7 @@ def hand_back(
     """Let another worker have the job; end it, or let it rest, where that was requested.
 
     Args:
-        reason: how it came to this, as in "the process was killed by signal 9".
+        reason: the cause, as in "the process was killed by signal 9".
         counts_attempt: whether this uses up an attempt; with the last one the job fails.
         code: of the failure, where no attempt is left.
     """

@@ -1,4 +1,4 @@
-"""A job succeeds, fails or is cancelled; and how a claim ends, whatever comes after it."""
+"""A job succeeds, fails or is cancelled; and how a claim ends, in these and all other cases."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -28,7 +28,7 @@ def end_claim(job: JobTable, now: datetime) -> None:
 
 
 def finish(session: Session, job: JobTable, status: JobStatus, now: datetime, **details: object) -> None:
-    """End the job; upkeep lets go of its files in their time (jobs/rows/retention.py)."""
+    """End the job; upkeep drops its files after their time (jobs/rows/retention.py)."""
     end_claim(job, now)
     job.pause_requested = False
     job.finished_at = now
@@ -42,7 +42,7 @@ def succeed(
     artifacts: Sequence[Artifact] = (),
     metrics: Mapping[str, float] | None = None,
 ) -> None:
-    """End the job with what came of it."""
+    """End the job with its results."""
     files.add_artifacts(session, job, artifacts, now)
     progress.set_latest_metrics(job, metrics or {})
     progress.complete_progress(job)
@@ -64,5 +64,5 @@ def fail(
 
 
 def cancel(session: Session, job: JobTable, now: datetime, **details: object) -> None:
-    """End the job because its client asked for that."""
+    """End the job because its client requested that."""
     finish(session, job, JobStatus.CANCELLED, now, **details)

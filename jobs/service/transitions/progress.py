@@ -1,4 +1,4 @@
-"""What a child prints, and what is known of the run."""
+"""Phase, progress, metrics and checkpoints of a run."""
 
 import math
 from collections.abc import Mapping
@@ -42,7 +42,7 @@ def set_progress(session: Session, job: JobTable, event: ProgressEvent, now: dat
 
 
 def complete_progress(job: JobTable) -> None:
-    """Show a job that has succeeded as done, whatever its child printed last."""
+    """Show a job that has succeeded as complete, also where its child did not print that."""
     if job.progress:
         job.progress = {**job.progress, "fraction": 1.0, "eta_seconds": 0.0}
 
@@ -66,7 +66,7 @@ def log_checkpoint(session: Session, job: JobTable, checkpoint: Checkpoint) -> N
 
 
 def log_resumption(session: Session, job: JobTable, checkpoint: Checkpoint) -> None:
-    """Report that the present claim goes on from a checkpoint; once, however often it is called."""
+    """Report that the present claim continues from a checkpoint; once, if repeated."""
     if event_log.lines_written(session, job, [RESUMED_LINE]):
         return
     entry = {"epoch": checkpoint.epoch, "step": checkpoint.step, "resumed": True}

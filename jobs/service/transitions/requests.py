@@ -1,4 +1,4 @@
-"""What a client asks of a job: cancel, pause, resume. Each may be repeated without effect."""
+"""What a client requests of a job: cancel, pause, resume. A repeated request changes nothing."""
 
 from datetime import datetime
 
@@ -10,9 +10,9 @@ from jobs.states import JobStatus
 
 
 def request_cancel(session: Session, job: JobTable, now: datetime) -> None:
-    """End a job that no worker holds; of another one the worker is told at its next heartbeat.
+    """End a job that no worker holds, or leave a request that its worker reads at its next heartbeat.
 
-    Upkeep ends it if that worker is gone. A job that has ended stays as it is.
+    Upkeep ends the job if that worker is gone. A job that has ended stays as it is.
     """
     if JobStatus(job.status).is_terminal:
         return
@@ -24,7 +24,7 @@ def request_cancel(session: Session, job: JobTable, now: datetime) -> None:
 
 
 def request_pause(session: Session, job: JobTable) -> None:
-    """Let a queued job rest; of a running one the worker is told at its next heartbeat.
+    """Pause a queued job, or leave a request that the worker of a running one reads at its next heartbeat.
 
     Raises:
         JobNotPausable: it is being validated or cancelled, or it has ended.

@@ -27,9 +27,9 @@ def submit(session: Session, new: NewJob) -> JobTable | None:
         return None
     now = repository.now(session)
     uploads = {"teacher": new.teacher, "evaluation": new.evaluation, "embeddings": new.embeddings}
-    for name, stored in uploads.items():
-        if stored is not None:
-            files.put_file(job, "upload", name, _with_clean_name(stored), now)
+    for name, file in uploads.items():
+        if file is not None:
+            files.put_file(job, "upload", name, _with_clean_name(file), now)
     job.rung_at = now
     steps.log_status(session, job)
     return job
@@ -58,7 +58,7 @@ def _secret_of(spec: JobSpec) -> str | None:
     return secret.get_secret_value() if secret else None
 
 
-def _with_clean_name(stored: StoredFile) -> StoredFile:
-    """Keep of a client's file name what a database and a page can show."""
-    name = (stored.filename or "").encode("utf-8", "replace").decode().replace("\0", "")[:MAX_FILENAME]
-    return StoredFile(stored.key, stored.sha256, stored.bytes, name or None)
+def _with_clean_name(file: StoredFile) -> StoredFile:
+    """Reduce a client's file name to what a database and a page can show."""
+    name = (file.filename or "").encode("utf-8", "replace").decode().replace("\0", "")[:MAX_FILENAME]
+    return StoredFile(file.key, file.sha256, file.bytes, name or None)

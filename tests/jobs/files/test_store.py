@@ -203,7 +203,7 @@ def test_what_a_killed_writer_left_in_a_folder_is_removed(tmp_path: Path) -> Non
     os.utime(tmp_path / "uploads" / "half#1", (0, 0))
     (tmp_path / "uploads" / "young#1").write_bytes(b"you")
 
-    assert store.remove_abandoned(store.now() - timedelta(hours=1)) == 1
+    assert store.remove_partial_files(store.now() - timedelta(hours=1)) == 1
     assert sorted(path.name for path in (tmp_path / "uploads").iterdir()) == ["whole", "young#1"]
 
 

@@ -104,11 +104,11 @@ def test_three_are_kept_and_what_they_share_is_stored_once(service: Services, st
         )
 
     swept = service.upkeep.sweep(storage, grace_seconds=-1)
-    assert {key.removeprefix("checkpoints/") for key in swept.removed} == {
+    assert {key.removeprefix("checkpoints/") for key in swept.removed_keys} == {
         *(f"state-{n}" for n in range(2)),
         *(f"bank-{n}" for n in range(2)),
     }
-    assert [key for key in swept.missing if key.startswith("checkpoints/")] == []
+    assert [key for key in swept.missing_keys if key.startswith("checkpoints/")] == []
     found = service.workers.checkpoints(claim)
     assert [checkpoint.step for checkpoint in found] == [4, 3, 2]
     for checkpoint in found:
@@ -141,4 +141,4 @@ def test_the_end_of_a_job_lets_its_checkpoints_go(service: Services, storage: St
 
 def test_a_missing_body_is_reported(service: Services, storage: Storage, tmp_path: Path) -> None:
     service.workers.checkpointed(running(service), a_checkpoint(state=a_file("checkpoints/lost")))
-    assert "checkpoints/lost" in service.upkeep.sweep(storage).missing
+    assert "checkpoints/lost" in service.upkeep.sweep(storage).missing_keys

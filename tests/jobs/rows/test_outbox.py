@@ -79,7 +79,7 @@ def test_a_step_that_is_rolled_back_is_not_told(service: Services, monkeypatch: 
         raise ConnectionAbortedError
 
     with monkeypatch.context() as patched:
-        patched.setattr("jobs.service.for_workers.repository.written", cut)
+        patched.setattr("jobs.service.for_workers.repository.save", cut)
         with pytest.raises(ConnectionAbortedError):
             service.workers.succeed(claim, [], {})
     assert (service.clients.get(claim.job.id).status, told(service, claim.job.id)) == ("running", [])

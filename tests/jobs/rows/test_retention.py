@@ -67,7 +67,7 @@ def let_pass(url: str, seconds: float) -> None:
 
 def sweep(service: Services, storage: Storage) -> None:
     report = service.upkeep.sweep(storage, grace_seconds=-1)
-    assert report.missing == []
+    assert report.missing_keys == []
 
 
 def test_by_default_only_what_can_be_downloaded_outlives_its_job(

@@ -128,7 +128,7 @@ def test_a_file_that_goes_during_a_sweep_is_not_missing(
     """As when another upkeep lets it go and sweeps it."""
     job = service.clients.cancel(submitted(service, teacher=a_file("uploads/lost")).id)
     kept = service.with_settings(keep_uploads_seconds=60)
-    assert kept.upkeep.sweep(storage).missing == ["uploads/lost"]
+    assert kept.upkeep.sweep(storage).missing_keys == ["uploads/lost"]
     exists = storage.exists
 
     def exists_after_deletion(key: str) -> bool:
@@ -136,4 +136,4 @@ def test_a_file_that_goes_during_a_sweep_is_not_missing(
         return exists(key)
 
     monkeypatch.setattr(storage, "exists", exists_after_deletion)
-    assert kept.upkeep.sweep(storage).missing == []
+    assert kept.upkeep.sweep(storage).missing_keys == []

@@ -189,9 +189,9 @@ def test_a_sweep_removes_what_no_row_names(service: Services, storage: Storage, 
     stored(storage, "uploads/orphan")
 
     young = service.upkeep.sweep(storage)
-    assert (young.removed, young.missing) == ([], [])
+    assert (young.removed_keys, young.missing_keys) == ([], [])
     swept = service.upkeep.sweep(storage, grace_seconds=-1)
-    assert sorted(swept.removed) == ["uploads/orphan", "uploads/teacher"]
+    assert sorted(swept.removed_keys) == ["uploads/orphan", "uploads/teacher"]
     assert keys(storage) == ["embeddings/lte", "inputs/teacher"]
 
 
@@ -212,14 +212,14 @@ def test_a_file_that_another_job_needs_stays(service: Services, storage: Storage
     teacher = stored(storage, "uploads/shared")
     first, second = submitted(service, teacher=teacher), submitted(service, teacher=teacher)
     service.clients.cancel(first.id)
-    assert service.upkeep.sweep(storage, grace_seconds=-1).removed == []
+    assert service.upkeep.sweep(storage, grace_seconds=-1).removed_keys == []
     service.clients.cancel(second.id)
-    assert service.upkeep.sweep(storage, grace_seconds=-1).removed == ["uploads/shared"]
+    assert service.upkeep.sweep(storage, grace_seconds=-1).removed_keys == ["uploads/shared"]
 
 
 def test_a_row_whose_file_is_gone_is_reported(service: Services, storage: Storage) -> None:
     submitted(service, teacher=a_file("uploads/lost"))
-    assert service.upkeep.sweep(storage).missing == ["uploads/lost"]
+    assert service.upkeep.sweep(storage).missing_keys == ["uploads/lost"]
 
 
 def test_operators_see_what_waits_and_what_is_lost(service: Services, database_url: str) -> None:
