@@ -10,7 +10,7 @@ import pytest
 import trustme
 
 from jobs.settings import Settings
-from tests.support.hooked_jobs import ended, only
+from tests.support.hooked_jobs import delete_messages, ended, only
 from tests.support.receiver import Receiver, receiving, trusting
 from tests.support.services import Services
 from worker import webhooks
@@ -21,6 +21,11 @@ from worker.webhooks import Courier
 def settings(settings: Settings) -> Settings:
     """Receivers of tests are on this machine."""
     return settings.model_copy(update={"webhook_private_addresses": True})
+
+
+@pytest.fixture(autouse=True)
+def _no_other_messages(database_url: str) -> None:
+    delete_messages(database_url)
 
 
 @pytest.fixture
