@@ -17,9 +17,9 @@ from jobs.doorbell import Doorbell
 @pytest.fixture
 def doorbell(valkey: EmbeddedValkey) -> Iterator[Doorbell]:
     valkey.flush()
-    opened = Doorbell(valkey.url)
-    yield opened
-    opened.close()
+    bell = Doorbell(valkey.url)
+    yield bell
+    bell.close()
 
 
 def test_the_message_names_the_task_and_the_job_and_nothing_more(

@@ -65,19 +65,21 @@ def test_a_full_disk_is_told_as_such_and_keeps_what_it_has(full: tuple[Storage, 
     store.delete("artifacts/before")
 
 
-@pytest.mark.parametrize(("number", "told"), [(errno.ENOSPC, StorageFull), (errno.EIO, ServiceUnavailable)])
+@pytest.mark.parametrize(
+    ("number", "error_type"), [(errno.ENOSPC, StorageFull), (errno.EIO, ServiceUnavailable)]
+)
 def test_a_disk_may_tell_only_at_the_end_that_it_did_not_take_a_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, told: type[ServiceUnavailable]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, error_type: type[ServiceUnavailable]
 ) -> None:
     def refuse(_descriptor: int) -> None:
         raise OSError(number, os.strerror(number))
 
     store = Storage.open(f"file://{tmp_path}")
     monkeypatch.setattr(os, "fsync", refuse)
-    with pytest.raises(told) as raised:
+    with pytest.raises(error_type) as failure:
         store.put_stream([b"body"], "artifacts/a")
-    assert type(raised.value) is told
-    with pytest.raises(told):
+    assert type(failure.value) is error_type
+    with pytest.raises(error_type):
         asyncio.run(store.put_async("uploads/b", in_pieces(b"body"), max_bytes=10))
     assert list(store.list()) == []
 
@@ -87,10 +89,10 @@ def test_a_file_comes_back_as_it_went(store: Storage, tmp_path: Path, size: int)
     body = some_bytes(size)
     (tmp_path / "sent").write_bytes(body)
 
-    stored = store.put_file(tmp_path / "sent", f"uploads/{size}")
-    store.get_to_file(stored, tmp_path / "fetched")
+    file = store.put_file(tmp_path / "sent", f"uploads/{size}")
+    store.get_to_file(file, tmp_path / "fetched")
 
-    assert stored == StoredFile(f"uploads/{size}", hashlib.sha256(body).hexdigest(), size)
+    assert file == StoredFile(f"uploads/{size}", hashlib.sha256(body).hexdigest(), size)
     assert (tmp_path / "fetched").read_bytes() == body
 
 
@@ -98,18 +100,18 @@ def test_a_file_comes_back_as_it_went(store: Storage, tmp_path: Path, size: int)
 def test_an_upload_comes_back_as_it_went(store: Storage, size: int) -> None:
     body = some_bytes(size)
 
-    stored = asyncio.run(store.put_async(f"uploads/async-{size}", in_pieces(body), max_bytes=max(size, 1)))
-    fetched = asyncio.run(collect(store.stream_async(stored.key)))
+    file = asyncio.run(store.put_async(f"uploads/async-{size}", in_pieces(body), max_bytes=max(size, 1)))
+    content = asyncio.run(collect(store.stream_async(file.key)))
 
-    assert (stored.sha256, stored.bytes) == (hashlib.sha256(body).hexdigest(), size)
-    assert fetched == body
+    assert (file.sha256, file.bytes) == (hashlib.sha256(body).hexdigest(), size)
+    assert content == body
 
 
 @pytest.mark.parametrize("limit", [10, PIECE_BYTES + 10])
 def test_an_upload_over_the_limit_leaves_nothing(store: Storage, limit: int) -> None:
-    with pytest.raises(FileTooLarge) as raised:
+    with pytest.raises(FileTooLarge) as failure:
         asyncio.run(store.put_async("uploads/large", in_pieces(some_bytes(limit + 1)), max_bytes=limit))
-    assert raised.value.limit_bytes == limit
+    assert failure.value.limit_bytes == limit
     assert not store.exists("uploads/large")
 
 
@@ -149,11 +151,11 @@ def test_an_open_file_can_be_stored(store: Storage, tmp_path: Path) -> None:
 def test_other_bytes_than_the_row_says_are_refused(
     store: Storage, tmp_path: Path, stored_bytes: bytes
 ) -> None:
-    sent = store.put_stream([b"what was sent"], "inputs/corrupt")
+    file = store.put_stream([b"what was sent"], "inputs/corrupt")
     store.put_stream([stored_bytes], "inputs/corrupt")
 
     with pytest.raises(FileCorrupt):
-        store.get_to_file(sent, tmp_path / "fetched")
+        store.get_to_file(file, tmp_path / "fetched")
     assert not (tmp_path / "fetched").exists()
 
 
@@ -185,9 +187,9 @@ def test_a_listing_tells_key_length_and_age(store: Storage) -> None:
     before = store.now()
     store.put_stream([b"12345"], "listed/a/b")
 
-    (found,) = store.list("listed")
-    assert (found.key, found.bytes) == ("listed/a/b", 5)
-    assert before - timedelta(seconds=1) <= found.modified_at <= store.now() + timedelta(seconds=1)
+    (entry,) = store.list("listed")
+    assert (entry.key, entry.bytes) == ("listed/a/b", 5)
+    assert before - timedelta(seconds=1) <= entry.modified_at <= store.now() + timedelta(seconds=1)
     assert "listed/a/b" in {entry.key for entry in store.list()}
 
 
@@ -215,17 +217,17 @@ def away(seaweedfs: EmbeddedSeaweed) -> Storage:
 
 
 def test_a_store_that_is_away_is_told_as_such(away: Storage) -> None:
-    with pytest.raises(ServiceUnavailable) as raised:
+    with pytest.raises(ServiceUnavailable) as failure:
         away.check()
-    assert raised.value.part == "storage"
-    assert "127.0.0.1" not in raised.value.message
+    assert failure.value.part == "storage"
+    assert "127.0.0.1" not in failure.value.message
 
 
 def test_wrong_credentials_are_told_without_repeating_them(seaweedfs: EmbeddedSeaweed) -> None:
     store = Storage.open(seaweedfs.url, {**seaweedfs.options, "secret_access_key": "not-the-secret"})
-    with pytest.raises(ServiceUnavailable, match="storage") as raised:
+    with pytest.raises(ServiceUnavailable, match="storage") as failure:
         store.check()
-    assert "not-the-secret" not in str(raised.value)
+    assert "not-the-secret" not in str(failure.value)
 
 
 def test_a_bucket_is_found_by_the_variables_of_the_environment(

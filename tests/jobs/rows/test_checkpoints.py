@@ -13,7 +13,7 @@ from tests.support.services import Services
 pytestmark = pytest.mark.usefixtures("empty")
 
 
-def stored(storage: Storage, name: str) -> StoredFile:
+def put_checkpoint_file(storage: Storage, name: str) -> StoredFile:
     return storage.put_stream([name.encode()], f"checkpoints/{name}")
 
 
@@ -21,7 +21,7 @@ def keys(storage: Storage) -> set[str]:
     return {entry.key.removeprefix("checkpoints/") for entry in storage.list("checkpoints")}
 
 
-def told(service: Services, job_id: str) -> list[dict[str, object]]:
+def checkpoint_events(service: Services, job_id: str) -> list[dict[str, object]]:
     return [event.data for event in service.clients.events(job_id) if event.type == "checkpoint"]
 
 
@@ -34,9 +34,9 @@ def test_the_next_claim_finds_the_newest_first(service: Services) -> None:
     job = service.workers.release(claim, counts_attempt=False, reason="drained")
 
     again = claimed(service, "distill", job)
-    found = service.workers.checkpoints(again)
-    assert [(c.fence, c.epoch, c.step) for c in found] == [(claim.fence, 2, 200), (claim.fence, 1, 100)]
-    assert [c.files for c in found] == [second.files, first.files]
+    checkpoints = service.workers.checkpoints(again)
+    assert [(c.fence, c.epoch, c.step) for c in checkpoints] == [(claim.fence, 2, 200), (claim.fence, 1, 100)]
+    assert [c.files for c in checkpoints] == [second.files, first.files]
     service.workers.checkpointed(again, a_checkpoint(step=150))  # it went on from the older one
     assert [(c.fence, c.step) for c in service.workers.checkpoints(again)] == [
         (again.fence, 150),
@@ -53,7 +53,7 @@ def test_a_checkpoint_is_told_once_however_often_it_is_written(service: Services
     assert [c.files for c in service.workers.checkpoints(claim)] == [checkpoint.files]
     for _ in range(2):
         service.workers.resumed(claim, checkpoint)
-    assert told(service, claim.job.id) == [
+    assert checkpoint_events(service, claim.job.id) == [
         {"epoch": 1, "step": 100},
         {"epoch": 1, "step": 100, "resumed": True},
     ]
@@ -67,66 +67,68 @@ def test_a_run_that_went_back_leaves_what_it_had_saved_ahead(service: Services, 
     claim = claimed(service, "distill", job)
     for ahead in (100, 200, 300):
         service.workers.checkpointed(claim, a_checkpoint(step=ahead))
-    returned = a_checkpoint(step=step)
+    checkpoint = a_checkpoint(step=step)
     for _ in range(2):
-        service.workers.checkpointed(claim, returned)
+        service.workers.checkpointed(claim, checkpoint)
     newest, *older = service.workers.checkpoints(claim)
-    assert (newest.step, newest.files) == (step, returned.files)
+    assert (newest.step, newest.files) == (step, checkpoint.files)
     assert [c.step for c in older if c.fence == claim.fence] == [s for s in (200, 100) if s < step][:2]
-    assert len(told(service, job.id)) == 5
+    assert len(checkpoint_events(service, job.id)) == 5
 
 
 def test_a_worker_that_lost_the_job_changes_no_checkpoint(service: Services) -> None:
-    lost = running(service)
-    service.workers.checkpointed(lost, a_checkpoint(step=100))
-    job = service.workers.release(lost, counts_attempt=True, reason="it crashed")
+    lost_claim = running(service)
+    service.workers.checkpointed(lost_claim, a_checkpoint(step=100))
+    job = service.workers.release(lost_claim, counts_attempt=True, reason="it crashed")
     holder = claimed(service, "distill", job)
     before = service.workers.checkpoints(holder)
     for write in (
-        lambda: service.workers.checkpointed(lost, a_checkpoint(step=900)),
-        lambda: service.workers.resumed(lost, before[0]),
-        lambda: service.workers.checkpoints(lost),
+        lambda: service.workers.checkpointed(lost_claim, a_checkpoint(step=900)),
+        lambda: service.workers.resumed(lost_claim, before[0]),
+        lambda: service.workers.checkpoints(lost_claim),
     ):
         with pytest.raises(LeaseLost):
             write()
     assert service.workers.checkpoints(holder) == before
-    assert len(told(service, job.id)) == 1
+    assert len(checkpoint_events(service, job.id)) == 1
 
 
 def test_three_are_kept_and_what_they_share_is_stored_once(service: Services, storage: Storage) -> None:
     claim = running(service)
-    banks = [stored(storage, f"bank-{n}") for n in range(5)]
+    banks = [put_checkpoint_file(storage, f"bank-{n}") for n in range(5)]
     for n in range(5):
         # The bank forgets its oldest segment at every step.
         files = {f"bank-{m}": banks[m] for m in range(n, 5)}
         service.workers.checkpointed(
-            claim, Checkpoint(0, 1, n, {**files, f"state-{n}": stored(storage, f"state-{n}")})
+            claim, Checkpoint(0, 1, n, {**files, f"state-{n}": put_checkpoint_file(storage, f"state-{n}")})
         )
 
-    swept = service.upkeep.sweep(storage, grace_seconds=-1)
-    assert {key.removeprefix("checkpoints/") for key in swept.removed_keys} == {
+    report = service.upkeep.sweep(storage, grace_seconds=-1)
+    assert {key.removeprefix("checkpoints/") for key in report.removed_keys} == {
         *(f"state-{n}" for n in range(2)),
         *(f"bank-{n}" for n in range(2)),
     }
-    assert [key for key in swept.missing_keys if key.startswith("checkpoints/")] == []
-    found = service.workers.checkpoints(claim)
-    assert [checkpoint.step for checkpoint in found] == [4, 3, 2]
-    for checkpoint in found:
+    assert [key for key in report.missing_keys if key.startswith("checkpoints/")] == []
+    checkpoints = service.workers.checkpoints(claim)
+    assert [checkpoint.step for checkpoint in checkpoints] == [4, 3, 2]
+    for checkpoint in checkpoints:
         assert all(storage.exists(file.key) for file in checkpoint.files.values())
 
 
 def test_a_body_that_is_stored_anew_takes_the_place_of_a_damaged_one(service: Services) -> None:
     claim = running(service)
-    damaged, whole = (StoredFile(f"checkpoints/{name}", "a" * 64, 7) for name in ("damaged", "whole"))
-    service.workers.checkpointed(claim, a_checkpoint(step=1, bank=damaged))
-    service.workers.checkpointed(claim, a_checkpoint(step=2, bank=whole))
+    damaged_file, whole_file = (
+        StoredFile(f"checkpoints/{name}", "a" * 64, 7) for name in ("damaged", "whole")
+    )
+    service.workers.checkpointed(claim, a_checkpoint(step=1, bank=damaged_file))
+    service.workers.checkpointed(claim, a_checkpoint(step=2, bank=whole_file))
     assert {c.files["bank"].key for c in service.workers.checkpoints(claim)} == {"checkpoints/whole"}
 
 
 @pytest.mark.parametrize("end", ["succeed", "fail", "cancelled"])
 def test_the_end_of_a_job_lets_its_checkpoints_go(service: Services, storage: Storage, end: str) -> None:
     claim = running(service)
-    service.workers.checkpointed(claim, a_checkpoint(state=stored(storage, "state")))
+    service.workers.checkpointed(claim, a_checkpoint(state=put_checkpoint_file(storage, "state")))
     service.upkeep.sweep(storage, grace_seconds=-1)
     assert keys(storage) == {"state"}
     if end == "succeed":

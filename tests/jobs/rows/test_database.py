@@ -41,14 +41,14 @@ def own_database(postgres: EmbeddedPostgres) -> Iterator[str]:
 
 @pytest.mark.usefixtures("empty")
 def test_the_database_allows_the_steps_of_the_code_and_no_other(service: Services, database_url: str) -> None:
-    refused = pytest.raises(CheckViolation, match=submitted(service).id)
+    refusal = pytest.raises(CheckViolation, match=submitted(service).id)
     with psycopg.connect(database_url) as connection:
         for start, end in itertools.product(JobStatus, JobStatus):
             connection.execute("ALTER TABLE job DISABLE TRIGGER job_step")
             connection.execute("UPDATE job SET status = %s", [start])
             connection.execute("ALTER TABLE job ENABLE TRIGGER job_step")
             connection.commit()
-            expected = nullcontext() if end == start or end in TRANSITIONS[start] else refused
+            expected = nullcontext() if end == start or end in TRANSITIONS[start] else refusal
             with expected, connection.transaction():
                 connection.execute("UPDATE job SET status = %s", [end])
 
@@ -124,10 +124,10 @@ def test_a_restart_of_the_database_is_told_as_such_and_forgotten(
     job = inspected(service)
     postgres.kill()
     try:
-        with pytest.raises(ServiceUnavailable) as raised:
+        with pytest.raises(ServiceUnavailable) as failure:
             service.clients.get(job.id)
-        assert raised.value.part == "database"
-        assert postgres.password() not in str(raised.value)
+        assert failure.value.part == "database"
+        assert postgres.password() not in str(failure.value)
         assert service.clients.check()["database"] is None
     finally:
         postgres.start()
@@ -156,23 +156,23 @@ def test_a_connection_cut_in_a_transaction_leaves_nothing_half_done(
 
 def test_a_mistake_in_a_statement_is_not_an_outage(database_url: str) -> None:
     database = Database(database_url)
-    with pytest.raises(Exception, match="nothing") as raised, database.transaction() as session:
+    with pytest.raises(Exception, match="nothing") as failure, database.transaction() as session:
         session.connection().exec_driver_sql("SELECT nothing")
-    assert not isinstance(raised.value, ServiceUnavailable)
+    assert not isinstance(failure.value, ServiceUnavailable)
     database.close()
 
 
 def test_the_values_of_a_failed_statement_are_not_told(database_url: str) -> None:
     database = Database(database_url)
-    with pytest.raises(Exception, match="division") as raised, database.transaction() as session:
+    with pytest.raises(Exception, match="division") as failure, database.transaction() as session:
         session.execute(text("SELECT 1 / :zero WHERE :value <> ''"), {"zero": 0, "value": "a secret"})
-    assert "a secret" not in str(raised.value)
+    assert "a secret" not in str(failure.value)
     database.close()
 
 
 def test_nobody_waits_long_for_a_database_that_is_not_there() -> None:
     database = Database("postgresql://nayer:secret@127.0.0.1:9/nayer")
-    with pytest.raises(ServiceUnavailable) as raised, database.transaction() as session:
+    with pytest.raises(ServiceUnavailable) as failure, database.transaction() as session:
         session.connection()
-    assert "secret" not in str(raised.value)
+    assert "secret" not in str(failure.value)
     database.close()

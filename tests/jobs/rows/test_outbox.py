@@ -22,47 +22,51 @@ URL = "https://example.com/hook"
 ALL = ["job.queued", "job.running", "job.paused", "job.succeeded", "job.failed", "job.cancelled"]
 
 
-def hooked(*events: str, **more: Any) -> dict[str, Any]:
+def with_webhook(*events: str, **more: Any) -> dict[str, Any]:
     """What makes a job one with a web hook."""
     webhook = {"url": URL, "secret": SECRET, **({"events": events} if events else {}), **more}
     return {"spec": a_spec(webhook=webhook, metadata={"team": "vision"})}
 
 
 def an_ended_job(service: Services) -> tuple[Job, DueDelivery]:
-    job = service.clients.cancel(submitted(service, **hooked()).id)
+    job = service.clients.cancel(submitted(service, **with_webhook()).id)
     (due,) = service.webhooks.take_deliveries(10)
     return job, due
 
 
-def told(service: Services, job_id: str) -> list[str]:
+def event_names(service: Services, job_id: str) -> list[str]:
     return [delivery.event for delivery in reversed(service.clients.deliveries(job_id)[0])]
 
 
 def test_every_step_is_told_in_the_order_it_was_taken(service: Services) -> None:
-    claim = running(service, **hooked(*ALL))
+    claim = running(service, **with_webhook(*ALL))
     service.workers.release(claim, counts_attempt=False, reason="a drain")
     service.clients.pause(claim.job.id)
     service.clients.resume(claim.job.id)
     service.workers.succeed(claimed(service, "distill", claim.job), [an_artifact()], {"agreement": 0.5})
     steps = ["queued", "running", "queued", "paused", "queued", "running", "succeeded"]
-    assert told(service, claim.job.id) == [f"job.{step}" for step in steps]
+    assert event_names(service, claim.job.id) == [f"job.{step}" for step in steps]
 
 
 def test_the_ends_are_told_by_whomever_the_job_is_ended(service: Services, database_url: str) -> None:
-    cancelled = service.clients.cancel(submitted(service, **hooked()).id)
-    failed = service.workers.fail(running(service, **hooked()), "diverged", "It diverged.", "Lower the rate.")
-    dry = submitted(service, dry_run=True, **hooked())
-    service.workers.validated(claimed(service, "inspect", dry), {}, {}, {})
-    lost = running(service, **hooked()).job
+    cancelled_job = service.clients.cancel(submitted(service, **with_webhook()).id)
+    failed_job = service.workers.fail(
+        running(service, **with_webhook()), "diverged", "It diverged.", "Lower the rate."
+    )
+    dry_run = submitted(service, dry_run=True, **with_webhook())
+    service.workers.validated(claimed(service, "inspect", dry_run), {}, {}, {})
+    lost_job = running(service, **with_webhook()).job
     with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute("UPDATE job SET attempt = 3 WHERE id = %s", [lost.id])
-        connection.execute("UPDATE job SET lease_until = now() - interval '1 s' WHERE id = %s", [lost.id])
+        connection.execute("UPDATE job SET attempt = 3 WHERE id = %s", [lost_job.id])
+        connection.execute("UPDATE job SET lease_until = now() - interval '1 s' WHERE id = %s", [lost_job.id])
     service.upkeep.reap()
-    late = submitted(service, spec=a_spec(webhook={"url": URL}, max_runtime_seconds=1))
+    overdue_job = submitted(service, spec=a_spec(webhook={"url": URL}, max_runtime_seconds=1))
     with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute("UPDATE job SET ran_seconds = 5 WHERE id = %s", [late.id])
+        connection.execute("UPDATE job SET ran_seconds = 5 WHERE id = %s", [overdue_job.id])
     service.upkeep.expire()
-    ends = [told(service, job.id) for job in (cancelled, failed, dry, lost, late)]
+    ends = [
+        event_names(service, job.id) for job in (cancelled_job, failed_job, dry_run, lost_job, overdue_job)
+    ]
     assert ends == [["job.cancelled"], ["job.failed"], ["job.succeeded"], ["job.failed"], ["job.failed"]]
 
 
@@ -73,23 +77,23 @@ def test_a_job_without_a_web_hook_tells_nobody(service: Services) -> None:
 
 
 def test_a_step_that_is_rolled_back_is_not_told(service: Services, monkeypatch: pytest.MonkeyPatch) -> None:
-    claim = running(service, **hooked())
+    claim = running(service, **with_webhook())
 
     def cut(*_: object) -> None:
         raise ConnectionAbortedError
 
-    with monkeypatch.context() as patched:
-        patched.setattr("jobs.service.for_workers.repository.save", cut)
+    with monkeypatch.context() as patch:
+        patch.setattr("jobs.service.for_workers.repository.save", cut)
         with pytest.raises(ConnectionAbortedError):
             service.workers.succeed(claim, [], {})
-    assert (service.clients.get(claim.job.id).status, told(service, claim.job.id)) == ("running", [])
+    assert (service.clients.get(claim.job.id).status, event_names(service, claim.job.id)) == ("running", [])
     service.workers.succeed(claim, [], {})
     service.workers.succeed(claim, [], {})  # its answer was lost, and it is asked for again
-    assert told(service, claim.job.id) == ["job.succeeded"]
+    assert event_names(service, claim.job.id) == ["job.succeeded"]
 
 
 def test_a_message_holds_the_job_as_it_stood(service: Services) -> None:
-    claim = running(service, **hooked("job.running", "job.succeeded"))
+    claim = running(service, **with_webhook("job.running", "job.succeeded"))
     artifact = an_artifact()
     job = service.workers.succeed(claim, [artifact], {"agreement": 0.5})
     first, second = (json.loads(due.content) for due in service.webhooks.take_deliveries(10))
@@ -120,24 +124,24 @@ def test_a_message_holds_the_job_as_it_stood(service: Services) -> None:
 
 
 def test_what_one_has_taken_nobody_else_is_given(service: Services) -> None:
-    jobs = [service.clients.cancel(submitted(service, **hooked()).id) for _ in range(20)]
+    jobs = [service.clients.cancel(submitted(service, **with_webhook()).id) for _ in range(20)]
     with ThreadPoolExecutor(4) as pool:
-        taken = [
+        messages = [
             due
             for batch in pool.map(lambda _: service.webhooks.take_deliveries(5), range(8))
             for due in batch
         ]
-    assert sorted(due.job_id for due in taken) == sorted(job.id for job in jobs)
+    assert sorted(due.job_id for due in messages) == sorted(job.id for job in jobs)
     assert service.webhooks.take_deliveries(100) == []
 
 
 def test_what_is_not_settled_is_given_out_again_under_its_id(service: Services, database_url: str) -> None:
-    job, lost = an_ended_job(service)
+    job, first = an_ended_job(service)
     assert service.webhooks.take_deliveries(10) == []
     make_due(database_url)
     (again,) = service.webhooks.take_deliveries(10)
-    assert (again.id, again.content, again.attempt) == (lost.id, lost.content, 2)
-    service.webhooks.settle_delivery(lost, Answer(status_code=410))  # comes too late to say anything
+    assert (again.id, again.content, again.attempt) == (first.id, first.content, 2)
+    service.webhooks.settle_delivery(first, Answer(status_code=410))  # comes too late to say anything
     assert service.clients.deliveries(job.id)[0][0].last_status_code is None
     service.webhooks.settle_delivery(again, Answer(status_code=204))
     service.webhooks.settle_delivery(again, Answer(status_code=500))
@@ -181,8 +185,8 @@ def test_attempts_spread_over_about_a_day() -> None:
 
 
 def test_a_receiver_that_is_gone_is_told_nothing_more(service: Services) -> None:
-    claim = running(service, **hooked(*ALL))
-    other = service.clients.cancel(submitted(service, **hooked()).id)
+    claim = running(service, **with_webhook(*ALL))
+    other = service.clients.cancel(submitted(service, **with_webhook()).id)
     first, second, third = service.webhooks.take_deliveries(10)
     assert third.job_id == other.id
     service.webhooks.settle_delivery(second, Answer(status_code=410))
@@ -207,7 +211,7 @@ def test_a_message_can_be_sent_once_more(service: Services, answer: Answer) -> N
 
 
 def test_messages_are_read_in_pages_and_by_those_of_their_job_only(service: Services) -> None:
-    claim = running(service, **hooked(*ALL))
+    claim = running(service, **with_webhook(*ALL))
     service.workers.succeed(claim, [], {})
     newest, more = service.clients.deliveries(claim.job.id, limit=2)
     oldest, last = service.clients.deliveries(claim.job.id, limit=2, after=newest[-1].id)
@@ -236,7 +240,7 @@ def test_the_secret_is_given_to_whoever_signs_and_to_nobody_else(
 ) -> None:
     job, due = an_ended_job(service)
     assert due.secret == SECRET
-    seen = [
+    values = [
         job,
         service.clients.list_jobs(),
         service.clients.events(job.id),
@@ -244,14 +248,14 @@ def test_the_secret_is_given_to_whoever_signs_and_to_nobody_else(
         due,
         due.content,
     ]
-    seen += [a_request(**hooked()), service.clients.get(job.id).spec["webhook"]]
+    values += [a_request(**with_webhook()), service.clients.get(job.id).spec["webhook"]]
     with psycopg.connect(database_url) as connection:
         connection.execute("UPDATE job SET webhook_secret = NULL")
         for table in ("job", "event", "delivery"):
             rows = connection.execute(f"SELECT to_json(t)::text FROM {table} AS t")  # noqa: S608 - no input
-            seen += rows.fetchall()
+            values += rows.fetchall()
         connection.rollback()
-    assert not any(text in str(seen) for text in SECRET_TEXTS)
+    assert not any(text in str(values) for text in SECRET_TEXTS)
 
 
 def test_what_is_counted_shows_what_waits(service: Services) -> None:

@@ -24,10 +24,10 @@ With = Callable[..., Services]
 def keeping(service: Services) -> With:
     """The service with other times to keep things."""
 
-    def changed(**seconds: float | None) -> Services:
+    def keeping_for(**seconds: float | None) -> Services:
         return service.with_settings(**{f"keep_{kind}_seconds": value for kind, value in seconds.items()})
 
-    return changed
+    return keeping_for
 
 
 def put(storage: Storage, key: str) -> StoredFile:
@@ -48,7 +48,7 @@ def a_run(service: Services, storage: Storage) -> Claim:
     return claim
 
 
-def succeeded(service: Services, storage: Storage) -> Job:
+def a_finished_job(service: Services, storage: Storage) -> Job:
     student = Artifact.of("student.safetensors", put(storage, "artifacts/student"))
     return service.workers.succeed(a_run(service, storage), [student], {})
 
@@ -73,7 +73,7 @@ def sweep(service: Services, storage: Storage) -> None:
 def test_by_default_only_what_can_be_downloaded_outlives_its_job(
     service: Services, storage: Storage, database_url: str
 ) -> None:
-    job = succeeded(service, storage)
+    job = a_finished_job(service, storage)
     sweep(service, storage)
     assert keys(storage) == ["artifacts"]
     let_pass(database_url, 1000 * DAY)
@@ -95,12 +95,12 @@ def test_what_a_running_job_needs_is_never_let_go(storage: Storage, keeping: Wit
 def test_each_kind_has_a_time_of_its_own(
     service: Services, storage: Storage, keeping: With, database_url: str, kind: str, folder: str
 ) -> None:
-    succeeded(service, storage)
-    kept = keeping(**{"artifacts": None, kind: HOUR})
-    sweep(kept, storage)
+    a_finished_job(service, storage)
+    limited_service = keeping(**{"artifacts": None, kind: HOUR})
+    sweep(limited_service, storage)
     assert keys(storage) == sorted({"artifacts", folder})
     let_pass(database_url, HOUR + 1)
-    sweep(kept, storage)
+    sweep(limited_service, storage)
     assert folder not in keys(storage)
 
 
@@ -109,11 +109,11 @@ def test_what_a_client_sent_can_be_kept_when_it_was_refused(
 ) -> None:
     job = submitted(service, teacher=put(storage, "uploads/odd"))
     service.workers.fail(claimed(service, "inspect", job), "unsafe_checkpoint", "m", "h")
-    kept = keeping(uploads=HOUR)
-    sweep(kept, storage)
+    limited_service = keeping(uploads=HOUR)
+    sweep(limited_service, storage)
     assert keys(storage) == ["uploads"]
     let_pass(database_url, HOUR + 1)
-    sweep(kept, storage)
+    sweep(limited_service, storage)
     assert keys(storage) == []
     assert service.clients.get(job.id).teacher.sha256 == job.teacher.sha256
 
@@ -121,16 +121,16 @@ def test_what_a_client_sent_can_be_kept_when_it_was_refused(
 def test_an_artifact_expires_at_its_time_whether_upkeep_came_or_not(
     service: Services, storage: Storage, keeping: With, database_url: str
 ) -> None:
-    job = succeeded(service, storage)
-    kept = keeping(artifacts=HOUR)
-    assert kept.clients.artifact(job.id, "student.safetensors").kept
+    job = a_finished_job(service, storage)
+    limited_service = keeping(artifacts=HOUR)
+    assert limited_service.clients.artifact(job.id, "student.safetensors").kept
     let_pass(database_url, HOUR + 1)
     with pytest.raises(ArtifactExpired, match="no longer kept"):
-        kept.clients.artifact(job.id, "student.safetensors")
+        limited_service.clients.artifact(job.id, "student.safetensors")
     assert service.clients.artifact(job.id, "student.safetensors").kept, "a longer time helps until then"
 
     before = service.clients.get(job.id)
-    assert kept.upkeep.retain() == 3, "inputs, checkpoints and artifacts, of one job each"
+    assert limited_service.upkeep.retain() == 3, "inputs, checkpoints and artifacts, of one job each"
     with pytest.raises(ArtifactExpired):
         service.clients.artifact(job.id, "student.safetensors")
     after = service.clients.get(job.id)
@@ -143,29 +143,29 @@ def test_an_artifact_expires_at_its_time_whether_upkeep_came_or_not(
 def test_a_file_stays_as_long_as_another_job_names_it(
     service: Services, storage: Storage, keeping: With, database_url: str
 ) -> None:
-    shared = Artifact.of("student.safetensors", put(storage, "artifacts/shared"))
-    old = service.workers.succeed(running(service), [shared], {})
+    artifact = Artifact.of("student.safetensors", put(storage, "artifacts/shared"))
+    old = service.workers.succeed(running(service), [artifact], {})
     let_pass(database_url, HOUR + 1)
-    young = service.workers.succeed(running(service), [shared], {})
-    kept = keeping(artifacts=HOUR)
-    kept.upkeep.sweep(storage, grace_seconds=-1)
+    young = service.workers.succeed(running(service), [artifact], {})
+    limited_service = keeping(artifacts=HOUR)
+    limited_service.upkeep.sweep(storage, grace_seconds=-1)
     assert keys(storage) == ["artifacts"]
-    assert kept.clients.artifact(young.id, shared.name).key == shared.key
+    assert limited_service.clients.artifact(young.id, artifact.name).key == artifact.key
     with pytest.raises(ArtifactExpired):
-        kept.clients.artifact(old.id, shared.name)
+        limited_service.clients.artifact(old.id, artifact.name)
     let_pass(database_url, HOUR + 1)
-    kept.upkeep.sweep(storage, grace_seconds=-1)
+    limited_service.upkeep.sweep(storage, grace_seconds=-1)
     assert keys(storage) == []
 
 
 def test_whole_jobs_go_with_all_that_hangs_from_them(
     service: Services, storage: Storage, keeping: With, database_url: str
 ) -> None:
-    old = succeeded(service, storage)
+    old = a_finished_job(service, storage)
     let_pass(database_url, DAY + 1)
     claim = running(service)
-    kept = keeping(jobs=DAY)
-    kept.upkeep.sweep(storage, grace_seconds=-1)
+    limited_service = keeping(jobs=DAY)
+    limited_service.upkeep.sweep(storage, grace_seconds=-1)
     with pytest.raises(JobNotFound):
         service.clients.get(old.id)
     assert service.clients.get(claim.job.id).status is JobStatus.RUNNING

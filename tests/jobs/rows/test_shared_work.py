@@ -127,10 +127,10 @@ def test_many_upkeeps_let_everything_go_once(service: Services, database_url: st
         connection.execute("INSERT INTO file SELECT id, 'artifact', 'a', 'k', 's', 1 FROM job")
         before = connection.execute("SELECT id, version FROM job").fetchall()
     assert rounds(service, database_url, LET_GO[kind]) == [JOBS] * ROUNDS
-    raised = ROUNDS if kind == "artifacts" else 0
+    increase = ROUNDS if kind == "artifacts" else 0
     with psycopg.connect(database_url) as connection:
         after = connection.execute("SELECT id, version FROM job").fetchall()
-    assert sorted(after) == sorted((job_id, version + raised) for job_id, version in before)
+    assert sorted(after) == sorted((job_id, version + increase) for job_id, version in before)
 
 
 @pytest.mark.usefixtures("empty")

@@ -45,10 +45,10 @@ def every_state(service: Services, database_url: str) -> States:
 
 def plan(session: Session, query: Callable[[Session], object]) -> str:
     """How PostgreSQL carries out the first statement of a query, without sorting or reading a whole table."""
-    sent: list[tuple[str, Any]] = []
+    calls: list[tuple[str, Any]] = []
 
     def note(_connection: object, _cursor: object, statement: str, parameters: object, *_: object) -> None:
-        sent.append((statement, parameters))
+        calls.append((statement, parameters))
 
     connection = session.connection()
     connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
@@ -56,7 +56,7 @@ def plan(session: Session, query: Callable[[Session], object]) -> str:
     sqlalchemy.event.listen(connection, "before_cursor_execute", note)
     query(session)
     sqlalchemy.event.remove(connection, "before_cursor_execute", note)
-    statement, parameters = sent[0]
+    statement, parameters = calls[0]
     return "\n".join(connection.exec_driver_sql(f"EXPLAIN {statement}", parameters).scalars())
 
 
@@ -75,23 +75,23 @@ def test_a_row_and_a_query_say_the_same(service: Services, every_state: States) 
 
 
 def test_each_query_takes_the_jobs_that_its_definition_names(service: Services, every_state: States) -> None:
-    waiting, held, lost = set(), set(), set()
+    waiting_ids, held_ids, lost_ids = set(), set(), set()
     for (status, lease, cancel_requested), job_id in every_state.items():
         if status in (JobStatus.VALIDATING, JobStatus.QUEUED) and lease == "none" and not cancel_requested:
-            waiting.add(job_id)
+            waiting_ids.add(job_id)
         if status in HELD_IN.values() and lease != "none":
-            held.add(job_id)
-            lost |= {job_id} if lease == "past" else set()
+            held_ids.add(job_id)
+            lost_ids |= {job_id} if lease == "past" else set()
     with service.resources.database.transaction() as session:
-        assert set(waiting_jobs.positions(session, list(every_state.values()))) == waiting
+        assert set(waiting_jobs.positions(session, list(every_state.values()))) == waiting_ids
         assert [waiting_jobs.count(session, queue) for queue in ("inspect", "distill")] == [1, 1]
-        assert {row.id for row in held_jobs.lock_lost(session, 99)} == lost
-        assert {row.id for row in held_jobs.lock_overdue(session, 0, 99)} == waiting | held
+        assert {row.id for row in held_jobs.lock_lost(session, 99)} == lost_ids
+        assert {row.id for row in held_jobs.lock_overdue(session, 0, 99)} == waiting_ids | held_ids
         rows = [waiting_jobs.take_next(session, queue) for queue in ("inspect", "distill")]
-        assert {row.id for row in rows if row} == waiting
+        assert {row.id for row in rows if row} == waiting_ids
         ids = [waiting_jobs.mark_rung(session, queue, -HOUR, 99) for queue in ("inspect", "distill")]
-        assert set(itertools.chain(*ids)) == waiting
-    assert service.clients.statistics().expired_leases == len(lost)
+        assert set(itertools.chain(*ids)) == waiting_ids
+    assert service.clients.statistics().expired_leases == len(lost_ids)
 
 
 def test_the_index_of_waiting_jobs_holds_those_that_queries_look_for(database_url: str) -> None:
@@ -100,10 +100,10 @@ def test_the_index_of_waiting_jobs_holds_those_that_queries_look_for(database_ur
     statement = str(CreateIndex(index).compile(dialect=postgresql.dialect()))
     definition = "SELECT pg_get_indexdef(%s::regclass)"
     with psycopg.connect(database_url) as connection:
-        migrated = connection.execute(definition, ["ix_job_waiting"]).fetchone()
+        expected = connection.execute(definition, ["ix_job_waiting"]).fetchone()
         connection.execute("DROP INDEX ix_job_waiting")
         connection.execute(statement)
-        assert connection.execute(definition, ["ix_job_waiting"]).fetchone() == migrated
+        assert connection.execute(definition, ["ix_job_waiting"]).fetchone() == expected
         connection.rollback()
 
 

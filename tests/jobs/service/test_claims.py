@@ -67,12 +67,12 @@ def test_each_job_is_claimed_once_by_many_workers(service: Services) -> None:
     jobs = {submitted(service).id for _ in range(40)}
 
     def work(number: int) -> list[str]:
-        taken = []
+        job_ids = []
         while claim := service.workers.claim("inspect", f"worker {number}"):
-            taken.append(claim.job.id)
-        return taken
+            job_ids.append(claim.job.id)
+        return job_ids
 
-    claims = Counter(job_id for taken in all_at_once(work, 8) for job_id in taken)
+    claims = Counter(job_id for job_ids in all_at_once(work, 8) for job_id in job_ids)
     assert claims == Counter(jobs)
 
 
@@ -190,17 +190,17 @@ def test_the_third_lost_attempt_is_the_last(service: Services, queue: Any) -> No
 
 def test_a_waiting_job_is_cancelled_at_once(service: Services) -> None:
     for job in (inspected(service), submitted(service)):
-        cancelled = service.clients.cancel(job.id)
-        assert cancelled.status == JobStatus.CANCELLED
-        assert service.clients.cancel(job.id) == cancelled
+        ended_job = service.clients.cancel(job.id)
+        assert ended_job.status == JobStatus.CANCELLED
+        assert service.clients.cancel(job.id) == ended_job
     assert service.workers.claim("distill", "tests") is None
 
 
 def test_a_held_job_is_cancelled_by_its_worker(service: Services) -> None:
     claim = running(service)
-    asked = service.clients.cancel(claim.job.id)
-    assert (asked.status, asked.cancel_requested) == (JobStatus.RUNNING, True)
-    assert service.clients.cancel(claim.job.id).version == asked.version
+    answer = service.clients.cancel(claim.job.id)
+    assert (answer.status, answer.cancel_requested) == (JobStatus.RUNNING, True)
+    assert service.clients.cancel(claim.job.id).version == answer.version
 
     assert service.workers.heartbeat(claim).cancel_requested
     assert service.workers.cancelled(claim).status == JobStatus.CANCELLED
@@ -235,7 +235,7 @@ def test_cancelling_races_with_claiming_and_loses_nothing(service: Services) -> 
 def test_cancelling_races_with_the_end_and_one_of_them_stands(service: Services) -> None:
     for _ in range(10):
         claim = running(service)
-        done, asked = all_at_once(
+        ended_job, answer = all_at_once(
             lambda number, claim=claim: (
                 service.workers.succeed(claim, [], {})
                 if number == 0
@@ -243,8 +243,8 @@ def test_cancelling_races_with_the_end_and_one_of_them_stands(service: Services)
             ),
             2,
         )
-        assert done.status == service.clients.get(claim.job.id).status == JobStatus.SUCCEEDED
-        assert asked.status in (JobStatus.RUNNING, JobStatus.SUCCEEDED)
+        assert ended_job.status == service.clients.get(claim.job.id).status == JobStatus.SUCCEEDED
+        assert answer.status in (JobStatus.RUNNING, JobStatus.SUCCEEDED)
 
 
 def test_events_have_no_gap_whoever_writes(service: Services) -> None:
@@ -276,20 +276,20 @@ def test_a_repeated_request_makes_one_job(service: Services) -> None:
     answers = all_at_once(lambda _: service.clients.submit(request), 8)
 
     assert len({job.id for job, _ in answers}) == 1
-    assert Counter(replayed for _, replayed in answers) == {False: 1, True: 7}
+    assert Counter(is_replay for _, is_replay in answers) == {False: 1, True: 7}
     assert len(service.clients.list_jobs().jobs) == 1
 
 
 def test_a_key_belongs_to_one_request(service: Services) -> None:
-    made, _ = service.clients.submit(a_request(idempotency_key="key", request_hash="one"))
-    with pytest.raises(IdempotencyConflict, match=made.id):
+    first, _ = service.clients.submit(a_request(idempotency_key="key", request_hash="one"))
+    with pytest.raises(IdempotencyConflict, match=first.id):
         service.clients.submit(a_request(idempotency_key="key", request_hash="another"))
     assert len(service.clients.list_jobs().jobs) == 1
 
-    service.clients.cancel(made.id)
-    service.clients.delete(made.id)
-    again, replayed = service.clients.submit(a_request(idempotency_key="key", request_hash="another"))
-    assert (again.id != made.id, replayed) == (True, False)
+    service.clients.cancel(first.id)
+    service.clients.delete(first.id)
+    again, is_replay = service.clients.submit(a_request(idempotency_key="key", request_hash="another"))
+    assert (again.id != first.id, is_replay) == (True, False)
 
 
 def test_the_runtime_counts_under_claims_only(service: Services, database_url: str) -> None:

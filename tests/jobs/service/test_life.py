@@ -23,7 +23,7 @@ from tests.support.services import Services
 pytestmark = pytest.mark.usefixtures("empty")
 
 
-def told(service: Services, job_id: str) -> list[tuple[str, Any]]:
+def log_of(service: Services, job_id: str) -> list[tuple[str, Any]]:
     return [
         (event.type, event.data.get("status") or event.data.get("phase") or event.data.get("name"))
         for event in service.clients.events(job_id)
@@ -32,25 +32,25 @@ def told(service: Services, job_id: str) -> list[tuple[str, Any]]:
 
 def test_a_new_job_waits_for_inspection(service: Services) -> None:
     request = a_request(evaluation=a_file(), spec=a_spec(metadata={"run": "7"}, max_runtime_seconds=60))
-    job, replayed = service.clients.submit(request)
+    job, is_replay = service.clients.submit(request)
 
-    assert not replayed
+    assert not is_replay
     assert job == service.clients.get(job.id)
     assert (job.status, job.phase, job.attempt, job.fence) == (JobStatus.VALIDATING, None, 1, 0)
     assert (job.teacher, job.evaluation, job.embeddings) == (request.teacher, request.evaluation, None)
     assert (job.metadata, job.max_runtime_seconds) == ({"run": "7"}, 60)
     assert (job.started_at, job.finished_at, job.error, job.artifacts) == (None, None, None, [])
-    assert told(service, job.id) == [("status", "validating")]
+    assert log_of(service, job.id) == [("status", "validating")]
 
 
 def test_the_spec_is_kept_with_its_preset_named_and_expanded(service: Services) -> None:
     spec = a_spec(preset="quick", config={"epochs": 3})
-    kept = submitted(service, spec=spec).spec
+    document = submitted(service, spec=spec).spec
 
-    assert kept["preset"] == "quick"
-    assert kept["config"] == spec.resolved_config()[1].model_dump(mode="json")
-    assert kept["config"]["epochs"] == 3
-    assert JobSpec.model_validate(kept).resolved_config() == spec.resolved_config()
+    assert document["preset"] == "quick"
+    assert document["config"] == spec.resolved_config()[1].model_dump(mode="json")
+    assert document["config"]["epochs"] == 3
+    assert JobSpec.model_validate(document).resolved_config() == spec.resolved_config()
 
 
 def test_a_job_comes_to_its_student(service: Services) -> None:
@@ -67,20 +67,24 @@ def test_a_job_comes_to_its_student(service: Services) -> None:
     assert (distilling.job.status, distilling.fence) == (JobStatus.RUNNING, 2)
     assert service.workers.inputs(distilling) == inputs
     student, card = an_artifact(), an_artifact("model_card.json")
-    done = service.workers.succeed(
+    ended_job = service.workers.succeed(
         distilling, [student, card], {"student_accuracy": 0.9, "odd": float("nan")}
     )
 
-    assert done == service.clients.get(job.id)
-    assert (done.status, done.lease_until, done.is_terminal) == (JobStatus.SUCCEEDED, None, True)
-    assert done.latest_metrics == {"student_accuracy": 0.9}
-    assert done.finished_at is not None
+    assert ended_job == service.clients.get(job.id)
+    assert (ended_job.status, ended_job.lease_until, ended_job.is_terminal) == (
+        JobStatus.SUCCEEDED,
+        None,
+        True,
+    )
+    assert ended_job.latest_metrics == {"student_accuracy": 0.9}
+    assert ended_job.finished_at is not None
     assert [(a.name, a.key, a.job_id) for a in service.clients.get(job.id).artifacts] == [
         ("model_card.json", card.key, job.id),
         ("student.safetensors", student.key, job.id),
     ]
     assert service.clients.artifact(job.id, "student.safetensors").media_type == "application/octet-stream"
-    assert told(service, job.id) == [
+    assert log_of(service, job.id) == [
         ("status", "validating"),
         ("status", "queued"),
         ("status", "running"),
@@ -94,9 +98,11 @@ def test_a_dry_run_ends_with_its_report_and_goes_first(service: Services) -> Non
     submitted(service)
     dry = submitted(service, dry_run=True)
 
-    done = service.workers.validated(claimed(service, "inspect", dry), {}, {"candidates": ["resnet20"]}, {})
+    ended_job = service.workers.validated(
+        claimed(service, "inspect", dry), {}, {"candidates": ["resnet20"]}, {}
+    )
 
-    assert (done.status, done.report) == (JobStatus.SUCCEEDED, {"candidates": ["resnet20"]})
+    assert (ended_job.status, ended_job.report) == (JobStatus.SUCCEEDED, {"candidates": ["resnet20"]})
     assert service.workers.claim("distill", "tests") is None
 
 
@@ -105,12 +111,14 @@ def test_a_job_that_cannot_work_says_why(service: Services) -> None:
     claim = claimed(service, "inspect", job)
     service.workers.fail(claim, "not_a_checkpoint", "\0 odd bytes", "Send a state_dict.", retryable=True)
 
-    failed = service.clients.get(job.id)
-    assert failed.status == JobStatus.FAILED
+    ended_job = service.clients.get(job.id)
+    assert ended_job.status == JobStatus.FAILED
     error = {"code": "not_a_checkpoint", "message": "\0 odd bytes", "hint": "Send a state_dict."}
-    assert failed.error == {**error, "retryable": True}
-    assert [event.data for event in service.clients.events(job.id) if event.type == "error"] == [failed.error]
-    assert failed.teacher.filename == "teacher.pt"
+    assert ended_job.error == {**error, "retryable": True}
+    assert [event.data for event in service.clients.events(job.id) if event.type == "error"] == [
+        ended_job.error
+    ]
+    assert ended_job.teacher.filename == "teacher.pt"
 
 
 def test_the_oldest_job_is_taken_first_and_knows_its_place(service: Services) -> None:
@@ -181,9 +189,9 @@ def test_what_a_child_prints_is_told(service: Services) -> None:
     points = service.clients.metrics(job.id)["student_loss"]
     assert [(point.step, point.epoch, point.value) for point in points] == [(100, 3, 2.0), (200, 3, 1.0)]
 
-    done = service.workers.succeed(claim, [], {})
-    assert done.progress["fraction"] == 1.0
-    assert all(part["ended_at"] for part in done.timeline)
+    ended_job = service.workers.succeed(claim, [], {})
+    assert ended_job.progress["fraction"] == 1.0
+    assert all(part["ended_at"] for part in ended_job.timeline)
 
 
 def test_a_line_told_twice_is_written_once(service: Services) -> None:
@@ -248,9 +256,9 @@ def test_an_artifact_is_not_ready_until_the_end_and_then_not_there(service: Serv
 def test_any_string_may_be_asked_for(service: Services, job_id: str) -> None:
     clients = service.clients
     for ask in (clients.get, clients.cancel, clients.delete, clients.events, clients.metrics):
-        with pytest.raises(JobNotFound) as raised:
+        with pytest.raises(JobNotFound) as failure:
             ask(job_id)
-        assert len(raised.value.message) < 200
+        assert len(failure.value.message) < 200
     with pytest.raises(JobNotFound):
         service.clients.list_jobs(after=job_id)
 
@@ -266,8 +274,8 @@ def test_jobs_are_listed_page_by_page(service: Services) -> None:
     assert pages == [[jobs[4], jobs[3]], [jobs[2], jobs[1]], [jobs[0]]]
     assert (first.has_more, second.has_more, third.has_more, third.next) == (True, True, False, None)
 
-    cancelled = service.clients.list_jobs(status=JobStatus.CANCELLED)
-    assert ([job.id for job in cancelled.jobs], cancelled.has_more) == ([jobs[2]], False)
+    page = service.clients.list_jobs(status=JobStatus.CANCELLED)
+    assert ([job.id for job in page.jobs], page.has_more) == ([jobs[2]], False)
 
 
 def test_new_events_of_many_jobs_come_at_once(service: Services) -> None:
@@ -282,19 +290,19 @@ def test_new_events_of_many_jobs_come_at_once(service: Services) -> None:
 
 def test_a_deleted_job_is_gone_and_names_the_files_that_nobody_needs(service: Services) -> None:
     claim = running(service)
-    shared = an_artifact("samples.png")
-    service.workers.add_artifact(claim, shared)
+    shared_artifact = an_artifact("samples.png")
+    service.workers.add_artifact(claim, shared_artifact)
     with pytest.raises(JobNotTerminal, match="running"):
         service.clients.delete(claim.job.id)
     service.workers.succeed(claim, [student := an_artifact()], {})
     other = running(service)
-    service.workers.add_artifact(other, shared)
+    service.workers.add_artifact(other, shared_artifact)
 
-    unneeded = service.clients.delete(claim.job.id)
+    keys = service.clients.delete(claim.job.id)
 
-    assert student.key in unneeded
-    assert claim.job.teacher.key in unneeded
-    assert shared.key not in unneeded
+    assert student.key in keys
+    assert claim.job.teacher.key in keys
+    assert shared_artifact.key not in keys
     with pytest.raises(JobNotFound):
         service.clients.get(claim.job.id)
 
@@ -306,10 +314,13 @@ def test_labels_may_hold_any_character(service: Services) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "kept"), [("a\0b.pt", "ab.pt"), ("\udc80.pt", "?.pt"), ("", None), ("x" * 999, "x" * 255)]
+    ("filename", "expected"),
+    [("a\0b.pt", "ab.pt"), ("\udc80.pt", "?.pt"), ("", None), ("x" * 999, "x" * 255)],
 )
-def test_a_file_name_is_kept_as_far_as_it_can_be_shown(service: Services, given: str, kept: str) -> None:
-    assert submitted(service, teacher=a_file(filename=given)).teacher.filename == kept
+def test_a_file_name_is_kept_as_far_as_it_can_be_shown(
+    service: Services, filename: str, expected: str
+) -> None:
+    assert submitted(service, teacher=a_file(filename=filename)).teacher.filename == expected
 
 
 def test_a_key_without_a_hash_is_refused() -> None:

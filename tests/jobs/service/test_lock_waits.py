@@ -37,7 +37,7 @@ def wait_for_a_blocked_transaction(url: str) -> None:
             time.sleep(0.01)
 
 
-def overtaken(
+def call_behind(
     service: Services, url: str, first: Callable[[Session], object], call: Callable[[], Any]
 ) -> Any:
     """Make a call wait until another transaction, which began first, has committed."""
@@ -58,7 +58,7 @@ def test_a_repeated_end_waits_for_the_first_and_agrees_with_it(service: Services
         row = held_jobs.lock_claimed(session, claim)
         endings.succeed(session, row, repository.now(session))
 
-    job = overtaken(service, database_url, first, lambda: service.workers.succeed(claim, [], {}))
+    job = call_behind(service, database_url, first, lambda: service.workers.succeed(claim, [], {}))
     assert job == service.clients.get(claim.job.id)
     assert job.status is JobStatus.SUCCEEDED
 
@@ -74,7 +74,7 @@ def test_a_receiver_that_is_gone_gets_no_message_of_a_step_under_way(
         row = held_jobs.lock_claimed(session, claim)
         endings.succeed(session, row, repository.now(session))
 
-    overtaken(service, database_url, first, lambda: service.webhooks.settle_delivery(due, GONE))
+    call_behind(service, database_url, first, lambda: service.webhooks.settle_delivery(due, GONE))
     assert [d.status for d in service.clients.deliveries(claim.job.id)[0]] == ["failed", "failed"]
 
 
@@ -82,7 +82,7 @@ def test_a_step_after_the_receiver_is_gone_makes_no_message(service: Services, d
     spec = a_spec(webhook={"url": "https://example.com/", "events": ["job.running", "job.succeeded"]})
     claim = running(service, spec=spec)
     (due,) = service.webhooks.take_deliveries(10)
-    overtaken(
+    call_behind(
         service,
         database_url,
         lambda session: outbox.settle(session, due, GONE, 0.5),
@@ -98,7 +98,7 @@ def test_a_message_that_is_deleted_meanwhile_cannot_be_sent_again(
     job = service.clients.cancel(submitted(service, spec=spec).id)
     (due,) = service.webhooks.take_deliveries(10)
     with pytest.raises(DeliveryNotFound):
-        overtaken(
+        call_behind(
             service,
             database_url,
             lambda session: repository.delete_job(session, job.id),
@@ -109,17 +109,17 @@ def test_a_message_that_is_deleted_meanwhile_cannot_be_sent_again(
 def test_a_damaged_bank_is_dropped_by_one_and_its_successor_stays(
     service: Services, database_url: str
 ) -> None:
-    damaged, whole = Bank(a_file("banks/damaged"), "a"), Bank(a_file("banks/whole"), "b")
+    damaged_bank, whole_bank = Bank(a_file("banks/damaged"), "a"), Bank(a_file("banks/whole"), "b")
     with service.resources.database.transaction() as session:
-        caches.save_bank(session, "key", damaged)
+        caches.save_bank(session, "key", damaged_bank)
 
     def first(session: Session) -> None:
-        caches.drop_bank(session, "key", damaged.file.sha256)
+        caches.drop_bank(session, "key", damaged_bank.file.sha256)
         session.flush()
-        caches.save_bank(session, "key", whole)
+        caches.save_bank(session, "key", whole_bank)
 
-    overtaken(service, database_url, first, lambda: service.workers.drop_bank("key", damaged))
-    assert service.workers.use_bank("key") == whole
+    call_behind(service, database_url, first, lambda: service.workers.drop_bank("key", damaged_bank))
+    assert service.workers.use_bank("key") == whole_bank
 
 
 def test_a_file_that_goes_during_a_sweep_is_not_missing(
@@ -127,8 +127,8 @@ def test_a_file_that_goes_during_a_sweep_is_not_missing(
 ) -> None:
     """As when another upkeep lets it go and sweeps it."""
     job = service.clients.cancel(submitted(service, teacher=a_file("uploads/lost")).id)
-    kept = service.with_settings(keep_uploads_seconds=60)
-    assert kept.upkeep.sweep(storage).missing_keys == ["uploads/lost"]
+    longer = service.with_settings(keep_uploads_seconds=60)
+    assert longer.upkeep.sweep(storage).missing_keys == ["uploads/lost"]
     exists = storage.exists
 
     def exists_after_deletion(key: str) -> bool:
@@ -136,4 +136,4 @@ def test_a_file_that_goes_during_a_sweep_is_not_missing(
         return exists(key)
 
     monkeypatch.setattr(storage, "exists", exists_after_deletion)
-    assert kept.upkeep.sweep(storage).missing_keys == []
+    assert longer.upkeep.sweep(storage).missing_keys == []

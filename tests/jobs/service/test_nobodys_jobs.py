@@ -15,11 +15,11 @@ pytestmark = pytest.mark.usefixtures("empty")
 
 def test_a_claim_without_an_answer_is_given_again(service: Services) -> None:
     job, other = inspected(service), inspected(service)
-    lost = service.workers.claim("distill", "here:1:1")
+    first = service.workers.claim("distill", "here:1:1")
     again = service.workers.claim("distill", "here:1:1", repeated=True)
-    assert lost is not None
+    assert first is not None
     assert again is not None
-    assert (again.job.id, again.fence) == (job.id, lost.fence)
+    assert (again.job.id, again.fence) == (job.id, first.fence)
     assert not service.workers.heartbeat(again).lost
     following = service.workers.claim("distill", "here:1:2")
     assert following is not None
@@ -47,9 +47,9 @@ def test_a_job_that_was_given_back_is_not_taken_for_a_held_one(service: Services
 def test_a_job_cancelled_while_its_inspection_ended_waits_for_nobody(service: Services) -> None:
     claim = claimed(service, "inspect", submitted(service))
     service.clients.cancel(claim.job.id)
-    ended = service.workers.validated(claim, {}, {}, {})
-    assert ended.status == JobStatus.CANCELLED
-    assert service.workers.validated(claim, {}, {}, {}) == ended
+    ended_job = service.workers.validated(claim, {}, {}, {})
+    assert ended_job.status == JobStatus.CANCELLED
+    assert service.workers.validated(claim, {}, {}, {}) == ended_job
 
 
 def test_who_stands_still_in_a_transaction_lets_go_of_the_row(service: Services) -> None:

@@ -22,13 +22,13 @@ def test_a_queued_job_rests_at_once_and_waits_again_at_its_place(service: Servic
     assert service.clients.pause(job.id).status is JobStatus.PAUSED
     assert service.clients.pause(job.id).status is JobStatus.PAUSED
     assert service.clients.queue_positions([service.clients.get(job.id), behind]) == {behind.id: 1}
-    bells = service.resources.doorbell.pending("distill")
-    assert bells is not None
+    rings = service.resources.doorbell.pending("distill")
+    assert rings is not None
 
-    resumed = service.clients.resume(job.id)
-    assert (resumed.status, resumed.attempt) == (JobStatus.QUEUED, 1)
-    assert service.resources.doorbell.pending("distill") == bells + 1
-    assert service.clients.resume(job.id) == resumed
+    resumed_job = service.clients.resume(job.id)
+    assert (resumed_job.status, resumed_job.attempt) == (JobStatus.QUEUED, 1)
+    assert service.resources.doorbell.pending("distill") == rings + 1
+    assert service.clients.resume(job.id) == resumed_job
     assert statuses(service, job.id) == ["validating", "queued", "paused", "queued"]
     claimed(service, "distill", job)
 
@@ -38,18 +38,20 @@ def test_a_running_job_rests_when_its_worker_puts_it_away(service: Services) -> 
     service.workers.checkpointed(claim, a_checkpoint())
     assert not service.workers.heartbeat(claim).pause_requested
     for _ in range(2):
-        asked = service.clients.pause(claim.job.id)
-        assert (asked.status, asked.pause_requested) == (JobStatus.RUNNING, True)
+        running_job = service.clients.pause(claim.job.id)
+        assert (running_job.status, running_job.pause_requested) == (JobStatus.RUNNING, True)
     assert service.workers.heartbeat(claim).pause_requested
 
-    paused = service.workers.release(claim, counts_attempt=False, reason="paused")
-    assert (paused.status, paused.pause_requested, paused.attempt) == (JobStatus.PAUSED, False, 1)
-    assert service.workers.release(claim, counts_attempt=False, reason="paused") == paused, "a repeated call"
+    paused_job = service.workers.release(claim, counts_attempt=False, reason="paused")
+    assert (paused_job.status, paused_job.pause_requested, paused_job.attempt) == (JobStatus.PAUSED, False, 1)
+    assert service.workers.release(claim, counts_attempt=False, reason="paused") == paused_job, (
+        "a repeated call"
+    )
     assert service.workers.claim("distill", "tests") is None
     assert service.upkeep.reap() == service.upkeep.expire() == 0
 
     service.clients.resume(claim.job.id)
-    again = claimed(service, "distill", paused)
+    again = claimed(service, "distill", paused_job)
     assert len(service.workers.checkpoints(again)) == 1
     assert statuses(service, claim.job.id).count("running") == 3  # claimed, asked to pause, claimed
 
@@ -101,14 +103,14 @@ def test_cancel_beats_pause(service: Services) -> None:
     service.clients.cancel(claim.job.id)
     with pytest.raises(JobNotPausable, match="being cancelled"):
         service.clients.pause(claim.job.id)
-    ended = service.workers.release(claim, counts_attempt=False, reason="paused")
-    assert (ended.status, ended.pause_requested) == (JobStatus.CANCELLED, False)
+    ended_job = service.workers.release(claim, counts_attempt=False, reason="paused")
+    assert (ended_job.status, ended_job.pause_requested) == (JobStatus.CANCELLED, False)
 
 
 def test_what_cannot_rest_says_so(service: Services) -> None:
-    done, validating = running(service), submitted(service)
-    service.workers.succeed(done, [], {})
-    for job_id in (validating.id, done.job.id):
+    ended_claim, validating = running(service), submitted(service)
+    service.workers.succeed(ended_claim, [], {})
+    for job_id in (validating.id, ended_claim.job.id):
         with pytest.raises(JobNotPausable):
             service.clients.pause(job_id)
         with pytest.raises(JobNotPaused):

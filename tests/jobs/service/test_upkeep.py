@@ -120,10 +120,10 @@ def test_a_job_that_takes_three_workers_down_fails(service: Services, database_u
         claimed(service, "distill", job)
         let_leases_run_out(database_url)
         assert service.upkeep.reap() == 1
-    lost = service.clients.get(job.id)
-    assert (lost.status, lost.attempt) == (JobStatus.FAILED, 3)
-    assert lost.error is not None
-    assert (lost.error["code"], lost.error["retryable"]) == ("worker_lost", True)
+    lost_job = service.clients.get(job.id)
+    assert (lost_job.status, lost_job.attempt) == (JobStatus.FAILED, 3)
+    assert lost_job.error is not None
+    assert (lost_job.error["code"], lost_job.error["retryable"]) == ("worker_lost", True)
 
 
 def test_a_lost_job_whose_end_was_asked_for_ends(service: Services, database_url: str) -> None:
@@ -147,32 +147,32 @@ def test_many_reapers_take_a_job_once(service: Services, database_url: str) -> N
     claims = [service.workers.claim("distill", "tests") for _ in range(20)]
     let_leases_run_out(database_url)
     with ThreadPoolExecutor(4) as pool:
-        reaped = list(pool.map(lambda _: service.upkeep.reap(), range(4)))
-    assert sum(reaped) == 20
+        counts = list(pool.map(lambda _: service.upkeep.reap(), range(4)))
+    assert sum(counts) == 20
     assert {service.clients.get(claim.job.id).attempt for claim in claims if claim} == {2}
 
 
 def test_a_job_out_of_time_ends(service: Services, database_url: str) -> None:
-    held, held_long, waiting = (running(service, spec=a_spec(max_runtime_seconds=60)) for _ in range(3))
+    held_claim, held_long, waiting = (running(service, spec=a_spec(max_runtime_seconds=60)) for _ in range(3))
     service.workers.release(waiting, counts_attempt=False, reason="drained")
     assert service.upkeep.expire() == 0
 
-    use_up(database_url, held.job.id, seconds=61)
+    use_up(database_url, held_claim.job.id, seconds=61)
     use_up(database_url, held_long.job.id, seconds=61 + service.resources.settings.lease_seconds)
     use_up(database_url, waiting.job.id, seconds=61)
     assert service.upkeep.expire() == 2
 
-    assert service.clients.get(held.job.id).status == JobStatus.RUNNING, (
+    assert service.clients.get(held_claim.job.id).status == JobStatus.RUNNING, (
         "its worker has a lease's time to end it"
     )
     for claim in (held_long, waiting):
-        ended = service.clients.get(claim.job.id)
-        assert ended.error is not None
-        assert (ended.status, ended.error["code"]) == (JobStatus.FAILED, "max_runtime_exceeded")
+        ended_job = service.clients.get(claim.job.id)
+        assert ended_job.error is not None
+        assert (ended_job.status, ended_job.error["code"]) == (JobStatus.FAILED, "max_runtime_exceeded")
         assert service.workers.heartbeat(claim).lost
 
 
-def stored(storage: Storage, key: str) -> StoredFile:
+def put(storage: Storage, key: str) -> StoredFile:
     return storage.put_stream([key.encode()], key)
 
 
@@ -181,35 +181,35 @@ def keys(storage: Storage) -> list[str]:
 
 
 def test_a_sweep_removes_what_no_row_names(service: Services, storage: Storage, tmp_path: Path) -> None:
-    job = submitted(service, teacher=stored(storage, "uploads/teacher"))
+    job = submitted(service, teacher=put(storage, "uploads/teacher"))
     claim = claimed(service, "inspect", job)
-    inputs = {"teacher.safetensors": stored(storage, "inputs/teacher")}
+    inputs = {"teacher.safetensors": put(storage, "inputs/teacher")}
     service.workers.validated(claim, {}, {}, inputs)
-    service.workers.save_embedding("k", stored(storage, "embeddings/lte"))
-    stored(storage, "uploads/orphan")
+    service.workers.save_embedding("k", put(storage, "embeddings/lte"))
+    put(storage, "uploads/orphan")
 
-    young = service.upkeep.sweep(storage)
-    assert (young.removed_keys, young.missing_keys) == ([], [])
-    swept = service.upkeep.sweep(storage, grace_seconds=-1)
-    assert sorted(swept.removed_keys) == ["uploads/orphan", "uploads/teacher"]
+    first_report = service.upkeep.sweep(storage)
+    assert (first_report.removed_keys, first_report.missing_keys) == ([], [])
+    report = service.upkeep.sweep(storage, grace_seconds=-1)
+    assert sorted(report.removed_keys) == ["uploads/orphan", "uploads/teacher"]
     assert keys(storage) == ["embeddings/lte", "inputs/teacher"]
 
 
 @pytest.mark.parametrize("end", ["fail", "cancelled"])
 def test_a_job_that_failed_leaves_no_file(service: Services, storage: Storage, end: str) -> None:
-    job = submitted(service, teacher=stored(storage, "uploads/t"), evaluation=stored(storage, "uploads/e"))
+    job = submitted(service, teacher=put(storage, "uploads/t"), evaluation=put(storage, "uploads/e"))
     claim = claimed(service, "inspect", job)
-    ended: Job = (
+    ended_job: Job = (
         service.workers.fail(claim, "c", "m", "h") if end == "fail" else service.workers.cancelled(claim)
     )
 
     service.upkeep.sweep(storage, grace_seconds=-1)
     assert keys(storage) == []
-    assert (ended.teacher.bytes, ended.teacher.key) == (job.teacher.bytes, "uploads/t")
+    assert (ended_job.teacher.bytes, ended_job.teacher.key) == (job.teacher.bytes, "uploads/t")
 
 
 def test_a_file_that_another_job_needs_stays(service: Services, storage: Storage) -> None:
-    teacher = stored(storage, "uploads/shared")
+    teacher = put(storage, "uploads/shared")
     first, second = submitted(service, teacher=teacher), submitted(service, teacher=teacher)
     service.clients.cancel(first.id)
     assert service.upkeep.sweep(storage, grace_seconds=-1).removed_keys == []
@@ -232,11 +232,11 @@ def test_operators_see_what_waits_and_what_is_lost(service: Services, database_u
     submitted(service)
     let_leases_run_out(database_url)
     change(database_url, "UPDATE job SET created_at = now() - interval '1 hour' WHERE status = 'queued'")
-    seen = service.clients.statistics()
-    assert {status: count for status, count in seen.counts.items() if count} == {
+    statistics = service.clients.statistics()
+    assert {status: count for status, count in statistics.counts.items() if count} == {
         JobStatus.VALIDATING: 1,
         JobStatus.QUEUED: 1,
         JobStatus.RUNNING: 1,
     }
-    assert seen.oldest_waiting_seconds["distill"] >= 3600 > seen.oldest_waiting_seconds["inspect"]
-    assert seen.expired_leases == 1
+    assert statistics.oldest_waiting_seconds["distill"] >= 3600 > statistics.oldest_waiting_seconds["inspect"]
+    assert statistics.expired_leases == 1
