@@ -1,4 +1,4 @@
-"""The doorbell rings in a moment or not at all, and its message is one a worker understands."""
+"""The doorbell rings within a moment or not at all, and workers understand its message."""
 
 import base64
 import json

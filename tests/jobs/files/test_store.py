@@ -53,7 +53,7 @@ def full(tmp_path: Path) -> Iterator[tuple[Storage, Path]]:
 
 
 @pytest.mark.parametrize("size", [2 * 2**20, PIECE_BYTES + 2**20])
-def test_a_full_disk_is_told_as_such_and_keeps_what_it_has(full: tuple[Storage, Path], size: int) -> None:
+def test_a_full_disk_is_reported_and_its_files_stay(full: tuple[Storage, Path], size: int) -> None:
     store, folder = full
     with pytest.raises(StorageFull, match="no room"):
         store.put_stream([some_bytes(size)], "artifacts/large")
@@ -68,7 +68,7 @@ def test_a_full_disk_is_told_as_such_and_keeps_what_it_has(full: tuple[Storage, 
 @pytest.mark.parametrize(
     ("number", "error_type"), [(errno.ENOSPC, StorageFull), (errno.EIO, ServiceUnavailable)]
 )
-def test_a_disk_may_tell_only_at_the_end_that_it_did_not_take_a_file(
+def test_a_disk_may_fail_only_when_a_file_is_synced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, error_type: type[ServiceUnavailable]
 ) -> None:
     def refuse(_descriptor: int) -> None:
@@ -85,7 +85,7 @@ def test_a_disk_may_tell_only_at_the_end_that_it_did_not_take_a_file(
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_a_file_comes_back_as_it_went(store: Storage, tmp_path: Path, size: int) -> None:
+def test_a_file_is_read_as_it_was_stored(store: Storage, tmp_path: Path, size: int) -> None:
     body = some_bytes(size)
     (tmp_path / "sent").write_bytes(body)
 
@@ -97,7 +97,7 @@ def test_a_file_comes_back_as_it_went(store: Storage, tmp_path: Path, size: int)
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_an_upload_comes_back_as_it_went(store: Storage, size: int) -> None:
+def test_an_upload_is_read_as_it_was_stored(store: Storage, size: int) -> None:
     body = some_bytes(size)
 
     file = asyncio.run(store.put_async(f"uploads/async-{size}", in_pieces(body), max_bytes=max(size, 1)))
@@ -159,7 +159,7 @@ def test_other_bytes_than_the_row_says_are_refused(
     assert not (tmp_path / "fetched").exists()
 
 
-def test_a_missing_file_is_told_as_such(store: Storage, tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(store: Storage, tmp_path: Path) -> None:
     missing = StoredFile("inputs/none", "0" * 64, 1)
     with pytest.raises(FileMissing, match="inputs/none"):
         store.get_to_file(missing, tmp_path / "fetched")
@@ -183,7 +183,7 @@ def test_the_same_content_published_twice_is_two_files(store: Storage, tmp_path:
     assert store.exists(second.key)
 
 
-def test_a_listing_tells_key_length_and_age(store: Storage) -> None:
+def test_a_listing_has_key_length_and_age(store: Storage) -> None:
     before = store.now()
     store.put_stream([b"12345"], "listed/a/b")
 
@@ -198,7 +198,7 @@ def test_a_check_leaves_nothing(store: Storage) -> None:
     assert list(store.list("checks")) == []
 
 
-def test_what_a_killed_writer_left_in_a_folder_is_removed(tmp_path: Path) -> None:
+def test_the_partial_file_of_a_killed_writer_is_removed(tmp_path: Path) -> None:
     store = Storage.open(f"file://{tmp_path}")
     store.put_stream([b"whole"], "uploads/whole")
     (tmp_path / "uploads" / "half#1").write_bytes(b"hal")
@@ -216,14 +216,14 @@ def away(seaweedfs: EmbeddedSeaweed) -> Storage:
     return Storage.open("s3://nayer-test", nobody)
 
 
-def test_a_store_that_is_away_is_told_as_such(away: Storage) -> None:
+def test_a_store_that_does_not_answer_is_reported(away: Storage) -> None:
     with pytest.raises(ServiceUnavailable) as failure:
         away.check()
     assert failure.value.part == "storage"
     assert "127.0.0.1" not in failure.value.message
 
 
-def test_wrong_credentials_are_told_without_repeating_them(seaweedfs: EmbeddedSeaweed) -> None:
+def test_an_error_about_credentials_does_not_repeat_them(seaweedfs: EmbeddedSeaweed) -> None:
     store = Storage.open(seaweedfs.url, {**seaweedfs.options, "secret_access_key": "not-the-secret"})
     with pytest.raises(ServiceUnavailable, match="storage") as failure:
         store.check()

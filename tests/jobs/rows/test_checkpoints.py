@@ -1,4 +1,4 @@
-"""Saved states of a run: fenced, written once, three kept, and gone with the job's end."""
+"""Checkpoints of a run: fenced, written once, three of them kept, and dropped after the job's end."""
 
 from pathlib import Path
 
@@ -45,7 +45,7 @@ def test_the_next_claim_finds_the_newest_first(service: Services) -> None:
     ]
 
 
-def test_a_checkpoint_is_told_once_however_often_it_is_written(service: Services) -> None:
+def test_a_repeated_checkpoint_is_reported_once(service: Services) -> None:
     claim = running(service)
     checkpoint = a_checkpoint(step=100)
     for _ in range(2):
@@ -60,7 +60,7 @@ def test_a_checkpoint_is_told_once_however_often_it_is_written(service: Services
 
 
 @pytest.mark.parametrize("step", [200, 150, 100, 0])
-def test_a_run_that_went_back_leaves_what_it_had_saved_ahead(service: Services, step: int) -> None:
+def test_a_run_that_went_back_drops_its_later_checkpoints(service: Services, step: int) -> None:
     before = running(service)
     service.workers.checkpointed(before, a_checkpoint(step=900))
     job = service.workers.release(before, counts_attempt=False, reason="drained")
@@ -93,7 +93,7 @@ def test_a_worker_that_lost_the_job_changes_no_checkpoint(service: Services) -> 
     assert len(checkpoint_events(service, job.id)) == 1
 
 
-def test_three_are_kept_and_what_they_share_is_stored_once(service: Services, storage: Storage) -> None:
+def test_three_checkpoints_are_kept_and_share_their_files(service: Services, storage: Storage) -> None:
     claim = running(service)
     banks = [put_checkpoint_file(storage, f"bank-{n}") for n in range(5)]
     for n in range(5):
@@ -115,7 +115,7 @@ def test_three_are_kept_and_what_they_share_is_stored_once(service: Services, st
         assert all(storage.exists(file.key) for file in checkpoint.files.values())
 
 
-def test_a_body_that_is_stored_anew_takes_the_place_of_a_damaged_one(service: Services) -> None:
+def test_a_file_that_is_stored_again_replaces_a_damaged_one(service: Services) -> None:
     claim = running(service)
     damaged_file, whole_file = (
         StoredFile(f"checkpoints/{name}", "a" * 64, 7) for name in ("damaged", "whole")

@@ -1,4 +1,4 @@
-"""What the database itself sees to, and what happens while it is away."""
+"""What the database itself enforces, and what happens while it does not answer."""
 
 import io
 import itertools
@@ -71,7 +71,7 @@ def test_an_ended_job_cannot_be_changed_by_hand(service: Services, database_url:
         connection.execute(statement)
 
 
-def test_the_history_goes_forward_and_back_and_equals_the_code(own_database: str) -> None:
+def test_migrations_run_forward_and_back_and_end_at_the_tables_of_the_code(own_database: str) -> None:
     config = alembic(own_database)
     command.check(config)
     command.downgrade(config, "base")
@@ -98,13 +98,13 @@ def test_many_that_migrate_at_once_do_it_once(postgres: EmbeddedPostgres) -> Non
             assert connection.execute("SELECT count(*) FROM job").fetchone() == (0,)
 
 
-def test_migrating_without_a_database_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_migrating_without_a_database_names_the_missing_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NAYER_DATABASE_URL", raising=False)
     with pytest.raises(SystemExit, match="NAYER_DATABASE_URL is not set"):
         command.upgrade(Config(ROOT / "alembic.ini"), "head")
 
 
-def test_a_check_tells_what_is_well(service: Services, database_url: str) -> None:
+def test_a_check_measures_each_part(service: Services, database_url: str) -> None:
     well = service.clients.check()
     assert set(well) == {"database", "migrations", "broker"}
     assert all(seconds is not None and 0 < seconds < 30 for seconds in well.values())
@@ -118,7 +118,7 @@ def test_a_check_tells_what_is_well(service: Services, database_url: str) -> Non
 
 
 @pytest.mark.usefixtures("empty")
-def test_a_restart_of_the_database_is_told_as_such_and_forgotten(
+def test_an_outage_of_the_database_is_reported_and_passes(
     service: Services, postgres: EmbeddedPostgres
 ) -> None:
     job = inspected(service)
@@ -162,7 +162,7 @@ def test_a_mistake_in_a_statement_is_not_an_outage(database_url: str) -> None:
     database.close()
 
 
-def test_the_values_of_a_failed_statement_are_not_told(database_url: str) -> None:
+def test_the_values_of_a_failed_statement_are_hidden(database_url: str) -> None:
     database = Database(database_url)
     with pytest.raises(Exception, match="division") as failure, database.transaction() as session:
         session.execute(text("SELECT 1 / :zero WHERE :value <> ''"), {"zero": 0, "value": "a secret"})
@@ -170,7 +170,7 @@ def test_the_values_of_a_failed_statement_are_not_told(database_url: str) -> Non
     database.close()
 
 
-def test_nobody_waits_long_for_a_database_that_is_not_there() -> None:
+def test_a_missing_database_is_noticed_quickly() -> None:
     database = Database("postgresql://nayer:secret@127.0.0.1:9/nayer")
     with pytest.raises(ServiceUnavailable) as failure, database.transaction() as session:
         session.connection()

@@ -1,4 +1,4 @@
-"""Messages to web hooks are written with the step they tell of, and come to an end."""
+"""Messages to web hooks are written with the step that they report, and are tried for a limited time."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -38,7 +38,7 @@ def event_names(service: Services, job_id: str) -> list[str]:
     return [delivery.event for delivery in reversed(service.clients.deliveries(job_id)[0])]
 
 
-def test_every_step_is_told_in_the_order_it_was_taken(service: Services) -> None:
+def test_messages_report_each_step_in_order(service: Services) -> None:
     claim = running(service, **with_webhook(*ALL))
     service.workers.release(claim, counts_attempt=False, reason="a drain")
     service.clients.pause(claim.job.id)
@@ -48,7 +48,9 @@ def test_every_step_is_told_in_the_order_it_was_taken(service: Services) -> None
     assert event_names(service, claim.job.id) == [f"job.{step}" for step in steps]
 
 
-def test_the_ends_are_told_by_whomever_the_job_is_ended(service: Services, database_url: str) -> None:
+def test_a_message_reports_the_end_whether_client_worker_or_upkeep_ends_the_job(
+    service: Services, database_url: str
+) -> None:
     cancelled_job = service.clients.cancel(submitted(service, **with_webhook()).id)
     failed_job = service.workers.fail(
         running(service, **with_webhook()), "diverged", "It diverged.", "Lower the rate."
@@ -70,13 +72,15 @@ def test_the_ends_are_told_by_whomever_the_job_is_ended(service: Services, datab
     assert ends == [["job.cancelled"], ["job.failed"], ["job.succeeded"], ["job.failed"], ["job.failed"]]
 
 
-def test_a_job_without_a_web_hook_tells_nobody(service: Services) -> None:
+def test_a_job_without_a_web_hook_has_no_messages(service: Services) -> None:
     job = service.clients.cancel(submitted(service).id)
     assert service.clients.deliveries(job.id) == ([], False)
     assert service.webhooks.take_deliveries(10) == []
 
 
-def test_a_step_that_is_rolled_back_is_not_told(service: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_that_is_rolled_back_leaves_no_message(
+    service: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
     claim = running(service, **with_webhook())
 
     def cut(*_: object) -> None:
@@ -88,7 +92,7 @@ def test_a_step_that_is_rolled_back_is_not_told(service: Services, monkeypatch: 
             service.workers.succeed(claim, [], {})
     assert (service.clients.get(claim.job.id).status, event_names(service, claim.job.id)) == ("running", [])
     service.workers.succeed(claim, [], {})
-    service.workers.succeed(claim, [], {})  # its answer was lost, and it is asked for again
+    service.workers.succeed(claim, [], {})  # a repeated call, because its answer was lost
     assert event_names(service, claim.job.id) == ["job.succeeded"]
 
 
@@ -123,7 +127,7 @@ def test_a_message_holds_the_job_as_it_stood(service: Services) -> None:
     }
 
 
-def test_what_one_has_taken_nobody_else_is_given(service: Services) -> None:
+def test_a_message_is_taken_by_one_sender(service: Services) -> None:
     jobs = [service.clients.cancel(submitted(service, **with_webhook()).id) for _ in range(20)]
     with ThreadPoolExecutor(4) as pool:
         messages = [
@@ -135,7 +139,7 @@ def test_what_one_has_taken_nobody_else_is_given(service: Services) -> None:
     assert service.webhooks.take_deliveries(100) == []
 
 
-def test_what_is_not_settled_is_given_out_again_under_its_id(service: Services, database_url: str) -> None:
+def test_an_unsettled_message_is_due_again_under_its_id(service: Services, database_url: str) -> None:
     job, first = an_ended_job(service)
     assert service.webhooks.take_deliveries(10) == []
     make_due(database_url)
@@ -151,7 +155,7 @@ def test_what_is_not_settled_is_given_out_again_under_its_id(service: Services, 
     assert delivery.next_attempt_at is None
 
 
-def test_what_is_not_accepted_is_tried_ten_times(service: Services, database_url: str) -> None:
+def test_a_message_that_is_not_accepted_is_tried_ten_times(service: Services, database_url: str) -> None:
     job, due = an_ended_job(service)
     waits = []
     for attempt in range(1, MAX_ATTEMPTS + 1):
@@ -184,7 +188,7 @@ def test_attempts_spread_over_about_a_day() -> None:
     assert retry_delay(1, 0.5, timedelta(days=400)) == timedelta(days=1)
 
 
-def test_a_receiver_that_is_gone_is_told_nothing_more(service: Services) -> None:
+def test_a_receiver_that_is_gone_gets_no_more_messages(service: Services) -> None:
     claim = running(service, **with_webhook(*ALL))
     other = service.clients.cancel(submitted(service, **with_webhook()).id)
     first, second, third = service.webhooks.take_deliveries(10)
@@ -235,9 +239,7 @@ def test_messages_go_with_their_job(service: Services, database_url: str) -> Non
         assert connection.execute("SELECT count(*) FROM delivery").fetchone() == (0,)
 
 
-def test_the_secret_is_given_to_whoever_signs_and_to_nobody_else(
-    service: Services, database_url: str
-) -> None:
+def test_only_the_sender_reads_the_secret(service: Services, database_url: str) -> None:
     job, due = an_ended_job(service)
     assert due.secret == SECRET
     values = [
@@ -258,7 +260,7 @@ def test_the_secret_is_given_to_whoever_signs_and_to_nobody_else(
     assert not any(text in str(values) for text in SECRET_TEXTS)
 
 
-def test_what_is_counted_shows_what_waits(service: Services) -> None:
+def test_statistics_count_messages_by_state(service: Services) -> None:
     job, due = an_ended_job(service)
     assert service.clients.statistics().deliveries == {"pending": 1, "delivered": 0, "failed": 0}
     service.webhooks.settle_delivery(due, Answer(status_code=410))

@@ -1,4 +1,4 @@
-"""What ended jobs leave behind is kept for as long as the operator says, and no longer."""
+"""Files and rows of ended jobs are kept for the time that the operator sets, and no longer."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -70,7 +70,7 @@ def sweep(service: Services, storage: Storage) -> None:
     assert report.missing_keys == []
 
 
-def test_by_default_only_what_can_be_downloaded_outlives_its_job(
+def test_by_default_only_artifacts_outlive_their_job(
     service: Services, storage: Storage, database_url: str
 ) -> None:
     job = a_finished_job(service, storage)
@@ -82,7 +82,7 @@ def test_by_default_only_what_can_be_downloaded_outlives_its_job(
     assert service.clients.artifact(job.id, "student.safetensors").kept
 
 
-def test_what_a_running_job_needs_is_never_let_go(storage: Storage, keeping: With, service: Services) -> None:
+def test_the_files_of_a_running_job_are_kept(storage: Storage, keeping: With, service: Services) -> None:
     claim = a_run(service, storage)
     sweep(keeping(artifacts=1e-6, jobs=1e-6), storage)
     assert keys(storage) == ["checkpoints", "inputs"]
@@ -104,7 +104,7 @@ def test_each_kind_has_a_time_of_its_own(
     assert folder not in keys(storage)
 
 
-def test_what_a_client_sent_can_be_kept_when_it_was_refused(
+def test_refused_uploads_can_be_kept_for_a_time(
     service: Services, storage: Storage, keeping: With, database_url: str
 ) -> None:
     job = submitted(service, teacher=put(storage, "uploads/odd"))

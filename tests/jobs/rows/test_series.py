@@ -1,4 +1,4 @@
-"""Series come back whole where they are short, and thinned evenly where they are long."""
+"""Short series are read whole, long ones thinned evenly."""
 
 import itertools
 
@@ -56,7 +56,7 @@ def test_series_are_chosen_by_name(service: Services) -> None:
     assert service.clients.metrics(claim.job.id, names=[]) == {}
 
 
-def test_a_step_told_twice_in_one_call_keeps_the_later_value(service: Services) -> None:
+def test_of_two_values_for_one_step_the_later_one_counts(service: Services) -> None:
     claim = running(service)
     events = [MetricsEvent(epoch=1, step=1, values={"a": value}) for value in (1.0, 2.0)]
     service.workers.record(claim, list(enumerate(events, start=1)))

@@ -1,4 +1,4 @@
-"""Many workers, one job: who holds it, what a lost claim may still do, and how a job is handed back."""
+"""Many workers, one job: which one holds it, what a lost claim may still do, how a job is handed back."""
 
 import threading
 from collections import Counter
@@ -145,7 +145,7 @@ def test_nothing_is_written_while_a_job_waits_again(service: Services, database_
 
 
 @pytest.mark.parametrize("queue", ["inspect", "distill"])
-def test_an_end_that_is_told_twice_is_one_end(service: Services, database_url: str, queue: str) -> None:
+def test_a_repeated_end_changes_nothing(service: Services, database_url: str, queue: str) -> None:
     for settle in WRITES[queue][3:]:
         claim = running(service) if queue == "distill" else claimed(service, "inspect", submitted(service))
         first = settle(service, claim)
@@ -206,7 +206,7 @@ def test_a_held_job_is_cancelled_by_its_worker(service: Services) -> None:
     assert service.workers.cancelled(claim).status == JobStatus.CANCELLED
 
 
-def test_a_released_job_whose_end_was_asked_for_ends(service: Services) -> None:
+def test_a_released_job_with_a_request_to_cancel_is_cancelled(service: Services) -> None:
     claim = running(service)
     service.clients.cancel(claim.job.id)
     assert (
@@ -232,7 +232,7 @@ def test_cancelling_races_with_claiming_and_loses_nothing(service: Services) -> 
         assert answer.cancel_requested or answer.status == JobStatus.CANCELLED
 
 
-def test_cancelling_races_with_the_end_and_one_of_them_stands(service: Services) -> None:
+def test_of_a_cancel_and_an_end_at_once_one_counts(service: Services) -> None:
     for _ in range(10):
         claim = running(service)
         ended_job, answer = all_at_once(
@@ -247,7 +247,7 @@ def test_cancelling_races_with_the_end_and_one_of_them_stands(service: Services)
         assert answer.status in (JobStatus.RUNNING, JobStatus.SUCCEEDED)
 
 
-def test_events_have_no_gap_whoever_writes(service: Services) -> None:
+def test_events_have_no_gap_with_many_writers(service: Services) -> None:
     claim = running(service)
 
     def work(number: int) -> None:
@@ -264,7 +264,7 @@ def test_events_have_no_gap_whoever_writes(service: Services) -> None:
     assert sum(event.type == "artifact" for event in events) == 30
 
 
-def test_the_same_lines_told_at_once_are_written_once(service: Services) -> None:
+def test_lines_that_are_written_by_many_at_once_appear_once(service: Services) -> None:
     claim = running(service)
     lines = [(number, WARNING) for number in range(1, 21)]
     all_at_once(lambda _: service.workers.record(claim, lines), 4)

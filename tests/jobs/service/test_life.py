@@ -1,4 +1,4 @@
-"""The life of a job, told by its row, its log and its files."""
+"""The life of a job, in its row, its log and its files."""
 
 from typing import Any
 
@@ -53,7 +53,7 @@ def test_the_spec_is_kept_with_its_preset_named_and_expanded(service: Services) 
     assert JobSpec.model_validate(document).resolved_config() == spec.resolved_config()
 
 
-def test_a_job_comes_to_its_student(service: Services) -> None:
+def test_a_job_ends_with_its_student(service: Services) -> None:
     job = submitted(service)
     inspection = claimed(service, "inspect", job)
     assert (inspection.job.status, inspection.fence) == (JobStatus.VALIDATING, 1)
@@ -94,7 +94,7 @@ def test_a_job_comes_to_its_student(service: Services) -> None:
     ]
 
 
-def test_a_dry_run_ends_with_its_report_and_goes_first(service: Services) -> None:
+def test_a_dry_run_is_taken_first_and_ends_with_its_report(service: Services) -> None:
     submitted(service)
     dry = submitted(service, dry_run=True)
 
@@ -134,7 +134,7 @@ def test_the_oldest_job_is_taken_first_and_knows_its_place(service: Services) ->
     assert service.clients.queue_positions(jobs) == {third: 1}
 
 
-def test_places_in_both_queues_are_told_by_one_question(service: Services, statements: list[str]) -> None:
+def test_one_query_finds_the_places_in_both_queues(service: Services, statements: list[str]) -> None:
     jobs = [inspected(service), inspected(service), submitted(service), submitted(service, dry_run=True)]
     statements.clear()
     places = service.clients.queue_positions(jobs)
@@ -145,7 +145,7 @@ def test_places_in_both_queues_are_told_by_one_question(service: Services, state
     assert not [statement for statement in statements if "row_number" in statement]
 
 
-def test_what_a_child_prints_is_told(service: Services) -> None:
+def test_the_events_of_a_child_reach_job_log_and_series(service: Services) -> None:
     claim = running(service)
     service.workers.record(
         claim,
@@ -184,7 +184,7 @@ def test_what_a_child_prints_is_told(service: Services) -> None:
         "metrics",
         "metrics",
         "warning",
-    ], "a checkpoint is told when it is safe in the store"
+    ], "a checkpoint is reported when it is safe in the store"
     assert events[3].data == {"epoch": 3, "step": 100, "values": {"student_loss": 2.0, "bad": None}}
     points = service.clients.metrics(job.id)["student_loss"]
     assert [(point.step, point.epoch, point.value) for point in points] == [(100, 3, 2.0), (200, 3, 1.0)]
@@ -194,7 +194,7 @@ def test_what_a_child_prints_is_told(service: Services) -> None:
     assert all(part["ended_at"] for part in ended_job.timeline)
 
 
-def test_a_line_told_twice_is_written_once(service: Services) -> None:
+def test_a_repeated_line_is_written_once(service: Services) -> None:
     claim = running(service)
     lines = [(n, WarningEvent(code="w", message=str(n))) for n in range(1, 6)]
     service.workers.record(claim, lines[:3])
@@ -253,7 +253,7 @@ def test_an_artifact_is_not_ready_until_the_end_and_then_not_there(service: Serv
 
 
 @pytest.mark.parametrize("job_id", ["", "x", "0" * 32, "\0", "' OR 1=1", "é" * 32, "0" * 10_000])
-def test_any_string_may_be_asked_for(service: Services, job_id: str) -> None:
+def test_any_string_may_be_passed_as_an_id(service: Services, job_id: str) -> None:
     clients = service.clients
     for ask in (clients.get, clients.cancel, clients.delete, clients.events, clients.metrics):
         with pytest.raises(JobNotFound) as failure:
@@ -288,7 +288,7 @@ def test_new_events_of_many_jobs_come_at_once(service: Services) -> None:
     assert len(service.clients.events_of_many({first.id: 0, second.id: 0}, limit=2)) == 2
 
 
-def test_a_deleted_job_is_gone_and_names_the_files_that_nobody_needs(service: Services) -> None:
+def test_deleting_a_job_returns_the_files_that_no_job_needs(service: Services) -> None:
     claim = running(service)
     shared_artifact = an_artifact("samples.png")
     service.workers.add_artifact(claim, shared_artifact)

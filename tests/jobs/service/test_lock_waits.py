@@ -122,7 +122,7 @@ def test_a_damaged_bank_is_dropped_by_one_and_its_successor_stays(
     assert service.workers.use_bank("key") == whole_bank
 
 
-def test_a_file_that_goes_during_a_sweep_is_not_missing(
+def test_a_file_that_is_removed_during_a_sweep_is_not_missing(
     service: Services, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As when another upkeep lets it go and sweeps it."""

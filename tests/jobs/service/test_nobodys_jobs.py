@@ -1,4 +1,4 @@
-"""Jobs that nobody knows of: a claim whose answer was lost, an end that was asked for a moment too late."""
+"""No job is left without a holder: after a claim whose answer was lost, or a cancel that came late."""
 
 import time
 
@@ -44,7 +44,7 @@ def test_a_job_that_was_given_back_is_not_taken_for_a_held_one(service: Services
     assert second.fence == first.fence + 1
 
 
-def test_a_job_cancelled_while_its_inspection_ended_waits_for_nobody(service: Services) -> None:
+def test_a_job_cancelled_while_its_inspection_ended_is_cancelled(service: Services) -> None:
     claim = claimed(service, "inspect", submitted(service))
     service.clients.cancel(claim.job.id)
     ended_job = service.workers.validated(claim, {}, {}, {})
@@ -52,7 +52,7 @@ def test_a_job_cancelled_while_its_inspection_ended_waits_for_nobody(service: Se
     assert service.workers.validated(claim, {}, {}, {}) == ended_job
 
 
-def test_who_stands_still_in_a_transaction_lets_go_of_the_row(service: Services) -> None:
+def test_a_transaction_that_stalls_releases_its_row(service: Services) -> None:
     """As a worker under SIGSTOP does: the reaper passes locked rows over."""
     job = submitted(service)
 

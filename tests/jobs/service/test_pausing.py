@@ -1,4 +1,4 @@
-"""A job may rest: its state is kept, its time stands still, nobody takes it."""
+"""A paused job keeps its state, uses no time, and is taken by no worker."""
 
 from typing import Any
 
@@ -107,7 +107,7 @@ def test_cancel_beats_pause(service: Services) -> None:
     assert (ended_job.status, ended_job.pause_requested) == (JobStatus.CANCELLED, False)
 
 
-def test_what_cannot_rest_says_so(service: Services) -> None:
+def test_a_job_that_is_validated_or_has_ended_cannot_be_paused(service: Services) -> None:
     ended_claim, validating = running(service), submitted(service)
     service.workers.succeed(ended_claim, [], {})
     for job_id in (validating.id, ended_claim.job.id):

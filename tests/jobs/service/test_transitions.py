@@ -106,5 +106,5 @@ def test_a_write_outside_is_found(line: str) -> None:
 
 
 @pytest.mark.parametrize("line", ["status = row.status", "delivery.status = 'failed'", "row.other = 1"])
-def test_what_writes_to_no_job_is_let_pass(line: str) -> None:
+def test_a_line_that_writes_to_no_job_passes(line: str) -> None:
     assert list(writes(ast.parse(line))) == []

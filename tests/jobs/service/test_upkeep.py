@@ -1,4 +1,4 @@
-"""Upkeep makes good what was lost: messages, workers, time, files."""
+"""Upkeep recovers from lost messages and workers, ends overdue jobs, and removes files without rows."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -126,7 +126,7 @@ def test_a_job_that_takes_three_workers_down_fails(service: Services, database_u
     assert (lost_job.error["code"], lost_job.error["retryable"]) == ("worker_lost", True)
 
 
-def test_a_lost_job_whose_end_was_asked_for_ends(service: Services, database_url: str) -> None:
+def test_a_lost_job_with_a_request_to_cancel_is_cancelled(service: Services, database_url: str) -> None:
     claim = running(service)
     service.clients.cancel(claim.job.id)
     let_leases_run_out(database_url)
@@ -222,7 +222,7 @@ def test_a_row_whose_file_is_gone_is_reported(service: Services, storage: Storag
     assert service.upkeep.sweep(storage).missing_keys == ["uploads/lost"]
 
 
-def test_operators_see_what_waits_and_what_is_lost(service: Services, database_url: str) -> None:
+def test_statistics_count_waiting_and_lost_jobs(service: Services, database_url: str) -> None:
     nothing = service.clients.statistics()
     assert set(nothing.counts) == set(JobStatus)
     assert (sum(nothing.counts.values()), nothing.expired_leases) == (0, 0)
