@@ -12,7 +12,7 @@ from api.measurements import Measurements
 from api.problems import Problem
 from api.schemas import EXAMPLE_ID
 from jobs.files.store import Storage
-from jobs.service.job_service import JobService
+from jobs.service.for_clients import ClientJobs
 from jobs.settings import Settings
 
 bearer = HTTPBearer(auto_error=False, description="The value of NAYER_API_KEY, where the service has one.")
@@ -23,7 +23,7 @@ class Parts:
     """Everything a request may need; one per application."""
 
     settings: Settings
-    service: JobService
+    service: ClientJobs
     storage: Storage
     feed: EventFeed
     measurements: Measurements

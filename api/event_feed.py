@@ -14,7 +14,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from api.views import event_body
 from jobs.errors import JobsError
-from jobs.service.job_service import JobService
+from jobs.service.for_clients import ClientJobs
 from jobs.states import TERMINAL
 from jobs.values import JobEvent
 
@@ -39,7 +39,7 @@ class EventFeed:
         keep_alive_seconds: silence after which a comment is sent, so that no proxy hangs up.
     """
 
-    def __init__(self, service: JobService, *, poll_seconds: float = 0.5, keep_alive_seconds: float = 15.0):
+    def __init__(self, service: ClientJobs, *, poll_seconds: float = 0.5, keep_alive_seconds: float = 15.0):
         self._service = service
         self._poll_seconds = poll_seconds
         self._keep_alive_seconds = keep_alive_seconds

@@ -19,7 +19,8 @@ from api.middleware import BodyLimit, Measured
 from api.routes import artifacts, catalog, deliveries, events, health, jobs
 from api.uploads import OVERHEAD_BYTES, part_limits
 from jobs.files.store import Storage
-from jobs.service.job_service import JobService
+from jobs.service.for_clients import ClientJobs
+from jobs.service.resources import Resources
 from jobs.settings import Settings
 
 UPLOAD_PATHS = ("/jobs", "/jobs/validate")
@@ -33,7 +34,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         settings: read from the environment (`NAYER_*`) when left out.
     """
     settings = settings or Settings()
-    service = JobService.open(settings)
+    resources = Resources.open(settings)
+    service = ClientJobs(resources)
     storage = Storage.open(settings.storage_url, public_endpoint=settings.storage_public_url)
     parts = Parts(
         settings=settings,
@@ -55,7 +57,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
         lifespan=_lifespan,
     )
-    app.state.parts = parts
+    app.state.parts, app.state.close = parts, resources.close
     _install_routes(app)
     errors.install(app)
     openapi.install(app, locked=settings.api_key is not None)
@@ -81,7 +83,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     async with parts.feed.running():
         _close_at_signal(parts.feed)
         yield
-    parts.service.close()
+    app.state.close()
 
 
 def _close_at_signal(feed: EventFeed) -> None:

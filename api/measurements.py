@@ -8,7 +8,7 @@ from prometheus_client.registry import Collector
 
 from jobs.errors import ServiceUnavailable
 from jobs.files.store import Storage
-from jobs.service.job_service import JobService
+from jobs.service.for_clients import ClientJobs
 
 SECONDS = (0.005, 0.02, 0.1, 0.5, 2, 10, 60, 300, 1800)  # a question to an upload of many gigabytes
 
@@ -36,7 +36,7 @@ class HttpMeasurements:
 class JobCollector(Collector):
     """Asks the database at each scrape; a scrape while it is away still gives the rest."""
 
-    def __init__(self, service: JobService):
+    def __init__(self, service: ClientJobs):
         self._service = service
 
     def collect(self) -> Iterable[Metric]:
@@ -95,7 +95,7 @@ class StorageCollector(Collector):
 class Measurements:
     """All numbers of one application."""
 
-    def __init__(self, service: JobService, storage: Storage):
+    def __init__(self, service: ClientJobs, storage: Storage):
         self._registry = CollectorRegistry()
         self.http = HttpMeasurements(self._registry)
         self._registry.register(JobCollector(service))

@@ -2,18 +2,18 @@
 
 JobsError
   JobNotFound          there is no such job
-  JobNotTerminal       the job must have come to its end first
+  JobNotTerminal       the job must have ended first
   JobNotPausable       only a job that waits for distillation, or runs, can be paused
   JobNotPaused         only a paused job can be resumed
   IdempotencyConflict  the key was used for another request
-  DeliveryNotFound     the job's web hook was sent no such message
+  DeliveryNotFound     the job has no such message to its web hook
   ArtifactNotFound     no artifact has this name
   ArtifactNotReady     the artifact may still come
   ArtifactExpired      the artifact was kept for its time and is gone
-  FileTooLarge         a body passed its limit while it was streamed
+  FileTooLarge         a body exceeded its limit while it was streamed
   FileCorrupt          stored bytes do not have the hash their row says
   FileMissing          the store holds no such file
-  LeaseLost            another worker, or the end of the job, came first: write nothing more
+  LeaseLost            another worker has the job, or it has ended: write nothing more
   ServiceUnavailable   database, broker or store does not answer; try again
     StorageFull        the store has no room for more
 """
@@ -44,7 +44,7 @@ class JobNotFound(JobsError):
 
 
 class JobNotTerminal(JobsError):
-    """The job must have come to its end before this can be done to it."""
+    """The job must have ended before this can be done to it."""
 
     code = "job_not_terminal"
 
@@ -80,7 +80,7 @@ class ArtifactNotFound(JobsError):
 
 
 class ArtifactNotReady(JobsError):
-    """The job has no artifact of this name yet; it has not come to its end."""
+    """The job has no artifact of this name yet; it has not ended."""
 
     code = "artifact_not_ready"
 
@@ -92,10 +92,10 @@ class ArtifactExpired(JobsError):
 
 
 class FileTooLarge(JobsError):
-    """A body passed its limit while it was being streamed; nothing of it was kept.
+    """A body exceeded its limit while it was being streamed; nothing of it was kept.
 
     Args:
-        limit_bytes: the limit that was passed.
+        limit_bytes: the limit that was exceeded.
     """
 
     code = "file_too_large"
@@ -118,7 +118,7 @@ class FileMissing(JobsError):
 
 
 class LeaseLost(JobsError):
-    """The claim is no longer held: the job was given to another worker or has come to its end."""
+    """The claim is no longer held: another worker has the job, or it has ended."""
 
     code = "lease_lost"
 

@@ -4,11 +4,11 @@
         │          │ ▲ ▲        │ │
         │          │ │ └────────┘ │ drain, lost worker
         │          ▼ │            │
-        │         paused ◀────────┘ asked to pause
+        │         paused ◀────────┘ pause requested
         │            │
         └────────────┴──▶ succeeded (dry run) | failed | cancelled, as every waiting job may
 
-The same table stands in the database as a trigger (`migrations/versions`); a test holds the two equal.
+The database has the same table as a trigger (`migrations/versions`); a test holds the two equal.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ QueueName = Literal["inspect", "distill"]
 
 
 class JobStatus(StrEnum):
-    """Where a job is; the words of the HTTP API."""
+    """Where a job is, in the words of the HTTP API."""
 
     VALIDATING = "validating"
     QUEUED = "queued"
@@ -32,7 +32,7 @@ class JobStatus(StrEnum):
 
     @property
     def is_terminal(self) -> bool:
-        """Whether the job has come to its end; a terminal status never changes."""
+        """Whether the job has ended; a terminal status never changes."""
         return self in TERMINAL
 
     @property
@@ -42,9 +42,6 @@ class JobStatus(StrEnum):
 
 
 TERMINAL = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED})
-
-# What a worker under its lease may still write to.
-ACTIVE = frozenset({JobStatus.VALIDATING, JobStatus.RUNNING})
 
 # What has a state worth keeping, or none yet that could be lost.
 PAUSABLE = frozenset({JobStatus.QUEUED, JobStatus.RUNNING})

@@ -1,9 +1,9 @@
-"""What the rooms hand each other about jobs: frozen values, free of the database."""
+"""Values about jobs that the rooms exchange: frozen, and free of the database."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from jobs.states import JobStatus, QueueName
 from jobs.webhooks.deliveries import DeliveryStatus
@@ -27,10 +27,10 @@ ARTIFACT_MEDIA_TYPES = {
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A body that lies finished in the object store.
+    """A complete file in the object store.
 
     Args:
-        key: where it lies.
+        key: its place in the store.
         sha256: lower-case hexadecimal digest of its bytes.
         bytes: its length.
         filename: what the client called it; a label for people, never part of a path.
@@ -47,7 +47,7 @@ class NewJob:
     """A request for a student whose files are already in the store.
 
     Args:
-        request_hash: a digest of the whole request; needed with `idempotency_key`, and what tells a
+        request_hash: a digest of the whole request; needed with `idempotency_key`, to distinguish a
             repeated request from another one that uses the same key.
     """
 
@@ -68,8 +68,8 @@ class NewJob:
 class Artifact:
     """A stored, downloadable file of a job.
 
-    `job_id`, `created_at` and `kept` are filled in when it is read back; a worker leaves them out.
-    One that is no longer `kept` was let go some time after the end of its job.
+    `job_id`, `created_at` and `kept` are set when it is read back; a worker leaves them out. The file
+    of one that is no longer `kept` was removed some time after the end of its job.
     """
 
     name: str
@@ -82,24 +82,51 @@ class Artifact:
     kept: bool = True
 
     @classmethod
-    def of(cls, name: str, stored: StoredFile) -> "Artifact":
+    def of(cls, name: str, file: StoredFile) -> "Artifact":
         """Describe a stored file as the artifact `name`, one of `ARTIFACT_MEDIA_TYPES`."""
-        return cls(name, stored.key, stored.sha256, stored.bytes, ARTIFACT_MEDIA_TYPES[name])
+        return cls(name, file.key, file.sha256, file.bytes, ARTIFACT_MEDIA_TYPES[name])
+
+
+class Failure(TypedDict):
+    """Why a job failed."""
+
+    code: str
+    message: str
+    hint: str
+    retryable: bool
+
+
+class PhaseSpan(TypedDict):
+    """A part of the work; times are ISO 8601 in UTC."""
+
+    phase: str
+    started_at: str
+    ended_at: str | None  # while it is open
+
+
+class ProgressReport(TypedDict, total=False):
+    """How far the present phase is; empty before the first report."""
+
+    phase: str
+    epoch: int
+    epochs: int
+    fraction: float
+    eta_seconds: float | None
+    updated_at: str
 
 
 @dataclass(frozen=True)
 class Job:
-    """A job as it stands at one `version`.
+    """A job at one `version`.
 
     Args:
         phase: the last part of the work that began (`contract.events.Phase`); None before the first.
-        spec: the spec as asked, with its preset named and expanded; a valid `JobSpec` document.
-        resolved: the `ResolvedSpec` document, once inspection has made it.
-        report: what `inspect` and `embed` found: the `report.json` of the core program.
-        progress: {} or {"phase", "fraction", "epoch", "epochs", "eta_seconds", "updated_at"}.
-        timeline: [{"phase", "started_at", "ended_at"}] in order; ISO 8601 in UTC, `ended_at` None while open.
+        spec: the request, with its preset named and expanded; a valid `JobSpec` document.
+        resolved: the `ResolvedSpec` document, after inspection.
+        report: the `report.json` of the core program, by `inspect` and `embed`.
+        timeline: the phases in order.
         latest_metrics: the newest value of each metric.
-        error: {"code", "message", "hint", "retryable"} of a failed job.
+        error: of a failed job.
         fence: rises at every claim; what a worker's writes are checked against.
         attempt: 1 at first; rises when a worker is lost, crashes or hangs, never at a drain.
         version: rises at every visible change; the ETag.
@@ -112,10 +139,10 @@ class Job:
     spec: dict[str, Any]
     resolved: dict[str, Any] | None
     report: dict[str, Any] | None
-    progress: dict[str, Any]
-    timeline: list[dict[str, Any]]
+    progress: ProgressReport
+    timeline: list[PhaseSpan]
     latest_metrics: dict[str, float]
-    error: dict[str, Any] | None
+    error: Failure | None
     teacher: StoredFile
     evaluation: StoredFile | None
     embeddings: StoredFile | None
@@ -134,11 +161,11 @@ class Job:
 
     @property
     def is_terminal(self) -> bool:
-        """Whether the job has come to its end."""
+        """Whether the job has ended."""
         return self.status.is_terminal
 
     def artifacts_expire_at(self, keep_seconds: float | None) -> datetime | None:
-        """Until when artifacts can be downloaded; None while that is not known, or for ever.
+        """Until when artifacts can be downloaded; None without an end, or while it is not known.
 
         Args:
             keep_seconds: the setting `keep_artifacts_seconds`.
@@ -160,7 +187,7 @@ class JobEvent:
         metrics     {"epoch", "step", "values"}
         warning     {"code", "message"}
         checkpoint  {"epoch", "step"} of a state that is safe in the store; with "resumed": true where
-                    a worker goes on from one
+                    a worker continues from one
         bank        {"images", "made_by", "seed", "sha256"} of the warm-up that a run began with
         artifact    {"name", "bytes", "sha256", "media_type"}
         error       {"code", "message", "hint", "retryable"}
@@ -175,7 +202,7 @@ class JobEvent:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A state of a run that lies in the store, whole.
+    """A complete state of a run in the store.
 
     Args:
         fence: of the claim under which it was saved.
@@ -187,6 +214,19 @@ class Checkpoint:
     epoch: int
     step: int
     files: Mapping[str, StoredFile]
+
+
+@dataclass(frozen=True)
+class Bank:
+    """A stored warm-up.
+
+    Args:
+        file: its place in the store.
+        job_id: the job that computed it.
+    """
+
+    file: StoredFile
+    job_id: str
 
 
 @dataclass(frozen=True)
@@ -202,7 +242,7 @@ class MetricPoint:
 
 @dataclass(frozen=True)
 class Claim:
-    """The right of one worker to one job, good as long as nobody was given a higher fence."""
+    """The right of one worker to one job, valid as long as no other claim has a higher fence."""
 
     job: Job
     fence: int
@@ -211,12 +251,12 @@ class Claim:
 
 @dataclass(frozen=True)
 class Control:
-    """What a heartbeat brings back.
+    """The answer to a heartbeat.
 
     Args:
-        lost: the claim is no longer held; kill the child and write nothing more.
+        lost: the claim is no longer held: kill the child and write nothing more.
         cancel_requested: the client wants the job to end.
-        pause_requested: the client wants the job to rest, with its state kept.
+        pause_requested: the client wants the job to pause, with its state kept.
         remaining_seconds: what is left of `max_runtime_seconds`, not above zero when it is used up;
             None without a limit.
     """
@@ -236,7 +276,7 @@ class JobStatistics:
         oldest_waiting_seconds: the age, since it was created, of the oldest job that waits in each queue;
             zero where none does.
         deliveries: messages to web hooks in each state; zeros included.
-        expired_leases: jobs whose worker fell silent and that were not taken from it yet.
+        expired_leases: jobs whose worker fell silent, and which the reaper has not taken yet.
     """
 
     counts: Mapping[JobStatus, int]

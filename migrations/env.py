@@ -6,7 +6,7 @@ from alembic import context
 from sqlalchemy import create_engine, pool, text
 from sqlalchemy.engine import Connection, make_url
 
-from jobs.rows import caches  # noqa: F401 - its tables count too
+from jobs.rows import caches, checkpoints, outbox  # noqa: F401 - their tables count too
 from jobs.rows.tables import Table
 
 # Any number will do, as long as nothing else in this database takes the same lock.

@@ -9,8 +9,9 @@ from collections.abc import Callable
 
 from jobs.errors import ServiceUnavailable
 from jobs.files.store import Storage
-from jobs.service import for_upkeep as duties
-from jobs.service.job_service import JobService
+from jobs.service.for_upkeep import UpkeepJobs
+from jobs.service.for_webhooks import WebhookJobs
+from jobs.service.resources import Resources
 from jobs.settings import Settings
 from worker import logs
 from worker.webhooks import Courier
@@ -27,9 +28,10 @@ class Upkeep:
 
     def __init__(self, settings: Settings):
         self._settings = settings
-        self._service = JobService.open(settings)
+        self._resources = Resources.open(settings)
+        self._jobs = UpkeepJobs(self._resources)
         self._storage = Storage.open(settings.storage_url)
-        self._courier = Courier(self._service)
+        self._courier = Courier(WebhookJobs(self._resources))
         self._reap_from = 0.0
         self._sweep_from = time.monotonic() + settings.sweep_seconds
 
@@ -50,15 +52,15 @@ class Upkeep:
         if time.monotonic() >= self._reap_from and not self._attempt("reap", self._reap):
             # While the database was away no lease could be renewed: live holders get time to do so.
             self._reap_from = time.monotonic() + self._settings.lease_seconds
-        self._attempt("expire", lambda: duties.expire(self._service))
-        self._attempt("ring again", lambda: duties.ring_again(self._service))
+        self._attempt("expire", self._jobs.expire)
+        self._attempt("ring again", self._jobs.ring_again)
         if time.monotonic() >= self._sweep_from:
             self._sweep_from = time.monotonic() + self._settings.sweep_seconds
             self._attempt("sweep", self._sweep)
 
     def close(self) -> None:
         """Give back connections."""
-        self._service.close()
+        self._resources.close()
 
     def _attempt(self, what: str, action: Callable[[], object]) -> bool:
         try:
@@ -76,16 +78,14 @@ class Upkeep:
             stop.wait(self._settings.upkeep_seconds)
 
     def _reap(self) -> None:
-        if count := duties.reap(self._service):
+        if count := self._jobs.reap():
             logger.warning("%d jobs were taken from silent workers", count)
 
     def _sweep(self) -> None:
-        report = duties.sweep(self._service, self._storage)
-        logger.info("swept %d files and %d halves of files", len(report.removed), report.abandoned)
-        if report.missing:
-            logger.error(
-                "%d files that jobs name are not in the store: %s", len(report.missing), report.missing
-            )
+        report = self._jobs.sweep(self._storage)
+        logger.info("swept %d files and %d partial files", len(report.removed_keys), report.partial_files)
+        if missing := report.missing_keys:
+            logger.error("%d files that jobs name are not in the store: %s", len(missing), missing)
 
 
 def main() -> None:

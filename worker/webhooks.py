@@ -18,7 +18,7 @@ from importlib.metadata import version
 import httpx
 
 from jobs.errors import ServiceUnavailable
-from jobs.service.job_service import JobService
+from jobs.service.for_webhooks import WebhookJobs
 from jobs.webhooks.addresses import is_public
 from jobs.webhooks.deliveries import Answer, DueDelivery
 
@@ -55,12 +55,12 @@ class Courier:
 
     def __init__(
         self,
-        service: JobService,
+        service: WebhookJobs,
         permits: Callable[[str], bool] | None = None,
         resolve: Resolve = resolve,
         tls: ssl.SSLContext | None = None,
     ):
-        allow_all = service.settings.webhook_private_addresses
+        allow_all = service.allows_private_addresses
         self._service = service
         self._permits = permits or ((lambda _: True) if allow_all else is_public)
         self._resolve = resolve

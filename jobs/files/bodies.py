@@ -1,4 +1,4 @@
-"""Bytes on their way: counted, hashed, limited, and gathered for the store."""
+"""Streams of bytes: counted, hashed, limited, and gathered for the store."""
 
 import hashlib
 import itertools
@@ -8,7 +8,7 @@ from pathlib import Path
 from jobs.errors import FileTooLarge
 from jobs.values import StoredFile
 
-# What one request to the store carries; an S3 part has at least 5 MiB.
+# The most that one request to the store carries; an S3 part has at least 5 MiB.
 PIECE_BYTES = 5 * 2**20
 
 
@@ -29,7 +29,7 @@ class Body:
         """The hexadecimal digest of what has passed so far."""
         return self._digest.hexdigest()
 
-    def stored(self, key: str) -> StoredFile:
+    def as_file(self, key: str) -> StoredFile:
         """Describe what has passed as the file under `key`."""
         return StoredFile(key, self.sha256, self.bytes)
 
@@ -71,7 +71,7 @@ def gather(pieces: Iterable[bytes]) -> bytes | Iterator[bytes]:
 
 
 async def gather_async(pieces: AsyncIterator[bytes]) -> bytes | AsyncIterator[bytes]:
-    """Do the same for a body that comes in asynchronously."""
+    """Do the same for an asynchronous stream."""
     head, size = [], 0
     async for piece in pieces:
         head.append(piece)

@@ -1,4 +1,4 @@
-"""How a bucket is reached: credentials, patience, and plain HTTP for stores of one's own."""
+"""Connections to a bucket: credentials, time-outs, and plain HTTP for self-hosted stores."""
 
 import os
 from collections.abc import Mapping
@@ -45,7 +45,7 @@ def open_bucket(name: str, prefix: str, options: Mapping[str, str], *, patient: 
 
 
 def sign_download(store: S3Store, key: str, seconds: float) -> str:
-    """Sign a URL that lets whoever has it GET one file for so long; computed here, nobody is asked."""
+    """Sign a URL by which anyone can GET one file for so long; computed here, without a request."""
     url: str = obstore.sign(store, "GET", key, timedelta(seconds=seconds))
     return url
 

@@ -1,4 +1,4 @@
-"""What a bucket sees to by itself and a folder does not: power cuts, killed writers, its own size."""
+"""What a folder needs and a bucket has built in: safety from power cuts and killed writers, free space."""
 
 import errno
 import os
@@ -12,10 +12,10 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def sync(path: Path) -> None:
-    """Let a file that was just written outlive a power cut.
+    """Make a file that was just written safe from a power cut.
 
     Raises:
-        ServiceUnavailable: the disk did not take it, which it may tell no sooner; no file is left.
+        ServiceUnavailable: the disk did not take it, which it may report only now; no file is left.
     """
     try:
         for place in (path, path.parent):
@@ -28,17 +28,17 @@ def sync(path: Path) -> None:
         raise ServiceUnavailable("storage", name) from error
 
 
-def remove_halves(folder: Path, before: datetime) -> int:
-    """Remove what writers left that were killed in the middle before then; returns how many."""
-    halves = [path for path in folder.rglob("*#*") if path.is_file()]
-    old = [path for path in halves if path.stat().st_mtime < before.timestamp()]
+def remove_partial_files(folder: Path, before: datetime) -> int:
+    """Remove partial files that killed writers left before then; returns how many."""
+    partial_files = [path for path in folder.rglob("*#*") if path.is_file()]
+    old = [path for path in partial_files if path.stat().st_mtime < before.timestamp()]
     for path in old:
         path.unlink(missing_ok=True)
     return len(old)
 
 
 def free_bytes(folder: Path) -> int | None:
-    """Tell how much more the folder's disk takes; None while it is away."""
+    """Measure how much more the folder's disk takes; None while it is away."""
     try:
         disk = os.statvfs(folder)
     except OSError:

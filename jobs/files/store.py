@@ -2,15 +2,15 @@
 
 Keys are made here or by a caller of ours, never by a client:
 
-    uploads/<uuid>         what a client sent, in quarantine
+    uploads/<uuid>         files from clients, in quarantine
     inputs/<sha256>...     canonical files made by `inspect` and `embed`
-    artifacts/<sha256>...  what a client may download
+    artifacts/<sha256>...  files that clients may download
     banks/<sha256>...      warm-ups, shared by jobs on the same teacher
     embeddings/<sha256>... label-text embeddings, shared by jobs with the same labels
 
-A file counts from the moment a row names it; what no row names is swept away. The sync methods are
-for workers and the command line; the async ones for the API's event loop only (a process that used
-obstore's async side and exits at once is aborted by its runtime). Open a store after a fork.
+A file counts from the moment a row names it; the sweep removes files that no row names. The sync
+methods are for workers and the command line, the async ones for the API's event loop only (a process
+that used obstore's async side and exits at once is aborted by its runtime). Open a store after a fork.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ from jobs.values import StoredFile
 
 @dataclass(frozen=True)
 class StoredObject:
-    """What a listing tells about a file: its key, length, and when the store took it."""
+    """An entry of a listing: key, length, and when the store took the file."""
 
     key: str
     bytes: int
@@ -50,9 +50,9 @@ class Storage:
 
     Args:
         store: where files go.
-        probe: the same place, asked once and briefly: for `check`.
+        probe: the same place with short time-outs and no retries, for `check`.
         folder: the folder behind a `file://` store.
-        public: the same place at the address at which clients reach it: for `download_url`.
+        public: the same place at the address at which clients reach it, for `download_url`.
     """
 
     def __init__(
@@ -99,8 +99,8 @@ class Storage:
         raise ValueError("a storage URL is file:///absolute/folder or s3://bucket[/prefix]")
 
     def publish(self, path: Path, folder: str) -> StoredFile:
-        """Store a file under `folder/<sha256>-<random>`: one body per publication, so that removing
-        an old one can never meet a new one of the same content.
+        """Store a file under `folder/<sha256>-<random>`: each publication has a key of its own, so that
+        removing an old file can never remove a new one of the same content.
         """
         body = Body()
         for _ in body.passing(pieces_of(path)):
@@ -108,20 +108,20 @@ class Storage:
         return self.put_file(path, f"{folder}/{body.sha256}-{uuid.uuid4().hex[:12]}")
 
     def put_file(self, path: Path, key: str) -> StoredFile:
-        """Store a file, hashed while it is read, in place of what lay under the key."""
+        """Store a file, hashed while it is read, in place of an older one under the key."""
         return self.put_stream(pieces_of(path), key)
 
     def put_stream(self, chunks: Iterable[bytes] | BinaryIO, key: str) -> StoredFile:
-        """Store what a stream gives, hashed on the way."""
+        """Store a stream, hashed on the way."""
         read = getattr(chunks, "read", None)  # a file's own iterator would go by lines
         pieces = chunks if read is None else iter(lambda: read(PIECE_BYTES), b"")
         body = Body()
         with _answering(key):
             obstore.put(self._store, key, gather(body.passing(pieces)))
         self._sync(key)
-        return body.stored(key)
+        return body.as_file(key)
 
-    def get_to_file(self, stored: StoredFile, path: Path) -> None:
+    def get_to_file(self, file: StoredFile, path: Path) -> None:
         """Fetch a file and verify it; nothing is left at `path` when it does not match.
 
         Raises:
@@ -130,13 +130,13 @@ class Storage:
         """
         body = Body()
         try:
-            with path.open("wb") as file:
-                for piece in body.passing(self.open_range(stored.key)):
-                    file.write(piece)
-            if (body.bytes, body.sha256) != (stored.bytes, stored.sha256):
+            with path.open("wb") as copy:
+                for piece in body.passing(self.open_range(file.key)):
+                    copy.write(piece)
+            if (body.bytes, body.sha256) != (file.bytes, file.sha256):
                 raise FileCorrupt(
-                    f"{stored.key} holds {body.bytes} bytes with sha256 {body.sha256}, "
-                    f"not {stored.bytes} bytes with sha256 {stored.sha256}."
+                    f"{file.key} holds {body.bytes} bytes with sha256 {body.sha256}, "
+                    f"not {file.bytes} bytes with sha256 {file.sha256}."
                 )
         except BaseException:
             path.unlink(missing_ok=True)
@@ -155,7 +155,7 @@ class Storage:
     def download_url(self, key: str, seconds: float) -> str | None:
         """Sign a URL under which a client can GET the file from the store itself, for so long.
 
-        None where clients do not reach the store. Whether there is such a file is not asked.
+        None where clients do not reach the store. Does not check that there is such a file.
         """
         if self._public is None:
             return None
@@ -163,7 +163,7 @@ class Storage:
             return sign_download(self._public, key, seconds)
 
     def exists(self, key: str) -> bool:
-        """Tell whether a file lies under the key."""
+        """Whether the store has a file under the key."""
         try:
             with _answering(key):
                 obstore.head(self._store, key)
@@ -180,44 +180,44 @@ class Storage:
             return
 
     def list(self, prefix: str = "") -> Iterator[StoredObject]:
-        """Go through the files whose key lies in the folder `prefix`; all of them by default."""
+        """List the files whose key is in the folder `prefix`; all of them by default."""
         with _answering(prefix):
             for page in obstore.list(self._store, prefix or None):
-                for found in page:
-                    yield StoredObject(found["path"], found["size"], found["last_modified"])
+                for entry in page:
+                    yield StoredObject(entry["path"], entry["size"], entry["last_modified"])
 
     def now(self) -> datetime:
-        """Read the store's own clock, the one that files' ages are told by.
+        """Read the store's own clock, by which the ages of files are computed.
 
-        A store that takes no file more is to be swept all the same: of one that is full, this is when
-        its newest file came, which is never later.
+        A full store, which must be swept too, takes no file to read the clock by: then this is the time
+        of its newest file, which is never later.
         """
         key = f"checks/{uuid.uuid4().hex}"
         try:
             with _answering(key):
                 obstore.put(self._store, key, b"now")
-                written = obstore.head(self._store, key)["last_modified"]
+                modified_at = obstore.head(self._store, key)["last_modified"]
         except ServiceUnavailable:
-            newest = max((found.modified_at for found in self.list()), default=None)
+            newest = max((entry.modified_at for entry in self.list()), default=None)
             if newest is None:
                 raise
             return newest
         self.delete(key)
-        return written
+        return modified_at
 
-    def remove_abandoned(self, before: datetime) -> int:
-        """Remove what writers left that were killed in the middle; returns how many.
+    def remove_partial_files(self, before: datetime) -> int:
+        """Remove partial files that killed writers left before then; returns how many.
 
         A bucket has a rule for that (expire incomplete multipart uploads); a folder has not.
         """
-        return 0 if self._folder is None else folders.remove_halves(self._folder, before)
+        return 0 if self._folder is None else folders.remove_partial_files(self._folder, before)
 
     def free_bytes(self) -> int | None:
-        """Tell how much room is left; None where that cannot be told, as of a bucket."""
+        """Measure how much room is left; None where that is not known, as for a bucket."""
         return None if self._folder is None else folders.free_bytes(self._folder)
 
     def check(self) -> float:
-        """Write, read and remove a small file, once; seconds it took."""
+        """Write, read and remove a small file, once; returns the seconds it took."""
         key, began = f"checks/{uuid.uuid4().hex}", time.perf_counter()
         with _answering(key):
             obstore.put(self._probe, key, b"check")
@@ -226,19 +226,19 @@ class Storage:
         return time.perf_counter() - began
 
     async def put_async(self, key: str, chunks: AsyncIterator[bytes], max_bytes: int) -> StoredFile:
-        """Store an upload while it comes in, hashed and counted on the way; the API's event loop only.
+        """Store an upload as it arrives, hashed and counted on the way; the API's event loop only.
 
-        An exception of `chunks` (a client that hung up) comes out as it is, and no file is left.
+        An exception of `chunks` (a client that hung up) is raised as it is, and no file is left.
 
         Raises:
-            FileTooLarge: more than `max_bytes` came; no file is left.
+            FileTooLarge: there were more than `max_bytes`; no file is left.
         """
         body = Body(max_bytes)
         with _answering(key):
             await obstore.put_async(self._store, key, await gather_async(body.passing_async(chunks)))
         if self._folder is not None:
             await asyncio.to_thread(self._sync, key)
-        return body.stored(key)
+        return body.as_file(key)
 
     async def stream_async(self, key: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
         """Read bytes `start` to `end` (exclusive; None for the rest) in pieces; the event loop only.
@@ -257,7 +257,7 @@ class Storage:
             yield bytes(piece)
 
     def _pieces(self, key: str, start: int, end: int) -> Iterator[bytes]:
-        # One request a piece: each is short, so a store that falls silent is noticed and asked again.
+        # One short request for each piece, so that a silent store is noticed, and the request repeated.
         for first in range(start, end, PIECE_BYTES):
             with _answering(key):
                 piece = obstore.get_range(self._store, key, start=first, end=min(first + PIECE_BYTES, end))

@@ -1,54 +1,76 @@
-"""Queries on the saved states of a run; the job's row is locked whenever one is written.
+"""The saved states of a run: tables and queries. The job's row is locked whenever one is written.
 
-A checkpoint names its files by hash; the bodies that several checkpoints share (the bank's segments
-never change) have one row and lie in the store once.
+A checkpoint names its files by hash. Bodies that several checkpoints share (the segments of the bank
+never change) have one row, and one file in the store.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from datetime import datetime
 
-from sqlalchemy import delete, select, tuple_
+from sqlalchemy import BigInteger, ForeignKey, Integer, delete, func, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from jobs.rows.tables import CheckpointFileTable, CheckpointTable, JobTable
+from jobs.rows.tables import JobTable, Table
 from jobs.values import Checkpoint, StoredFile
 
-# The newest, and two to fall back on should the store have damaged it.
-KEPT = 3
+# The newest, and two more in case the store has damaged it.
+MAX_CHECKPOINTS = 3
+
+
+class CheckpointTable(Table):
+    """A saved state of a run, from which a later claim continues.
+
+    A claim has one state at each step: the newer one, where a run went back and passed the step again.
+    """
+
+    __tablename__ = "checkpoint"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"), primary_key=True)
+    fence: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    step: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    epoch: Mapped[int] = mapped_column(Integer)
+    files: Mapped[dict[str, str]]  # name -> sha256
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class CheckpointFileTable(Table):
+    """A file that checkpoints of a job share: what does not change between two is stored once."""
+
+    __tablename__ = "checkpoint_file"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"), primary_key=True)
+    sha256: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(index=True)
+    bytes: Mapped[int] = mapped_column(BigInteger)
 
 
 def add(session: Session, job: JobTable, checkpoint: Checkpoint) -> bool:
-    """Write a checkpoint of the present claim, and let go what it makes superfluous.
+    """Write a checkpoint of the present claim, and drop those that it makes superfluous.
 
-    A run that went back saves a step that lies behind the newest: what this claim has saved from
-    there on is of a way it has left, and is let go.
+    A run that went back saves a step before the newest one. What this claim has saved at later steps
+    belongs to the course that it left, and is dropped.
 
     Returns:
         False where this very state was written before; nothing is changed then.
     """
-    files = {name: stored.sha256 for name, stored in checkpoint.files.items()}
+    files = {name: file.sha256 for name, file in checkpoint.files.items()}
     of_claim = (CheckpointTable.job_id == job.id, CheckpointTable.fence == job.fence)
-    if (
-        session.scalar(
-            select(CheckpointTable.files).where(*of_claim, CheckpointTable.step == checkpoint.step)
-        )
-        == files
-    ):
+    same_step = select(CheckpointTable.files).where(*of_claim, CheckpointTable.step == checkpoint.step)
+    if session.scalar(same_step) == files:
         return False
     session.execute(delete(CheckpointTable).where(*of_claim, CheckpointTable.step >= checkpoint.step))
     values = {"job_id": job.id, "fence": job.fence, "step": checkpoint.step, "epoch": checkpoint.epoch}
     session.execute(insert(CheckpointTable).values(**values, files=files))
-    bodies = {stored.sha256: stored for stored in checkpoint.files.values()}
+    bodies = {file.sha256: file for file in checkpoint.files.values()}
     rows = [
-        {"job_id": job.id, "sha256": stored.sha256, "key": stored.key, "bytes": stored.bytes}
-        for stored in bodies.values()
+        {"job_id": job.id, "sha256": file.sha256, "key": file.key, "bytes": file.bytes}
+        for file in bodies.values()
     ]
     if rows:
-        # A body stored anew takes the place of one that the store has damaged.
+        # A body that is stored again replaces one that the store has damaged.
         new = insert(CheckpointFileTable).values(rows)
-        changed = {"key": new.excluded.key, "bytes": new.excluded.bytes}
-        session.execute(new.on_conflict_do_update(index_elements=["job_id", "sha256"], set_=changed))
+        place = {"key": new.excluded.key, "bytes": new.excluded.bytes}
+        session.execute(new.on_conflict_do_update(index_elements=["job_id", "sha256"], set_=place))
     _drop_superfluous(session, job.id)
     return True
 
@@ -67,28 +89,23 @@ def read(session: Session, job_id: str) -> list[Checkpoint]:
     ]
 
 
-def told(checkpoint: Checkpoint) -> Mapping[str, Any]:
-    """What the job's log says of a checkpoint."""
-    return {"epoch": checkpoint.epoch, "step": checkpoint.step}
-
-
 def _drop_superfluous(session: Session, job_id: str) -> None:
     rows = _newest_first(session, job_id)
-    kept, dropped = rows[:KEPT], rows[KEPT:]
-    if not dropped:
+    current, superfluous = rows[:MAX_CHECKPOINTS], rows[MAX_CHECKPOINTS:]
+    if not superfluous:
         return
-    places = [(row.job_id, row.fence, row.step) for row in dropped]
-    place = tuple_(CheckpointTable.job_id, CheckpointTable.fence, CheckpointTable.step)
-    session.execute(delete(CheckpointTable).where(place.in_(places)))
-    needed = {sha256 for row in kept for sha256 in row.files.values()}
+    keys = [(row.job_id, row.fence, row.step) for row in superfluous]
+    key = tuple_(CheckpointTable.job_id, CheckpointTable.fence, CheckpointTable.step)
+    session.execute(delete(CheckpointTable).where(key.in_(keys)))
+    hashes = {sha256 for row in current for sha256 in row.files.values()}
     session.execute(
         delete(CheckpointFileTable).where(
-            CheckpointFileTable.job_id == job_id, CheckpointFileTable.sha256.not_in(needed)
+            CheckpointFileTable.job_id == job_id, CheckpointFileTable.sha256.not_in(hashes)
         )
     )
 
 
 def _newest_first(session: Session, job_id: str) -> list[CheckpointTable]:
     order = (CheckpointTable.fence.desc(), CheckpointTable.step.desc())
-    listed = select(CheckpointTable).where(CheckpointTable.job_id == job_id).order_by(*order)
-    return list(session.scalars(listed))
+    rows = session.scalars(select(CheckpointTable).where(CheckpointTable.job_id == job_id).order_by(*order))
+    return list(rows)

@@ -17,8 +17,8 @@ __all__ = ["Database", "Session"]
 CONNECT_SECONDS = 3
 STATEMENT_SECONDS = 30
 LOCK_SECONDS = 10
-# A worker that stands still in the middle of a transaction holds its job's row, and the reaper passes
-# locked rows over: nobody would get the job before this.
+# A worker that is suspended in the middle of a transaction keeps its job's row locked, and the reaper
+# passes over locked rows: no other worker gets the job before this.
 IDLE_SECONDS = 10
 
 # A server that vanished without a word (a cut cable, a black hole) is noticed after this.
@@ -42,7 +42,7 @@ class Database:
             # After a restart of the server the pool is full of dead connections.
             pool_pre_ping=True,
             json_serializer=_to_json,
-            # The words of a failed statement reach the log; its values are clients' and may be secret.
+            # The text of a failed statement is logged; its values are clients' and may be secret.
             hide_parameters=True,
             connect_args={
                 "connect_timeout": CONNECT_SECONDS,
@@ -62,7 +62,7 @@ class Database:
         """Open a transaction: committed at the end of the block, rolled back when it raises.
 
         Raises:
-            ServiceUnavailable: the server cannot be reached, went away, or kept us waiting too long.
+            ServiceUnavailable: the server cannot be reached, went away, or took too long.
                 When it went away during the commit, the effect may or may not be there.
         """
         try:
@@ -86,5 +86,5 @@ def _kind(error: Exception) -> str:
 
 
 def _to_json(value: object) -> str:
-    # JSON has no NaN: a diverged run must still be able to tell about it.
+    # JSON has no NaN, and a diverged run must still be able to report it.
     return pydantic_core.to_json(value, inf_nan_mode="null").decode()

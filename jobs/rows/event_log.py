@@ -1,4 +1,4 @@
-"""Queries on what a job leaves behind in order: its log and its series."""
+"""Queries on a job's log and on its series of metrics."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -20,13 +20,11 @@ def append(
     data: Mapping[str, Any],
     line: int | None = None,
 ) -> None:
-    """Add to the log of a job whose row is locked: `seq` has no gaps, and the job is visibly changed.
+    """Write the entry `last_seq` of a locked job, which the caller has raised for it.
 
     Args:
-        line: the number of the line a child printed; None for what the service itself has to tell.
+        line: the number of the line that a child printed; None for what the service itself reports.
     """
-    job.last_seq += 1
-    job.version += 1
     fence = None if line is None else job.fence
     event = EventTable(
         job_id=job.id, seq=job.last_seq, type=event_type, data=dict(data), fence=fence, line=line
@@ -35,36 +33,36 @@ def append(
 
 
 def lines_written(session: Session, job: JobTable, lines: Sequence[int]) -> set[int]:
-    """Tell which of these lines of the job's present claim are in the log already."""
+    """Find which of these lines of the job's present claim are in the log already."""
     if not lines:
         return set()
-    written = select(EventTable.line).where(
+    in_log = select(EventTable.line).where(
         EventTable.job_id == job.id, EventTable.fence == job.fence, EventTable.line.in_(lines)
     )
-    return {line for line in session.scalars(written) if line is not None}
+    return {line for line in session.scalars(in_log) if line is not None}
 
 
 def read_events(session: Session, after: Mapping[str, int], limit: int) -> list[JobEvent]:
-    """Read what stands behind a position in each of many logs, by job and seq."""
-    seen = (
+    """Read the entries after a position in each of many logs, in the order of job and seq."""
+    position = (
         func.unnest(
             bindparam("ids", list(after), ARRAY(Text)),
             bindparam("seqs", list(after.values()), ARRAY(BigInteger)),
         )
-        .table_valued("job_id", "seq", name="seen")
+        .table_valued("job_id", "seq", name="position")
         .render_derived()
     )
-    behind = (
+    newer = (
         select(EventTable)
-        .join(seen, (EventTable.job_id == seen.c.job_id) & (EventTable.seq > seen.c.seq))
+        .join(position, (EventTable.job_id == position.c.job_id) & (EventTable.seq > position.c.seq))
         .order_by(EventTable.job_id, EventTable.seq)
         .limit(limit)
     )
-    return [event.as_event() for event in session.scalars(behind)]
+    return [event.as_event() for event in session.scalars(newer)]
 
 
 def write_metrics(session: Session, job: JobTable, events: Sequence[MetricsEvent]) -> None:
-    """Write points, the later one where a step comes twice; a value that is no number is left out."""
+    """Write points; of two for one step the later one counts, and values that are no number are left out."""
     rows = {
         (name, event.step): {
             "job_id": job.id,
@@ -81,8 +79,8 @@ def write_metrics(session: Session, job: JobTable, events: Sequence[MetricsEvent
     if not rows:
         return
     new = insert(MetricTable).values(list(rows.values()))
-    changed = {column: new.excluded[column] for column in ("epoch", "value", "fence")}
-    session.execute(new.on_conflict_do_update(index_elements=["job_id", "name", "step"], set_=changed))
+    columns = {column: new.excluded[column] for column in ("epoch", "value", "fence")}
+    session.execute(new.on_conflict_do_update(index_elements=["job_id", "name", "step"], set_=columns))
 
 
 def read_metrics(
@@ -98,18 +96,18 @@ def read_metrics(
     if names is not None:
         points = points.where(MetricTable.name.in_([name for name in names if "\0" not in name]))
     point = points.subquery()
-    kept = max_points - 1
-    # A point is kept when its share of `kept` steps differs from that of the point before it.
-    share = point.c.place * kept / func.greatest(point.c.length - 1, 1)
-    share_before = (point.c.place - 1) * kept / func.greatest(point.c.length - 1, 1)
-    thinned = select(point).where(
+    intervals = max_points - 1
+    # A point is kept when its share of the intervals differs from that of the point before it.
+    share = point.c.place * intervals / func.greatest(point.c.length - 1, 1)
+    share_before = (point.c.place - 1) * intervals / func.greatest(point.c.length - 1, 1)
+    sample = select(point).where(
         (point.c.length <= max_points)
-        | ((point.c.place == 0) & (kept > 0))
+        | ((point.c.place == 0) & (intervals > 0))
         | (point.c.place == point.c.length - 1)
         | ((point.c.place > 0) & (func.floor(share) > func.floor(share_before)))
     )
     series: dict[str, list[MetricPoint]] = {}
-    for row in session.execute(thinned.order_by(point.c.name, point.c.step)):
+    for row in session.execute(sample.order_by(point.c.name, point.c.step)):
         series.setdefault(row.name, []).append(
             MetricPoint(row.name, row.step, row.epoch, row.value, row.created_at)
         )

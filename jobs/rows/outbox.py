@@ -1,4 +1,4 @@
-"""The rows of messages to web hooks: written with the step they tell of, sent afterwards by upkeep.
+"""Messages to web hooks: table and queries. Written with the step they report, sent later by upkeep.
 
 A message is sent at least once: should its sender vanish between the answer of the receiver and the
 row, it is sent again, under the same id.
@@ -7,36 +7,79 @@ row, it is sent again, under the same id.
 import re
 import uuid
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pydantic_core
-from sqlalchemy import exists, func, select, true
-from sqlalchemy.orm import Session
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    exists,
+    func,
+    select,
+    text,
+    true,
+)
+from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from jobs.errors import DeliveryNotFound
-from jobs.rows.tables import DeliveryTable, Document, JobTable
-from jobs.webhooks.deliveries import GONE, Answer, DeliveryStatus, DueDelivery, retry_delay
+from jobs.rows.tables import Document, JobTable, Table
+from jobs.webhooks.deliveries import GONE, Answer, Delivery, DeliveryStatus, DueDelivery, retry_delay
 
 _DELIVERY_ID = re.compile(r"msg_[0-9a-f]{32}")
 
 
-def announce(session: Session, job: JobTable) -> None:
-    """Have the web hook told what the job has become, if the client asked for that.
+class DeliveryTable(Table):
+    """A message to a job's web hook, written with the step that it reports: the outbox."""
 
-    A receiver that said it is gone is told nothing more.
+    __tablename__ = "delivery"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(BigInteger, Identity(always=True), unique=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"), index=True)
+    event: Mapped[str]
+    data: Mapped[Document]
+    status: Mapped[str] = mapped_column(server_default=text("'pending'"))
+    attempts: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    # Moved ahead when the message is taken: if its taker vanishes, it is due again then.
+    next_attempt_at: Mapped[datetime | None] = mapped_column(server_default=func.now())
+    last_status_code: Mapped[int | None] = mapped_column(Integer)
+    last_error: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    delivered_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint("status IN ('pending', 'delivered', 'failed')", name="status"),
+        CheckConstraint("(status = 'pending') = (next_attempt_at IS NOT NULL)", name="due"),
+        Index("ix_delivery_due", "next_attempt_at", postgresql_where=text("status = 'pending'")),
+    )
+
+    def as_delivery(self) -> Delivery:
+        """Copy the row into a record, without its content."""
+        columns = {name: getattr(self, name) for name in Delivery.__dataclass_fields__ if name != "status"}
+        return Delivery(status=DeliveryStatus(self.status), **columns)
+
+
+def announce(session: Session, job: JobTable) -> None:
+    """Write a message about the job's new status, if its web hook is registered for that.
+
+    A receiver that answered 410 (Gone) gets no more messages.
     """
     webhook = job.spec.get("webhook")
     event = f"job.{job.status}"
     if webhook is None or event not in webhook["events"]:
         return
-    gone = exists().where(DeliveryTable.job_id == job.id, DeliveryTable.last_status_code == GONE)
-    if not session.scalar(select(gone)):
-        told = DeliveryTable(id=f"msg_{uuid.uuid4().hex}", job_id=job.id, event=event, data=_told(job))
-        session.add(told)
+    is_gone = exists().where(DeliveryTable.job_id == job.id, DeliveryTable.last_status_code == GONE)
+    if not session.scalar(select(is_gone)):
+        message_id = f"msg_{uuid.uuid4().hex}"
+        session.add(DeliveryTable(id=message_id, job_id=job.id, event=event, data=_payload(job)))
 
 
 def take(session: Session, lease: timedelta, limit: int) -> list[DueDelivery]:
-    """Take messages that are due; until the lease runs out they are due for nobody else."""
+    """Take messages that are due; until the lease runs out no other sender is given them."""
     due = session.execute(
         select(DeliveryTable, JobTable.spec, JobTable.webhook_secret, func.now())
         .join(JobTable, JobTable.id == DeliveryTable.job_id)
@@ -45,92 +88,104 @@ def take(session: Session, lease: timedelta, limit: int) -> list[DueDelivery]:
         .limit(limit)
         .with_for_update(of=DeliveryTable, skip_locked=True)
     ).all()
-    taken = []
-    for row, spec, secret, now in due:
-        row.attempts += 1
-        row.next_attempt_at = now + lease
-        content = {"type": row.event, "timestamp": row.created_at.isoformat(), "data": row.data}
-        taken.append(
+    messages = []
+    for delivery, spec, secret, now in due:
+        delivery.attempts += 1
+        delivery.next_attempt_at = now + lease
+        created_at = delivery.created_at.isoformat()
+        content = {"type": delivery.event, "timestamp": created_at, "data": delivery.data}
+        messages.append(
             DueDelivery(
-                id=row.id,
-                job_id=row.job_id,
-                event=row.event,
-                attempt=row.attempts,
+                id=delivery.id,
+                job_id=delivery.job_id,
+                event=delivery.event,
+                attempt=delivery.attempts,
                 taken_at=now,
                 url=spec["webhook"]["url"],
                 secret=secret,
                 content=pydantic_core.to_json(content),
             )
         )
-    return taken
+    return messages
 
 
-def settle(session: Session, sent: DueDelivery, answer: Answer, chance: float) -> None:
-    """Write what came of an attempt, unless somebody took the message again since.
+def settle(session: Session, due: DueDelivery, answer: Answer, chance: float) -> None:
+    """Write the outcome of an attempt, unless the message was taken again since.
+
+    A receiver that is gone gets none of the job's other messages either.
 
     Args:
         chance: in [0, 1); spreads the next attempt in time.
     """
-    gone = answer.status_code == GONE
-    # A receiver that is gone gets none of the job's messages; all are locked in one order.
-    these = true() if gone else DeliveryTable.id == sent.id
+    is_gone = answer.status_code == GONE
+    if is_gone:
+        # Else a step under way could add a message that the query below does not see yet.
+        session.execute(select(JobTable.id).where(JobTable.id == due.job_id).with_for_update())
+    is_affected = true() if is_gone else DeliveryTable.id == due.id
     pending = session.scalars(
         select(DeliveryTable)
-        .where(DeliveryTable.job_id == sent.job_id, DeliveryTable.status == DeliveryStatus.PENDING, these)
+        .where(
+            DeliveryTable.job_id == due.job_id, DeliveryTable.status == DeliveryStatus.PENDING, is_affected
+        )
         .order_by(DeliveryTable.number)
         .with_for_update()
     ).all()
-    row = next((row for row in pending if (row.id, row.attempts) == (sent.id, sent.attempt)), None)
-    if row is None:
+    attempts = (row for row in pending if (row.id, row.attempts) == (due.id, due.attempt))
+    delivery = next(attempts, None)
+    if delivery is None:
         return
-    row.last_status_code, row.last_error = answer.status_code, answer.error
-    delay = retry_delay(row.attempts, chance, answer.retry_after)
-    if answer.accepted:
-        row.status, row.next_attempt_at, row.delivered_at = DeliveryStatus.DELIVERED, None, func.now()
-    elif delay is not None and not gone:
-        row.next_attempt_at = func.now() + delay
+    delivery.last_status_code, delivery.last_error = answer.status_code, answer.error
+    delay = retry_delay(delivery.attempts, chance, answer.retry_after)
+    if answer.is_accepted:
+        delivery.status, delivery.delivered_at = DeliveryStatus.DELIVERED, func.now()
+        delivery.next_attempt_at = None
+    elif delay is not None and not is_gone:
+        delivery.next_attempt_at = func.now() + delay
     else:
-        for ended in pending:
-            ended.status, ended.next_attempt_at = DeliveryStatus.FAILED, None
+        for delivery in pending:
+            delivery.status, delivery.next_attempt_at = DeliveryStatus.FAILED, None
 
 
 def read(session: Session, job_id: str, limit: int, after: str | None) -> Sequence[DeliveryTable]:
-    """Read at most `limit` messages of a job, newest first, from behind the message `after`.
+    """Read at most `limit` messages of a job, newest first, that are older than the message `after`.
 
     Raises:
         DeliveryNotFound: `after` names none of them.
     """
-    listed = select(DeliveryTable).where(DeliveryTable.job_id == job_id)
+    page = select(DeliveryTable).where(DeliveryTable.job_id == job_id)
     if after is not None:
-        listed = listed.where(DeliveryTable.number < _find(session, job_id, after).number)
-    return session.scalars(listed.order_by(DeliveryTable.number.desc()).limit(limit)).all()
+        page = page.where(DeliveryTable.number < _find(session, job_id, after).number)
+    return session.scalars(page.order_by(DeliveryTable.number.desc()).limit(limit)).all()
 
 
 def send_again(session: Session, job_id: str, delivery_id: str) -> DeliveryTable:
-    """Make a message due now, whatever became of it.
+    """Make a message due now, also one that was delivered or given up.
 
     Raises:
         DeliveryNotFound: the job has none with this id.
     """
-    row = _find(session, job_id, delivery_id)
-    session.refresh(row, with_for_update=True)
-    row.status, row.next_attempt_at, row.delivered_at = DeliveryStatus.PENDING, func.now(), None
+    delivery = _find(session, job_id, delivery_id, lock=True)
+    delivery.status, delivery.next_attempt_at = DeliveryStatus.PENDING, func.now()
+    delivery.delivered_at = None
     session.flush()
-    session.refresh(row)
-    return row
+    session.refresh(delivery)
+    return delivery
 
 
-def _find(session: Session, job_id: str, delivery_id: str) -> DeliveryTable:
-    row = session.get(DeliveryTable, delivery_id) if _DELIVERY_ID.fullmatch(delivery_id) else None
-    if row is None or row.job_id != job_id:
+def _find(session: Session, job_id: str, delivery_id: str, *, lock: bool = False) -> DeliveryTable:
+    row = None
+    if _DELIVERY_ID.fullmatch(delivery_id):
+        query = select(DeliveryTable).where(DeliveryTable.id == delivery_id, DeliveryTable.job_id == job_id)
+        row = session.scalar(query.with_for_update() if lock else query)
+    if row is None:
         raise DeliveryNotFound(
             f"Job {job_id} has no delivery {delivery_id[:64]!r}.", "A delivery's id begins with msg_."
         )
     return row
 
 
-def _told(job: JobTable) -> Document:
-    """What a message says of a job: the fields of `GET /jobs/{id}` that tell how it stands."""
+def _payload(job: JobTable) -> Document:
+    """The job in a message: the fields of `GET /jobs/{id}` that describe its state."""
     artifacts = [file.as_artifact() for file in job.files if file.kind == "artifact"]
     return {
         "id": job.id,

@@ -1,7 +1,10 @@
-"""How long what a job leaves behind is kept after its end: queries, each a bounded batch.
+"""What is removed some time after the end of its job: queries, each for a bounded batch.
 
-A batch passes over rows that another upkeep is at work on, so any number may run at once. Here only
-rows are let go; the sweep removes a file from the store once no row names it any more.
+Any number of upkeeps may run at once. `_lock_ended` passes over jobs that another upkeep has locked, but it
+judges files and checkpoints by the snapshot of its own beginning, and the other upkeep may have
+committed since. So each counts what its UPDATE or DELETE itself changed, under the job's lock.
+
+Only rows are changed here; the sweep removes a file from the store once no row names it any more.
 """
 
 from collections.abc import Sequence
@@ -12,7 +15,8 @@ from sqlalchemy import ColumnElement, delete, exists, func, select, update
 from sqlalchemy.orm import Session
 
 from jobs.rows.caches import BankTable, CachedFileTable, EmbeddingTable
-from jobs.rows.tables import CheckpointFileTable, CheckpointTable, FileTable, JobTable
+from jobs.rows.checkpoints import CheckpointFileTable, CheckpointTable
+from jobs.rows.tables import FileTable, JobTable
 
 FileKind = Literal["upload", "input", "artifact"]
 
@@ -22,39 +26,39 @@ def let_files_go(session: Session, kind: FileKind, keep: timedelta, limit: int) 
 
     Names, lengths and hashes stay.
     """
-    held = exists().where(FileTable.job_id == JobTable.id, FileTable.kind == kind, FileTable.kept)
-    ids = _ended(session, keep, limit, held)
-    session.execute(
-        update(FileTable).where(FileTable.job_id.in_(ids), FileTable.kind == kind).values(kept=False)
-    )
+    has_files = exists().where(FileTable.job_id == JobTable.id, FileTable.kind == kind, FileTable.kept)
+    candidates = _lock_ended(session, keep, limit, has_files)
+    files = update(FileTable).where(FileTable.job_id.in_(candidates), FileTable.kind == kind, FileTable.kept)
+    job_ids = set(session.scalars(files.values(kept=False).returning(FileTable.job_id)))
     if kind == "artifact":  # which clients see
-        session.execute(update(JobTable).where(JobTable.id.in_(ids)).values(version=JobTable.version + 1))
-    return len(ids)
+        session.execute(update(JobTable).where(JobTable.id.in_(job_ids)).values(version=JobTable.version + 1))
+    return len(job_ids)
 
 
 def let_checkpoints_go(session: Session, keep: timedelta, limit: int) -> int:
-    """Drop the saved states of jobs that ended `keep` ago; returns of how many jobs."""
-    held = exists().where(CheckpointTable.job_id == JobTable.id)
-    ids = _ended(session, keep, limit, held)
-    for table in (CheckpointTable, CheckpointFileTable):
-        session.execute(delete(table).where(table.job_id.in_(ids)))
-    return len(ids)
+    """Delete the checkpoints of jobs that ended `keep` ago; returns of how many jobs."""
+    has_checkpoints = exists().where(CheckpointTable.job_id == JobTable.id)
+    candidates = _lock_ended(session, keep, limit, has_checkpoints)
+    checkpoints = delete(CheckpointTable).where(CheckpointTable.job_id.in_(candidates))
+    job_ids = set(session.scalars(checkpoints.returning(CheckpointTable.job_id)))
+    session.execute(delete(CheckpointFileTable).where(CheckpointFileTable.job_id.in_(job_ids)))
+    return len(job_ids)
 
 
 def delete_jobs(session: Session, keep: timedelta, limit: int) -> int:
-    """Delete jobs that ended `keep` ago, with all that hangs from them; returns how many."""
-    ids = _ended(session, keep, limit)
+    """Delete jobs that ended `keep` ago, with all rows that belong to them; returns how many."""
+    ids = _lock_ended(session, keep, limit)
     session.execute(delete(JobTable).where(JobTable.id.in_(ids)))
     return len(ids)
 
 
 def drop_embeddings(session: Session, keep: timedelta, limit: int) -> int:
-    """Forget label-text embeddings that were made `keep` ago; returns how many."""
+    """Delete label-text embeddings that were saved `keep` ago; returns how many."""
     return _drop_cached(session, EmbeddingTable, EmbeddingTable.created_at <= func.now() - keep, limit)
 
 
 def drop_banks(session: Session, keep: timedelta, limit: int) -> int:
-    """Forget warm-ups that no job has used for `keep`; returns how many."""
+    """Delete warm-ups that no job has used for `keep`; returns how many."""
     return _drop_cached(session, BankTable, BankTable.used_at <= func.now() - keep, limit)
 
 
@@ -67,12 +71,14 @@ def _drop_cached(
     return len(keys)
 
 
-def _ended(session: Session, keep: timedelta, limit: int, *conditions: ColumnElement[bool]) -> Sequence[str]:
-    ended = (
+def _lock_ended(
+    session: Session, keep: timedelta, limit: int, *conditions: ColumnElement[bool]
+) -> Sequence[str]:
+    query = (
         select(JobTable.id)
         .where(JobTable.finished_at <= func.now() - keep, *conditions)
         .order_by(JobTable.finished_at)
         .limit(limit)
         .with_for_update(of=JobTable, skip_locked=True)
     )
-    return session.scalars(ended).all()
+    return session.scalars(query).all()

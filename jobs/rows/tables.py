@@ -1,4 +1,4 @@
-"""The tables. One job is one row; its log, series and files hang from it and go with it."""
+"""The tables of jobs. One job is one row; its log, series and files are deleted with it."""
 
 from datetime import datetime
 from typing import Any, cast
@@ -7,6 +7,7 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     CheckConstraint,
+    ColumnElement,
     Double,
     ForeignKey,
     Identity,
@@ -15,23 +16,23 @@ from sqlalchemy import (
     MetaData,
     Text,
     UniqueConstraint,
+    and_,
     func,
+    not_,
     text,
 )
 from sqlalchemy.dialects.postgresql import TIMESTAMP
+from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from jobs.states import JobStatus
-from jobs.values import Artifact, EventType, Job, JobEvent, StoredFile
-from jobs.webhooks.deliveries import Delivery, DeliveryStatus
+from jobs.states import HELD_IN, WAITING_IN, JobStatus, QueueName
+from jobs.values import Artifact, EventType, Failure, Job, JobEvent, PhaseSpan, ProgressReport, StoredFile
 
-# The newest version of migrations/versions that this code was written for; a test holds them equal.
+# The newest version of migrations/versions, which this code was written for; a test holds them equal.
 SCHEMA_VERSION = "0004"
 
 # Plain JSON, not JSONB: a label may hold any character, and JSONB refuses U+0000.
 Document = dict[str, Any]
-
-_WAITING = "status IN ('validating', 'queued') AND lease_until IS NULL AND NOT cancel_requested"
 
 
 def _statuses() -> str:
@@ -39,7 +40,7 @@ def _statuses() -> str:
 
 
 class Table(DeclarativeBase):
-    """The registry of tables; constraints have names, so that later migrations can speak of them."""
+    """The registry of tables; constraints have names, so that later migrations can refer to them."""
 
     metadata = MetaData(
         naming_convention={
@@ -54,7 +55,6 @@ class Table(DeclarativeBase):
         str: Text,
         datetime: TIMESTAMP(timezone=True),
         Document: JSON,
-        list[Document]: JSON,
         dict[str, float]: JSON,
         dict[str, str]: JSON,
     }
@@ -74,10 +74,10 @@ class JobTable(Table):
     spec: Mapped[Document]
     resolved: Mapped[Document | None]
     report: Mapped[Document | None]
-    progress: Mapped[Document]
-    timeline: Mapped[list[Document]]
+    progress: Mapped[ProgressReport] = mapped_column(JSON)
+    timeline: Mapped[list[PhaseSpan]] = mapped_column(JSON)
     latest_metrics: Mapped[dict[str, float]]
-    error: Mapped[Document | None]
+    error: Mapped[Failure | None] = mapped_column(JSON)
 
     fence: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
     lease_until: Mapped[datetime | None]
@@ -111,15 +111,52 @@ class JobTable(Table):
         CheckConstraint(f"status IN ({_statuses()})", name="status"),
         CheckConstraint("(idempotency_key IS NULL) = (request_hash IS NULL)", name="idempotency"),
         CheckConstraint("(lease_until IS NULL) = (claimed_at IS NULL)", name="lease"),
-        Index("ix_job_waiting", "status", text("dry_run DESC"), "number", postgresql_where=text(_WAITING)),
         Index("ix_job_lease_until", "lease_until", postgresql_where=text("lease_until IS NOT NULL")),
         Index("ix_job_status_number", "status", "number"),
     )
 
+    @hybrid_property
+    def is_waiting(self) -> bool:
+        """Whether a worker of the queue of its status may take the job."""
+        return self.status in WAITING_IN.values() and self.lease_until is None and not self.cancel_requested
+
+    @is_waiting.inplace.expression
+    @classmethod
+    def _is_waiting(cls) -> ColumnElement[bool]:
+        return cls._is_free_with(cls.status.in_(WAITING_IN.values()))
+
+    @classmethod
+    def is_waiting_in(cls, queue: QueueName) -> ColumnElement[bool]:
+        """The same in a query, for the workers of one queue."""
+        return cls._is_free_with(cls.status == WAITING_IN[queue])
+
+    @classmethod
+    def _is_free_with(cls, status: ColumnElement[bool]) -> ColumnElement[bool]:
+        return and_(status, cls.lease_until.is_(None), not_(cls.cancel_requested))
+
+    @hybrid_property
+    def is_held(self) -> bool:
+        """Whether a worker has the job under a lease, be it one that ran out."""
+        return self.status in HELD_IN.values() and self.lease_until is not None
+
+    @is_held.inplace.expression
+    @classmethod
+    def _is_held(cls) -> ColumnElement[bool]:
+        return and_(cls.status.in_(HELD_IN.values()), cls.lease_until.is_not(None))
+
+    def is_lost_at(self, now: datetime) -> bool:
+        """Whether a worker has the job under a lease that ran out before `now`, the database's time."""
+        return self.is_held and self.lease_until is not None and self.lease_until < now
+
+    @classmethod
+    def is_lost(cls) -> ColumnElement[bool]:
+        """The same in a query, at the time of its transaction."""
+        return and_(cls.is_held, cls.lease_until < func.now())
+
     def as_job(self) -> Job:
         """Copy the row and its files, which must have been loaded, into a record."""
         files = sorted(self.files, key=lambda file: file.name)
-        uploads = {file.name: file.as_stored() for file in files if file.kind == "upload"}
+        uploads = {file.name: file.as_file() for file in files if file.kind == "upload"}
         return Job(
             id=self.id,
             status=JobStatus(self.status),
@@ -150,6 +187,16 @@ class JobTable(Table):
         )
 
 
+# What workers look for, in their order: dry runs first, since a person waits for the answer.
+Index(
+    "ix_job_waiting",
+    JobTable.status,
+    JobTable.dry_run.desc(),
+    JobTable.number,
+    postgresql_where=JobTable.is_waiting,
+)
+
+
 class EventTable(Table):
     """One entry of a job's ordered log."""
 
@@ -160,7 +207,7 @@ class EventTable(Table):
     type: Mapped[str]
     data: Mapped[Document]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    # Where a child printed it; NULL for what the service itself has to tell.
+    # Where a child printed it; NULL for what the service itself reports.
     fence: Mapped[int | None] = mapped_column(BigInteger)
     line: Mapped[int | None] = mapped_column(BigInteger)
 
@@ -188,8 +235,8 @@ class MetricTable(Table):
 class FileTable(Table):
     """A file of a job in the object store: an upload, a canonical input, or an artifact.
 
-    `kept` says whether the row still holds its body in the store. Some time after the end of a job its
-    files are let go (jobs/rows/retention.py), while their names, lengths and hashes stay.
+    While it is `kept`, the sweep does not remove it from the store. Some time after the end of the job
+    that ends (jobs/rows/retention.py), while name, length and hash stay.
     """
 
     __tablename__ = "file"
@@ -210,8 +257,8 @@ class FileTable(Table):
         Index("ix_file_key", "key", postgresql_where=text("kept")),
     )
 
-    def as_stored(self) -> StoredFile:
-        """Copy what lies in the store into a record."""
+    def as_file(self) -> StoredFile:
+        """Copy the file's place in the store into a record."""
         return StoredFile(self.key, self.sha256, self.bytes, self.filename)
 
     def as_artifact(self) -> Artifact:
@@ -220,61 +267,3 @@ class FileTable(Table):
         return Artifact(
             self.name, self.key, self.sha256, self.bytes, media_type, self.job_id, self.created_at, self.kept
         )
-
-
-class CheckpointTable(Table):
-    """A saved state of a run, from which a later claim goes on.
-
-    One claim has one state at one step: the newer one, where a run went back and came by again.
-    """
-
-    __tablename__ = "checkpoint"
-
-    job_id: Mapped[str] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"), primary_key=True)
-    fence: Mapped[int] = mapped_column(BigInteger, primary_key=True)
-    step: Mapped[int] = mapped_column(BigInteger, primary_key=True)
-    epoch: Mapped[int] = mapped_column(Integer)
-    files: Mapped[dict[str, str]]  # name -> sha256
-    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
-
-
-class CheckpointFileTable(Table):
-    """A body that checkpoints of a job share: what does not change between two is stored once."""
-
-    __tablename__ = "checkpoint_file"
-
-    job_id: Mapped[str] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"), primary_key=True)
-    sha256: Mapped[str] = mapped_column(primary_key=True)
-    key: Mapped[str] = mapped_column(index=True)
-    bytes: Mapped[int] = mapped_column(BigInteger)
-
-
-class DeliveryTable(Table):
-    """A message to a job's web hook: the outbox, written with the step that it tells of."""
-
-    __tablename__ = "delivery"
-
-    id: Mapped[str] = mapped_column(primary_key=True)
-    number: Mapped[int] = mapped_column(BigInteger, Identity(always=True), unique=True)
-    job_id: Mapped[str] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"), index=True)
-    event: Mapped[str]
-    data: Mapped[Document]
-    status: Mapped[str] = mapped_column(server_default=text("'pending'"))
-    attempts: Mapped[int] = mapped_column(Integer, server_default=text("0"))
-    # Pushed on when the message is taken: should its taker vanish, it is due again then.
-    next_attempt_at: Mapped[datetime | None] = mapped_column(server_default=func.now())
-    last_status_code: Mapped[int | None] = mapped_column(Integer)
-    last_error: Mapped[str | None]
-    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    delivered_at: Mapped[datetime | None]
-
-    __table_args__ = (
-        CheckConstraint("status IN ('pending', 'delivered', 'failed')", name="status"),
-        CheckConstraint("(status = 'pending') = (next_attempt_at IS NOT NULL)", name="due"),
-        Index("ix_delivery_due", "next_attempt_at", postgresql_where=text("status = 'pending'")),
-    )
-
-    def as_delivery(self) -> Delivery:
-        """Copy the row into a record, without its content."""
-        told = {name: getattr(self, name) for name in Delivery.__dataclass_fields__ if name != "status"}
-        return Delivery(status=DeliveryStatus(self.status), **told)

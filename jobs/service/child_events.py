@@ -1,13 +1,12 @@
-"""From what a child printed to rows."""
+"""Writes the events that a child printed."""
 
-import math
 from collections.abc import Sequence
 from datetime import datetime
 
 from jobs.rows import event_log
 from jobs.rows.database import Session
 from jobs.rows.tables import JobTable
-from jobs.service import transitions
+from jobs.service.transitions import progress, steps
 from nayer_core.contract.events import (
     BankEvent,
     Event,
@@ -19,17 +18,17 @@ from nayer_core.contract.events import (
 
 
 def write_lines(session: Session, job: JobTable, lines: Sequence[tuple[int, Event]], now: datetime) -> None:
-    """Write lines of the job's present claim, its row being locked; lines written before are skipped."""
-    written = event_log.lines_written(session, job, [number for number, _ in lines])
-    fresh = [(number, event) for number, event in lines if number not in written]
+    """Write lines of the present claim of a locked job; lines that were written before are skipped."""
+    repeats = event_log.lines_written(session, job, [number for number, _ in lines])
+    fresh = [(number, event) for number, event in lines if number not in repeats]
     for number, event in _newest_progress_only(fresh):
         _write(session, job, number, event, now)
     event_log.write_metrics(session, job, [event for _, event in fresh if isinstance(event, MetricsEvent)])
 
 
 def _newest_progress_only(lines: Sequence[tuple[int, Event]]) -> list[tuple[int, Event]]:
-    """Of the progress records of one phase keep the last: the others would tell what is past."""
-    kept: list[tuple[int, Event]] = []
+    """Keep the last progress record of each phase: the others report what is past."""
+    newest: list[tuple[int, Event]] = []
     newer_is_kept = False
     for number, event in reversed(lines):
         if isinstance(event, ProgressEvent):
@@ -38,28 +37,23 @@ def _newest_progress_only(lines: Sequence[tuple[int, Event]]) -> list[tuple[int,
             newer_is_kept = True
         elif isinstance(event, PhaseEvent):
             newer_is_kept = False
-        kept.append((number, event))
-    return kept[::-1]
+        newest.append((number, event))
+    return newest[::-1]
 
 
 def _write(session: Session, job: JobTable, number: int, event: Event, now: datetime) -> None:
     match event:
         case PhaseEvent():
-            transitions.begin_phase(session, job, event.phase, now, number)
+            progress.begin_phase(session, job, event.phase, now, number)
         case ProgressEvent():
-            told = event.model_dump(mode="json", exclude={"time", "event"})
-            job.progress = {**told, "updated_at": now.isoformat()}
-            event_log.append(session, job, "progress", told, number)
+            progress.set_progress(session, job, event, now, number)
         case MetricsEvent():
-            finite = {name: value for name, value in event.values.items() if math.isfinite(value)}
-            job.latest_metrics = {**job.latest_metrics, **finite}
-            told = {"epoch": event.epoch, "step": event.step, "values": event.values}
-            event_log.append(session, job, "metrics", told, number)
+            progress.log_metrics(session, job, event, number)
         case WarningEvent():
-            event_log.append(session, job, "warning", {"code": event.code, "message": event.message}, number)
+            steps.log(session, job, "warning", {"code": event.code, "message": event.message}, number)
         case BankEvent():
-            event_log.append(session, job, "bank", event.model_dump(exclude={"time", "event"}), number)
+            steps.log(session, job, "bank", event.model_dump(exclude={"time", "event"}), number)
         case _:
-            # A checkpoint is told when it is safe in the store; the last line of a command by what the
-            # supervisor does about it.
+            # A checkpoint is reported when it is safe in the store, the last line of a command by what
+            # the supervisor does about it.
             return

@@ -1,72 +1,59 @@
-"""What the API does with jobs: submit, look, pause, cancel, delete."""
+"""What the API may do: submit, read, pause, resume, cancel and delete jobs, and see their web hooks."""
 
 import time
-import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from jobs.errors import (
     IdempotencyConflict,
-    JobNotPausable,
-    JobNotPaused,
     JobNotTerminal,
     ServiceUnavailable,
 )
-from jobs.queue import Doorbell
-from jobs.ringing import ring_after_commit
-from jobs.rows import event_log, repository, statistics
-from jobs.rows.database import Database
+from jobs.rows import event_log, outbox, repository, statistics, waiting_jobs
 from jobs.rows.tables import SCHEMA_VERSION, JobTable
-from jobs.service import artifacts, transitions
-from jobs.settings import Settings
+from jobs.service import artifacts
+from jobs.service.resources import Resources
+from jobs.service.transitions import requests, submission
 from jobs.states import JobStatus
-from jobs.values import Artifact, Job, JobEvent, JobStatistics, MetricPoint, NewJob, Page, StoredFile
-from nayer_core.contract.spec import JobSpec
-
-MAX_FILENAME = 255
+from jobs.values import Artifact, Job, JobEvent, JobStatistics, MetricPoint, NewJob, Page
+from jobs.webhooks.deliveries import Delivery
 
 
-class ClientSide:
-    """The half of `JobService` that the API uses."""
+class ClientJobs:
+    """Jobs, as the API sees them. Every method is one transaction; doorbells ring after its commit.
 
-    database: Database
-    doorbell: Doorbell
-    settings: Settings
+    Every method may also raise `ServiceUnavailable` when the database does not answer: nothing was
+    half done, and the call may be repeated.
+    """
+
+    def __init__(self, resources: Resources):
+        self._resources = resources
+        self._database = resources.database
 
     def submit(self, new: NewJob) -> tuple[Job, bool]:
         """Create a job in `validating` and ring for the inspectors; its files are already stored.
 
-        The spec is kept with its preset named and expanded.
-
         Returns:
-            The job, and True when the very same request had made it before (`Idempotency-Key`).
+            The job, and True when the very same request created it before (`Idempotency-Key`).
 
         Raises:
             IdempotencyConflict: the key was used for another request.
         """
-        with self.database.transaction() as session:
-            row = repository.insert_job(session, _first_values(new))
+        with self._database.transaction() as session:
+            row = submission.submit(session, new)
             if row is None:
-                assert new.idempotency_key is not None  # noqa: S101 - nothing else can be taken
+                assert new.idempotency_key is not None  # noqa: S101 - nothing else can be in its way
                 return _require_same(repository.find_by_key(session, new.idempotency_key), new), True
-            now = repository.now(session)
-            uploads = {"teacher": new.teacher, "evaluation": new.evaluation, "embeddings": new.embeddings}
-            for name, stored in uploads.items():
-                if stored is not None:
-                    transitions.put_file(row, "upload", name, _with_clean_name(stored), now)
-            event_log.append(session, row, "status", {"status": row.status, "attempt": 1})
-            row.rung_at = now
-            job = repository.written(session, row)
-        ring_after_commit(self.database, self.doorbell, job)
+            job = repository.save(session, row)
+        self._resources.ring_for(job)
         return job, False
 
     def get(self, job_id: str) -> Job:
         """Read a job with its artifacts.
 
         Raises:
-            JobNotFound: there is none; any string may be asked for.
+            JobNotFound: there is none; `job_id` may be any string.
         """
-        with self.database.transaction() as session:
+        with self._database.transaction() as session:
             return repository.read_job(session, job_id).as_job()
 
     def list_jobs(self, status: JobStatus | None = None, limit: int = 20, after: str | None = None) -> Page:
@@ -75,86 +62,61 @@ class ClientSide:
         Raises:
             JobNotFound: `after` names no job.
         """
-        with self.database.transaction() as session:
+        with self._database.transaction() as session:
             rows = repository.list_jobs(session, status, limit + 1, after)
             jobs = [row.as_job() for row in rows[:limit]]
         has_more = len(rows) > limit
         return Page(jobs, has_more, jobs[-1].id if has_more else None)
 
     def cancel(self, job_id: str) -> Job:
-        """Ask for the end of a job; idempotent, and a finished job stays as it is.
+        """Request the end of a job; idempotent, and a job that has ended stays as it is.
 
-        A job that no worker holds is `cancelled` when this returns; else its worker is told at its
-        next heartbeat, and upkeep cancels it if that worker is gone.
+        A job that no worker holds is `cancelled` when this returns. A worker learns of the request at
+        its next heartbeat; upkeep cancels the job if that worker is gone.
         """
-        with self.database.transaction() as session:
+        with self._database.transaction() as session:
             row = repository.lock_job(session, job_id)
-            now = repository.now(session)
-            if not JobStatus(row.status).is_terminal:
-                if row.lease_until is None or row.lease_until < now:
-                    transitions.finish(session, row, JobStatus.CANCELLED, now)
-                elif not row.cancel_requested:
-                    row.cancel_requested = True
-                    told = {"status": row.status, "attempt": row.attempt, "cancel_requested": True}
-                    event_log.append(session, row, "status", told)
-            return repository.written(session, row)
+            requests.request_cancel(session, row, repository.now(session))
+            return repository.save(session, row)
 
     def pause(self, job_id: str) -> Job:
-        """Ask a job to rest, with its state kept in a checkpoint; idempotent.
+        """Request a pause, with the job's state kept in a checkpoint; idempotent.
 
-        A queued job is `paused` when this returns; of a running one its worker is told at its next
-        heartbeat, and upkeep pauses it if that worker is gone.
+        A queued job is `paused` when this returns. The worker of a running one learns of the request at
+        its next heartbeat; upkeep pauses the job if that worker is gone.
 
         Raises:
             JobNotPausable: it is being validated or cancelled, or it has ended.
         """
-        with self.database.transaction() as session:
+        with self._database.transaction() as session:
             row = repository.lock_job(session, job_id)
-            if row.status == JobStatus.QUEUED:
-                transitions.rest(session, row)
-            elif row.status == JobStatus.RUNNING and not row.cancel_requested:
-                if not row.pause_requested:
-                    row.pause_requested = True
-                    told = {"status": row.status, "attempt": row.attempt, "pause_requested": True}
-                    event_log.append(session, row, "status", told)
-            elif row.status != JobStatus.PAUSED:
-                state = "being cancelled" if row.cancel_requested else row.status
-                hint = "Only a job that is queued or running can be paused."
-                raise JobNotPausable(f"Job {job_id} is {state}.", hint)
-            return repository.written(session, row)
+            requests.request_pause(session, row)
+            return repository.save(session, row)
 
     def resume(self, job_id: str) -> Job:
-        """Let a paused job wait for a worker again; idempotent. A pause still under way is taken back.
+        """Let a paused job wait for a worker again; idempotent. A pause that is under way is taken back.
 
         Raises:
             JobNotPaused: it is being validated, or it has ended.
         """
-        with self.database.transaction() as session:
+        with self._database.transaction() as session:
             row = repository.lock_job(session, job_id)
-            if row.status == JobStatus.PAUSED:
-                row.rung_at = repository.now(session)
-                transitions.move(session, row, JobStatus.QUEUED)
-            elif row.pause_requested:
-                row.pause_requested = False
-                told = {"status": row.status, "attempt": row.attempt, "pause_requested": False}
-                event_log.append(session, row, "status", told)
-            elif row.status not in (JobStatus.QUEUED, JobStatus.RUNNING):
-                raise JobNotPaused(f"Job {job_id} is {row.status}.", "Only a paused job can be resumed.")
-            job = repository.written(session, row)
-        ring_after_commit(self.database, self.doorbell, job)
+            requests.resume(session, row, repository.now(session))
+            job = repository.save(session, row)
+        self._resources.ring_for(job)
         return job
 
     def delete(self, job_id: str) -> list[str]:
         """Remove a finished job: its row, events, metrics and artifacts.
 
         Returns:
-            The keys in the store that no row names any more; the caller may delete these files at
-            once, and the sweep of upkeep removes them in any case.
+            The keys in the store that no row names any more. The caller may delete these files at
+            once; the sweep of upkeep removes those that are left.
 
         Raises:
             JobNotTerminal: the job still runs.
         """
-        with self.database.transaction() as session:
+        with self._database.transaction() as session:
             row = repository.lock_job(session, job_id)
             if not JobStatus(row.status).is_terminal:
                 raise JobNotTerminal(f"Job {job_id} is {row.status}.", "Cancel it first.")
@@ -164,23 +126,25 @@ class ClientSide:
         return [key for key in keys if key not in still_named]
 
     def events(self, job_id: str, after: int = 0, limit: int = 200) -> list[JobEvent]:
-        """Read the log of a job from `seq` > `after` on, in order.
+        """Read the entries of a job's log with `seq` > `after`, in order.
 
         Raises:
             JobNotFound: there is no such job.
         """
-        with self.database.transaction() as session:
+        with self._database.transaction() as session:
             repository.require_job(session, job_id)
             return event_log.read_events(session, {job_id: after}, limit)
 
     def events_of_many(self, after: Mapping[str, int], limit: int = 1000) -> list[JobEvent]:
-        """Read what is new in many logs with one query: {job_id: last seq seen}; ordered by job and seq.
+        """Read the new entries of many logs with one query, in the order of job and seq.
 
-        Unknown jobs give nothing. At most `limit` events come at once: ask again with the new positions.
+        Args:
+            after: the last `seq` that is known, by job; a job that does not exist has no entries.
+            limit: most entries at once; call again with the new positions.
         """
         if not after:
             return []
-        with self.database.transaction() as session:
+        with self._database.transaction() as session:
             return event_log.read_events(session, after, limit)
 
     def metrics(
@@ -191,7 +155,7 @@ class ClientSide:
         Raises:
             JobNotFound: there is no such job.
         """
-        with self.database.transaction() as session:
+        with self._database.transaction() as session:
             repository.require_job(session, job_id)
             return event_log.read_metrics(session, job_id, names, max_points)
 
@@ -199,87 +163,85 @@ class ClientSide:
         """Read one artifact that can be downloaded.
 
         Raises:
-            ArtifactNotReady: it may still come, for the job has not ended.
-            ArtifactExpired: it was there for its time.
-            ArtifactNotFound: it will not come.
+            ArtifactNotReady: the job has not ended, and may still produce it.
+            ArtifactExpired: the job ended longer ago than artifacts are kept.
+            ArtifactNotFound: the job has ended without it.
         """
-        with self.database.transaction() as session:
+        with self._database.transaction() as session:
             job = repository.read_job(session, job_id).as_job()
-            return artifacts.find(job, name, repository.now(session), self.settings.keep_artifacts_seconds)
+            return artifacts.find(
+                job, name, repository.now(session), self._resources.settings.keep_artifacts_seconds
+            )
+
+    def deliveries(
+        self, job_id: str, limit: int = 100, after: str | None = None
+    ) -> tuple[list[Delivery], bool]:
+        """Read the messages to a job's web hook, newest first, those older than the message `after`.
+
+        Returns:
+            At most `limit` of them, and whether there are more.
+
+        Raises:
+            JobNotFound: there is no such job.
+            DeliveryNotFound: `after` names none of its messages.
+        """
+        with self._database.transaction() as session:
+            repository.require_job(session, job_id)
+            rows = outbox.read(session, job_id, limit + 1, after)
+            return [row.as_delivery() for row in rows[:limit]], len(rows) > limit
+
+    def redeliver(self, job_id: str, delivery_id: str) -> Delivery:
+        """Let a message be sent once more, at once, also one that was delivered or given up.
+
+        Raises:
+            JobNotFound: there is no such job.
+            DeliveryNotFound: it has no such message.
+        """
+        with self._database.transaction() as session:
+            repository.require_job(session, job_id)
+            return outbox.send_again(session, job_id, delivery_id).as_delivery()
 
     def queue_positions(self, jobs: Sequence[Job]) -> dict[str, int]:
-        """Tell of those that wait how many jobs are taken before they are, themselves included."""
+        """The place of each job that waits in its queue, 1 for the job that is taken next."""
         waiting = [job.id for job in jobs if job.status.queue is not None]
         if not waiting:
             return {}
-        with self.database.transaction() as session:
-            return repository.queue_positions(session, waiting)
+        with self._database.transaction() as session:
+            return waiting_jobs.positions(session, waiting)
 
     def statistics(self) -> JobStatistics:
-        """Count the jobs and measure how long they wait; what operators watch."""
-        with self.database.transaction() as session:
+        """Count the jobs and measure how long they wait, for operators."""
+        with self._database.transaction() as session:
             return statistics.read(session)
 
     def check(self) -> dict[str, float | None]:
-        """Measure the parts: {"database", "migrations", "broker"} -> seconds, None where one is not well.
+        """Measure the parts: {"database", "migrations", "broker"} -> seconds, None where one fails.
 
-        "migrations" is None when the tables are not those this program was written for. Never raises.
+        "migrations" fails where the tables are not those that this program was written for. Never raises.
         """
-        return {**self._check_database(), "broker": self.doorbell.check()}
+        return {**self._check_database(), "broker": self._resources.doorbell.check()}
 
     def _check_database(self) -> dict[str, float | None]:
         began = time.perf_counter()
         try:
-            with self.database.transaction() as session:
+            with self._database.transaction() as session:
                 repository.now(session)
-                answered = time.perf_counter()
+                answered_at = time.perf_counter()
                 at_head = repository.schema_version(session) == SCHEMA_VERSION
         except ServiceUnavailable:
             return {"database": None, "migrations": None}
         return {
-            "database": answered - began,
-            "migrations": time.perf_counter() - answered if at_head else None,
+            "database": answered_at - began,
+            "migrations": time.perf_counter() - answered_at if at_head else None,
         }
 
 
-def _first_values(new: NewJob) -> dict[str, Any]:
-    return {
-        "id": uuid.uuid4().hex,
-        "status": JobStatus.VALIDATING,
-        "dry_run": new.dry_run,
-        "spec": _expanded(new.spec),
-        "progress": {},
-        "timeline": [],
-        "latest_metrics": {},
-        "max_runtime_seconds": new.spec.max_runtime_seconds,
-        "idempotency_key": new.idempotency_key,
-        "request_hash": new.request_hash,
-        "webhook_secret": _secret_of(new.spec),
-    }
-
-
-def _secret_of(spec: JobSpec) -> str | None:
-    secret = spec.webhook.secret if spec.webhook else None
-    return secret.get_secret_value() if secret else None
-
-
-def _expanded(spec: JobSpec) -> dict[str, Any]:
-    preset, config = spec.resolved_config()
-    return {**spec.model_dump(mode="json"), "preset": preset, "config": config.model_dump(mode="json")}
-
-
-def _require_same(made: JobTable | None, new: NewJob) -> Job:
-    if made is None:
+def _require_same(earlier: JobTable | None, new: NewJob) -> Job:
+    if earlier is None:
         raise ServiceUnavailable("database", "the job of this Idempotency-Key is just being deleted")
-    if made.request_hash != new.request_hash:
+    if earlier.request_hash != new.request_hash:
         raise IdempotencyConflict(
-            f"The Idempotency-Key {new.idempotency_key!r} was used for another request, job {made.id}.",
+            f"The Idempotency-Key {new.idempotency_key!r} was used for another request, job {earlier.id}.",
             "Use a new key for a new request.",
         )
-    return made.as_job()
-
-
-def _with_clean_name(stored: StoredFile) -> StoredFile:
-    """Keep of a client's file name what a database and a page can show."""
-    name = (stored.filename or "").encode("utf-8", "replace").decode().replace("\0", "")[:MAX_FILENAME]
-    return StoredFile(stored.key, stored.sha256, stored.bytes, name or None)
+    return earlier.as_job()

@@ -1,26 +1,26 @@
-"""What keeps jobs moving when something was lost; any number of upkeeps may run at once.
+"""What upkeep may do, so that jobs move on when something was lost; any number may run at once.
 
-ring_again   a message was lost: ring for what waits
-reap         a worker was lost: give its job to another
-expire       a job used up max_runtime_seconds: end it
-retain       what ended jobs leave behind was kept long enough: let it go
-sweep        files that no row names: remove them
+ring_again   ring for jobs that wait, in case a message was lost
+reap         give the jobs of lost workers to others
+expire       end jobs that used up max_runtime_seconds
+retain       remove what was kept for its time after the end of its job
+sweep        remove files that no row names
 """
 
+from collections.abc import Set
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from itertools import islice
 
 from jobs.files.store import Storage
-from jobs.ringing import ring_after_commit
-from jobs.rows import repository, retention
-from jobs.service import transitions
-from jobs.service.job_service import JobService
-from jobs.states import WAITING_IN, JobStatus
+from jobs.rows import held_jobs, repository, retention, waiting_jobs
+from jobs.service.resources import Resources
+from jobs.service.transitions import claims, endings
+from jobs.states import WAITING_IN
 from nayer_core.contract.errors import ErrorCode
 
-# How much one transaction takes on.
+# How many rows one transaction changes.
 BATCH = 100
 KEYS_AT_ONCE = 1000
 
@@ -29,133 +29,151 @@ SILENCE = "its worker fell silent for longer than the lease"
 
 @dataclass(frozen=True)
 class SweepReport:
-    """What a sweep of the store found.
+    """The result of a sweep of the store.
 
     Args:
-        removed: keys of files that no row named, now gone.
-        missing: keys that a row names and that the store does not hold; always a reason to look.
-        abandoned: halves of files left by killed writers, now gone.
+        removed_keys: files that no row named, now removed.
+        missing_keys: files that a row names and that the store does not have; always a reason to look.
+        partial_files: how many files of killed writers were removed.
     """
 
-    removed: list[str]
-    missing: list[str]
-    abandoned: int
+    removed_keys: list[str]
+    missing_keys: list[str]
+    partial_files: int
 
 
-def ring_again(service: JobService) -> int:
-    """Ring for waiting jobs that were not rung for in `ring_again_seconds`; returns how often it rang.
+class UpkeepJobs:
+    """Jobs, as upkeep sees them. Works in bounded transactions; doorbells ring after their commit.
 
-    A message that still lies in its queue stands for one job, whichever: while workers are busy for
-    hours, no more messages lie there than jobs wait.
+    A method may raise `ServiceUnavailable`; what it did before is committed, and it may be called again.
     """
-    silent_for = timedelta(seconds=service.settings.ring_again_seconds)
-    rung = 0
-    for queue in WAITING_IN:
-        pending = service.doorbell.pending(queue)
-        if pending is None:
-            return rung
-        with service.database.transaction() as session:
-            wanted = max(0, repository.waiting_count(session, queue) - pending)
-            job_ids = repository.mark_rung(session, queue, silent_for, BATCH)
-        for done, job_id in enumerate(job_ids[:wanted]):
-            if not service.doorbell.ring(queue, job_id):
-                with service.database.transaction() as session:
-                    repository.mark_not_rung(session, job_ids[done:])
-                return rung
-            rung += 1
-    return rung
 
+    def __init__(self, resources: Resources):
+        self._resources = resources
+        self._database = resources.database
+        self._settings = resources.settings
 
-def reap(service: JobService) -> int:
-    """Take jobs from workers that fell silent; returns how many.
+    def ring_again(self) -> int:
+        """Ring for waiting jobs that were not rung for in `ring_again_seconds`; returns how often it rang.
 
-    Each waits again with one attempt used up, or is `failed(worker_lost)` when none is left, or
-    `cancelled` when that was asked for.
-    """
-    with service.database.transaction() as session:
-        now = repository.now(session)
-        rows = repository.lock_expired(session, BATCH)
-        attempts = service.settings.max_attempts
-        for row in rows:
-            transitions.hand_back(session, row, now, SILENCE, counts_attempt=True, max_attempts=attempts)
-        jobs = [repository.written(session, row) for row in rows]
-    for job in jobs:
-        ring_after_commit(service.database, service.doorbell, job)
-    return len(jobs)
+        Each message that is still in a queue counts for one job, whichever: while workers are busy for
+        hours, a queue has no more messages than jobs.
+        """
+        silent_for = timedelta(seconds=self._settings.ring_again_seconds)
+        rings = 0
+        for queue in WAITING_IN:
+            pending = self._resources.doorbell.pending(queue)
+            if pending is None:
+                return rings
+            with self._database.transaction() as session:
+                missing = max(0, waiting_jobs.count(session, queue) - pending)
+                job_ids = waiting_jobs.mark_rung(session, queue, silent_for, BATCH)
+            for index, job_id in enumerate(job_ids[:missing]):
+                if not self._resources.doorbell.ring(queue, job_id):
+                    with self._database.transaction() as session:
+                        waiting_jobs.mark_not_rung(session, job_ids[index:])
+                    return rings
+                rings += 1
+        return rings
 
+    def reap(self) -> int:
+        """Take jobs from workers that fell silent; returns how many.
 
-def expire(service: JobService) -> int:
-    """End jobs that used up `max_runtime_seconds`; returns how many.
+        Each waits again with one attempt used up. It fails with `worker_lost` when no attempt is left,
+        and is cancelled or paused where that was requested.
+        """
+        with self._database.transaction() as session:
+            now = repository.now(session)
+            rows = held_jobs.lock_lost(session, BATCH)
+            attempts = self._settings.max_attempts
+            for row in rows:
+                claims.hand_back(
+                    session, row, now, reason=SILENCE, counts_attempt=True, max_attempts=attempts
+                )
+            jobs = [repository.save(session, row) for row in rows]
+        for job in jobs:
+            self._resources.ring_for(job)
+        return len(jobs)
 
-    Their workers see to it themselves (`Control.remaining_seconds`); here end those that wait for a
-    worker, and those whose worker did not.
-    """
-    with service.database.transaction() as session:
-        now = repository.now(session)
-        rows = repository.lock_overdue(session, service.settings.lease_seconds, BATCH)
-        for row in rows:
-            message = f"The job ran for longer than max_runtime_seconds = {row.max_runtime_seconds}."
-            hint = "Allow more time, or ask for fewer epochs."
-            error = transitions.problem(ErrorCode.MAX_RUNTIME_EXCEEDED, message, hint, retryable=False)
-            transitions.finish(session, row, JobStatus.FAILED, now, error)
-    return len(rows)
+    def expire(self) -> int:
+        """End jobs that used up `max_runtime_seconds`; returns how many.
 
+        Workers end their own jobs (`Control.remaining_seconds`). This ends jobs that wait for a worker,
+        and those whose worker did not end them.
+        """
+        with self._database.transaction() as session:
+            now = repository.now(session)
+            rows = held_jobs.lock_overdue(session, self._settings.lease_seconds, BATCH)
+            for row in rows:
+                message = f"The job ran for longer than max_runtime_seconds = {row.max_runtime_seconds}."
+                hint = "Allow more time, or ask for fewer epochs."
+                error = endings.failure(ErrorCode.MAX_RUNTIME_EXCEEDED, message, hint)
+                endings.fail(session, row, now, error)
+        return len(rows)
 
-def retain(service: JobService) -> int:
-    """Let go what was kept for its time after the end of its job, old embeddings and
-    unused banks; returns how much.
+    def retain(self) -> int:
+        """Drop what was kept for its time after the end of its job, old embeddings and unused banks.
 
-    Files leave the store with the sweep that follows. A time that is changed counts for jobs that
-    have ended already, too.
-    """
-    settings = service.settings
-    duties = (
-        (partial(retention.let_files_go, kind="upload"), settings.keep_uploads_seconds),
-        (partial(retention.let_files_go, kind="input"), settings.keep_inputs_seconds),
-        (partial(retention.let_files_go, kind="artifact"), settings.keep_artifacts_seconds),
-        (retention.let_checkpoints_go, settings.keep_checkpoints_seconds),
-        (retention.delete_jobs, settings.keep_jobs_seconds),
-        (retention.drop_embeddings, settings.keep_embeddings_seconds),
-        (retention.drop_banks, settings.keep_banks_seconds),
-    )
-    done = 0
-    for let_go, seconds in duties:
-        batch = BATCH if seconds is not None else 0
-        while seconds is not None and batch == BATCH:
-            with service.database.transaction() as session:
-                batch = let_go(session, keep=timedelta(seconds=seconds), limit=BATCH)
-            done += batch
-    return done
+        The next sweep removes the files from the store. A changed setting also counts for jobs that have
+        ended already.
 
+        Returns:
+            How many jobs, embeddings and banks were affected, once for each setting.
+        """
+        settings = self._settings
+        duties = (
+            (partial(retention.let_files_go, kind="upload"), settings.keep_uploads_seconds),
+            (partial(retention.let_files_go, kind="input"), settings.keep_inputs_seconds),
+            (partial(retention.let_files_go, kind="artifact"), settings.keep_artifacts_seconds),
+            (retention.let_checkpoints_go, settings.keep_checkpoints_seconds),
+            (retention.delete_jobs, settings.keep_jobs_seconds),
+            (retention.drop_embeddings, settings.keep_embeddings_seconds),
+            (retention.drop_banks, settings.keep_banks_seconds),
+        )
+        total = 0
+        for drop, seconds in duties:
+            batch = 1
+            # Until a batch is empty: one that other upkeeps took a part of is merely shorter.
+            while seconds is not None and batch:
+                with self._database.transaction() as session:
+                    batch = drop(session, keep=timedelta(seconds=seconds), limit=BATCH)
+                total += batch
+        return total
 
-def sweep(service: JobService, storage: Storage, grace_seconds: float | None = None) -> SweepReport:
-    """Make rows and files agree: remove what no row names, report what a row names and is not there.
+    def sweep(self, storage: Storage, grace_seconds: float | None = None) -> SweepReport:
+        """Make rows and files agree: remove files that no row names, report rows whose file is missing.
 
-    What was kept for its time is let go first.
+        Calls `retain` first.
 
-    Args:
-        grace_seconds: a file younger than this may belong to a row that is about to be written;
-            `sweep_grace_seconds` by default. Ages are told by the store's own clock.
-    """
-    grace = timedelta(
-        seconds=service.settings.sweep_grace_seconds if grace_seconds is None else grace_seconds
-    )
-    retain(service)
-    before = storage.now() - grace
-    seen: set[str] = set()
-    removed: list[str] = []
-    found = iter(storage.list())
-    while page := list(islice(found, KEYS_AT_ONCE)):
-        seen.update(entry.key for entry in page)
-        old = [entry.key for entry in page if entry.modified_at < before]
-        with service.database.transaction() as session:
-            named = repository.kept_keys(session, old)
-        for key in old:
-            if key not in named:
-                storage.delete(key)
-                removed.append(key)
-    with service.database.transaction() as session:
-        named = repository.kept_keys(session)
-    # Files that came while the list was read are not in it: they are asked for one by one.
-    missing = sorted(key for key in named - seen if not storage.exists(key))
-    return SweepReport(removed, missing, storage.remove_abandoned(before))
+        Args:
+            grace_seconds: a file younger than this may belong to a row that is about to be written;
+                `sweep_grace_seconds` by default. Ages are those of the store's own clock.
+        """
+        grace = timedelta(
+            seconds=self._settings.sweep_grace_seconds if grace_seconds is None else grace_seconds
+        )
+        self.retain()
+        before = storage.now() - grace
+        listed_keys: set[str] = set()
+        removed_keys: list[str] = []
+        entries = iter(storage.list())
+        while page := list(islice(entries, KEYS_AT_ONCE)):
+            listed_keys.update(entry.key for entry in page)
+            old = [entry.key for entry in page if entry.modified_at < before]
+            with self._database.transaction() as session:
+                kept_keys = repository.kept_keys(session, old)
+            for key in old:
+                if key not in kept_keys:
+                    storage.delete(key)
+                    removed_keys.append(key)
+        missing_keys = self._missing_keys(storage, listed_keys)
+        return SweepReport(removed_keys, missing_keys, storage.remove_partial_files(before))
+
+    def _missing_keys(self, storage: Storage, listed_keys: Set[str]) -> list[str]:
+        with self._database.transaction() as session:
+            kept_keys = repository.kept_keys(session)
+        # A file that was stored while the list was read is not in it, but in the store.
+        absent = [key for key in kept_keys - listed_keys if not storage.exists(key)]
+        with self._database.transaction() as session:
+            # Another upkeep may have dropped the row since, and removed its file.
+            return sorted(repository.kept_keys(session, absent))

@@ -1,63 +1,43 @@
-"""Messages to web hooks: what upkeep sends, and what clients see of it."""
+"""What the sender of messages to web hooks may do: take those that are due, and write the outcomes."""
 
 import random
 from datetime import timedelta
 
-from jobs.rows import outbox, repository
-from jobs.rows.database import Database
-from jobs.webhooks.deliveries import Answer, Delivery, DueDelivery
+from jobs.rows import outbox
+from jobs.service.resources import Resources
+from jobs.webhooks.deliveries import Answer, DueDelivery
 
-# Longer than an attempt can take; a message whose sender vanished is sent again after this.
+# Longer than an attempt can take. A message whose sender vanished is sent again after this.
 TAKEN_FOR = timedelta(seconds=60)
 
 
-class WebhookSide:
-    """The third of `JobService` that speaks with web hooks."""
+class WebhookJobs:
+    """Messages to web hooks, as their sender sees them. Every method is one transaction.
 
-    database: Database
+    A method may raise `ServiceUnavailable` when the database does not answer; the call may be repeated.
+
+    Attributes:
+        allows_private_addresses: whether the operator lets web hooks lead to addresses that are not public.
+    """
+
+    def __init__(self, resources: Resources):
+        self.allows_private_addresses = resources.settings.webhook_private_addresses
+        self._database = resources.database
 
     def take_deliveries(self, limit: int) -> list[DueDelivery]:
-        """Take messages that are to be sent now; any number of senders may ask at once.
+        """Take messages that are to be sent now; any number of senders may do so at once.
 
-        Each belongs to its taker for a minute. What is not settled by then is given out again.
+        Each belongs to its taker for a minute. One that is not settled by then is due again.
         """
-        with self.database.transaction() as session:
+        with self._database.transaction() as session:
             return outbox.take(session, TAKEN_FOR, limit)
 
-    def settle_delivery(self, sent: DueDelivery, answer: Answer) -> None:
-        """Write what came of an attempt; repeating it is harmless, and so is coming too late.
+    def settle_delivery(self, due: DueDelivery, answer: Answer) -> None:
+        """Write the outcome of an attempt; a repeated or late call changes nothing.
 
         A message that was not accepted is tried again, up to ten times in 27 hours. After 410 (Gone)
-        the job's web hook is told nothing more.
+        the job's web hook gets no more messages.
         """
-        with self.database.transaction() as session:
+        with self._database.transaction() as session:
             chance = random.random()  # noqa: S311 - spreads load, and keeps no secret
-            outbox.settle(session, sent, answer, chance)
-
-    def deliveries(
-        self, job_id: str, limit: int = 100, after: str | None = None
-    ) -> tuple[list[Delivery], bool]:
-        """Read the messages to a job's web hook, newest first, from behind `after`.
-
-        Returns:
-            At most `limit` of them, and whether there are more.
-
-        Raises:
-            JobNotFound: there is no such job.
-            DeliveryNotFound: `after` names none of its messages.
-        """
-        with self.database.transaction() as session:
-            repository.require_job(session, job_id)
-            rows = outbox.read(session, job_id, limit + 1, after)
-            return [row.as_delivery() for row in rows[:limit]], len(rows) > limit
-
-    def redeliver(self, job_id: str, delivery_id: str) -> Delivery:
-        """Have a message sent once more, at once, also one that was delivered or given up.
-
-        Raises:
-            JobNotFound: there is no such job.
-            DeliveryNotFound: it has no such message.
-        """
-        with self.database.transaction() as session:
-            repository.require_job(session, job_id)
-            return outbox.send_again(session, job_id, delivery_id).as_delivery()
+            outbox.settle(session, due, answer, chance)

@@ -1,13 +1,13 @@
-"""Which addresses the service may be sent to by a client, so that nobody reaches its insides through it.
+"""Which addresses a client may have the service call, so that no client reaches its inside through it.
 
-A web hook makes the service send a request to wherever a client says. What is not open to everybody
-anyway (this machine, its network, the metadata of its cloud) is refused, in every notation.
+A web hook makes the service send a request to an address of the client's choice. Addresses that are
+not public (this machine, its network, the metadata of its cloud) are refused, in every notation.
 """
 
 import socket
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
-# What Python's table calls global, or leaves open, and is no receiver of anybody's.
+# Addresses that Python's table calls global, or does not decide, and where no receiver can be.
 _REFUSED_V4 = (
     IPv4Network("192.0.0.0/24"),  # protocols; at Oracle, the metadata of a machine
     IPv4Network("192.88.99.0/24"),  # relays of 6to4
@@ -23,37 +23,37 @@ _NAT64 = IPv6Network("64:ff9b::/96")
 
 
 def is_public(address: str) -> bool:
-    """Tell whether an address is open to everybody; what is no address is not.
+    """Whether an address is public; a string that is no address is not.
 
     An IPv4 address inside of an IPv6 one (`::ffff:10.0.0.1`, NAT64) is judged as what it is.
     """
     try:
-        parsed = ip_address(address)
+        ip = ip_address(address)
     except ValueError:
         return False
-    if isinstance(parsed, IPv6Address):
-        inner = _inside(parsed)
+    if isinstance(ip, IPv6Address):
+        inner = _inside(ip)
         if inner is None:
-            refused = any(parsed in network for network in _REFUSED_V6)
-            return parsed in _UNICAST_V6 and parsed.is_global and not refused
-        parsed = inner
-    special = parsed.is_multicast or parsed.is_reserved or parsed.is_unspecified
-    return parsed.is_global and not special and not any(parsed in network for network in _REFUSED_V4)
+            is_refused = any(ip in network for network in _REFUSED_V6)
+            return ip in _UNICAST_V6 and ip.is_global and not is_refused
+        ip = inner
+    is_special = ip.is_multicast or ip.is_reserved or ip.is_unspecified
+    return ip.is_global and not is_special and not any(ip in network for network in _REFUSED_V4)
 
 
 def private_literal(host: str) -> str | None:
-    """Read a host as an address, in any notation a resolver takes; gives it where it is not public.
+    """Read a host as an address, in any notation that a resolver takes; returns it where it is not public.
 
-    A name gives None: what it leads to is seen when it is asked, and may be another thing each time.
+    A name returns None: its addresses are judged when it is resolved, and may differ each time.
     """
     name = host.strip("[]").rstrip(".")
     if name == "localhost" or name.endswith(".localhost"):
         return name
     try:
-        found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+        entries = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     except (OSError, UnicodeError):
         return None
-    addresses = [str(entry[4][0]) for entry in found]
+    addresses = [str(entry[4][0]) for entry in entries]
     return next((address for address in addresses if not is_public(address)), None)
 
 

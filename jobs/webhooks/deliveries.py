@@ -1,4 +1,4 @@
-"""Messages to web hooks: what one is, how it is signed, and when it is tried again."""
+"""Messages to web hooks: their content, their signature, and when they are tried again."""
 
 import base64
 import hashlib
@@ -11,21 +11,21 @@ from typing import Literal
 
 from nayer_core.contract.webhook import SECRET_PREFIX
 
-# 10 s, 30 s, 90 s, ... 18 h after one another: the last one comes 27 hours after the first.
+# With delays of 10 s, 30 s, 90 s, ... 18 h the last attempt is 27 hours after the first.
 MAX_ATTEMPTS = 10
 FIRST_DELAY = timedelta(seconds=10)
 DELAY_FACTOR = 3
-LONGEST_DELAY = timedelta(days=1)  # that a receiver may ask for
-JITTER = 0.2  # what fails together, because a receiver is away, does not all come back together
+LONGEST_DELAY = timedelta(days=1)  # that a receiver may request
+JITTER = 0.2  # messages that fail together, because a receiver is away, are not retried together
 
 GONE = 410
 
-# What went wrong where no status came back.
+# Why there is no status.
 DeliveryError = Literal["timeout", "unresolvable", "address_refused", "connection_failed"]
 
 
 class DeliveryStatus(StrEnum):
-    """What became of a delivery."""
+    """The state of a delivery."""
 
     PENDING = "pending"
     DELIVERED = "delivered"
@@ -40,9 +40,9 @@ class Delivery:
         id: the `webhook-id` of every attempt; by it a receiver knows a message it has had.
         event: as in "job.succeeded".
         attempts: how often it was sent, an attempt under way included.
-        last_status_code: what the receiver answered last; None where no answer came.
-        last_error: why none came.
-        next_attempt_at: when it is sent again; None once nothing more is tried.
+        last_status_code: the receiver's last answer; None where there was none.
+        last_error: why there was none.
+        next_attempt_at: when it is sent again; None where it is not.
     """
 
     id: str
@@ -59,10 +59,10 @@ class Delivery:
 
 @dataclass(frozen=True)
 class DueDelivery:
-    """A message that is to be sent now, by whoever took it.
+    """A message that its taker is to send now.
 
     Args:
-        attempt: counts from 1; also what tells this taker's answer from a later one's.
+        attempt: counts from 1; distinguishes this taker's answer from a later one's.
         taken_at: the database's time.
         content: the very bytes to send.
     """
@@ -87,10 +87,10 @@ class DueDelivery:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of one attempt: a status, or why there is none.
+    """The outcome of one attempt: a status, or why there is none.
 
     Args:
-        retry_after: how long the receiver wants to be left alone, where it says so in seconds.
+        retry_after: the delay that the receiver requests, where it gives one in seconds.
     """
 
     status_code: int | None = None
@@ -98,7 +98,7 @@ class Answer:
     retry_after: timedelta = timedelta()
 
     @property
-    def accepted(self) -> bool:
+    def is_accepted(self) -> bool:
         """Whether the receiver has taken the message."""
         return self.status_code is not None and 200 <= self.status_code < 300
 
@@ -106,20 +106,20 @@ class Answer:
 def sign(secret: str, message_id: str, timestamp: int, content: bytes) -> str:
     """Sign a message with HMAC-SHA256 over id, seconds since 1970 and content (scheme v1)."""
     key = base64.b64decode(secret.removeprefix(SECRET_PREFIX))
-    signed = f"{message_id}.{timestamp}.".encode() + content
-    return "v1," + base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode()
+    message = f"{message_id}.{timestamp}.".encode() + content
+    return "v1," + base64.b64encode(hmac.digest(key, message, hashlib.sha256)).decode()
 
 
 def retry_delay(attempts: int, chance: float, retry_after: timedelta = timedelta()) -> timedelta | None:
-    """Tell how long to wait after a failed attempt; None where it was the last.
+    """Compute how long to wait after a failed attempt; None where it was the last.
 
     Args:
         attempts: how many there were, at least 1.
-        chance: in [0, 1), drawn anew for each; spreads the delay by `JITTER` to both sides.
-        retry_after: what the receiver asked for; never shortens the delay.
+        chance: in [0, 1), a new one for each; spreads the delay by `JITTER` to both sides.
+        retry_after: the receiver's request; never shortens the delay.
     """
     if attempts >= MAX_ATTEMPTS:
         return None
-    spread = 1 + JITTER * (2 * chance - 1)
-    own = FIRST_DELAY * (spread * math.pow(DELAY_FACTOR, attempts - 1))
+    jitter = 1 + JITTER * (2 * chance - 1)
+    own = FIRST_DELAY * (jitter * math.pow(DELAY_FACTOR, attempts - 1))
     return max(own, min(retry_after, LONGEST_DELAY))

@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from nayer_core.contract.methods import DEFAULT_METHOD
+
 # Fields of `DistillConfig` that nothing before the first student step depends on. Whatever is not
 # named here tells warm-ups apart, a field that is added later too.
 AFTER_WARMUP = frozenset(
@@ -38,7 +40,7 @@ def bank_key(resolved: Mapping[str, Any], *, teacher_sha256: str, lte_sha256: st
         lte_sha256: of the canonical lte.safetensors, the label codes.
     """
     asked = {
-        "method": resolved["method"],
+        "method": resolved.get("method", DEFAULT_METHOD),  # jobs of older releases do not say
         "teacher": [resolved["teacher_architecture"], teacher_sha256],
         "codes": [lte_sha256, resolved["text_encoder"]["whiten"]],
         "images": [resolved["input_size"], resolved["normalization"]],

@@ -12,12 +12,12 @@ import uvicorn
 
 from api.main import create_app
 from jobs.files.store import Storage
-from jobs.service.job_service import JobService
 from jobs.settings import Settings
 from jobs.states import QueueName
 from jobs.values import Artifact, Claim, Job, StoredFile
 from nayer_core.contract.spec import JobSpec
 from tests.api import bodies
+from tests.support.services import Services
 
 MIB = 2**20
 
@@ -65,8 +65,8 @@ def client(url: str) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture(scope="module")
-def service(settings: Settings) -> Iterator[JobService]:
-    service = JobService.open(settings)
+def service(settings: Settings) -> Iterator[Services]:
+    service = Services.open(settings)
     yield service
     service.close()
 
@@ -79,17 +79,17 @@ def storage(settings: Settings) -> Storage:
 class PlayedWorker:
     """Does to jobs what a worker does, without a core."""
 
-    def __init__(self, service: JobService, storage: Storage, folder: Path):
+    def __init__(self, service: Services, storage: Storage, folder: Path):
         self.service = service
         self.storage = storage
         self.folder = folder
 
     def claim(self, queue: QueueName, job_id: str) -> Claim:
         """Take this very job; jobs that other tests left waiting are failed on the way."""
-        while claim := self.service.claim(queue, "test:1"):
+        while claim := self.service.workers.claim(queue, "test:1"):
             if claim.job.id == job_id:
                 return claim
-            self.service.fail(claim, "worker_lost", "Another test left this job.", "Nothing.")
+            self.service.workers.fail(claim, "worker_lost", "Another test left this job.", "Nothing.")
         raise AssertionError(f"{job_id} does not wait in {queue}")
 
     def inspect(self, job_id: str) -> Job:
@@ -99,7 +99,7 @@ class PlayedWorker:
         preset, config = spec.resolved_config()
         resolved = {"preset": preset, "config": config.model_dump(mode="json")}
         report = {"architecture": "wrn_40_2", "num_classes": 2}
-        return self.service.validated(
+        return self.service.workers.validated(
             claim, resolved, report, {"teacher.safetensors": self.store(b"weights")}
         )
 
@@ -114,7 +114,7 @@ class PlayedWorker:
             Artifact.of("student.safetensors", self.store(content)),
             Artifact.of("model_card.json", self.store(b"{}")),
         ]
-        return self.service.succeed(claim, artifacts, {"agreement_on_synthetic": 0.9})
+        return self.service.workers.succeed(claim, artifacts, {"agreement_on_synthetic": 0.9})
 
     def store(self, content: bytes) -> StoredFile:
         """Publish a file."""
@@ -124,7 +124,7 @@ class PlayedWorker:
 
 
 @pytest.fixture(scope="module")
-def worker(service: JobService, storage: Storage, tmp_path_factory: pytest.TempPathFactory) -> PlayedWorker:
+def worker(service: Services, storage: Storage, tmp_path_factory: pytest.TempPathFactory) -> PlayedWorker:
     return PlayedWorker(service, storage, tmp_path_factory.mktemp("scratch"))
 
 

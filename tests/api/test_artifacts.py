@@ -10,11 +10,10 @@ import pytest
 
 from api.downloads import matches, requested_span
 from api.problems import Problem
-from jobs.service import for_upkeep
-from jobs.service.job_service import JobService
 from jobs.settings import Settings
 from tests.api.bodies import CONTENT_TYPE, body, spec_part, teacher_part
 from tests.api.conftest import PlayedWorker, assert_problem, serve
+from tests.support.services import Services
 
 Submit = Callable[..., str]
 STUDENT = random.Random(0).randbytes(3_000_000)
@@ -133,7 +132,7 @@ def test_a_student_that_is_not_there_yet(submit: Submit, client: httpx.Client) -
 
 
 def test_an_artifact_is_kept_for_its_time(
-    finished: str, client: httpx.Client, settings: Settings, service: JobService
+    finished: str, client: httpx.Client, settings: Settings, service: Services
 ) -> None:
     listed = client.get(f"/jobs/{finished}").json()["artifacts"]
     assert {item["expires_at"] for item in listed} == {None}
@@ -145,7 +144,7 @@ def test_an_artifact_is_kept_for_its_time(
         assert kept_for == timedelta(days=1)
         assert httpx.get(f"{url}/jobs/{finished}/artifacts").json()["data"] == job["artifacts"]
         assert httpx.get(f"{url}{job['links']['student']}").content == STUDENT
-    for_upkeep.retain(JobService(service.database, service.doorbell, day))
+    service.with_settings(keep_artifacts_seconds=86_400).upkeep.retain()
     assert "student" in client.get(f"/jobs/{finished}").json()["links"]
 
 

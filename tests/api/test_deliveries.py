@@ -96,8 +96,8 @@ def test_deliveries_are_listed_newest_first_in_pages(told: str, client: httpx.Cl
 
 
 def test_a_message_can_be_sent_again(told: str, client: httpx.Client, worker: PlayedWorker) -> None:
-    for due in worker.service.take_deliveries(100):
-        worker.service.settle_delivery(due, Answer(status_code=200))
+    for due in worker.service.webhooks.take_deliveries(100):
+        worker.service.webhooks.settle_delivery(due, Answer(status_code=200))
     newest = client.get(f"/jobs/{told}/deliveries").json()["data"][0]
     assert (newest["status"], newest["last_status_code"], newest["attempts"]) == ("delivered", 200, 1)
     again = client.post(f"/jobs/{told}/deliveries/{newest['id']}/redeliver")
@@ -134,7 +134,9 @@ def test_messages_are_described(client: httpx.Client, told: str, worker: PlayedW
     document = client.get("/openapi.json").json()
     assert document["webhooks"]["job"]["post"]["operationId"] == "jobMessage"
     schema = {"$ref": "#/components/schemas/Message", "components": document["components"]}
-    messages = [json.loads(due.content) for due in worker.service.take_deliveries(100) if due.job_id == told]
+    messages = [
+        json.loads(due.content) for due in worker.service.webhooks.take_deliveries(100) if due.job_id == told
+    ]
     assert len(messages) == 3
     for message in messages:
         OAS31Validator(schema).validate(message)

@@ -3,25 +3,25 @@ from collections.abc import Awaitable, Callable
 
 from api.event_feed import EventFeed
 from cli.embedded import EmbeddedPostgres
-from jobs.service.job_service import JobService
 from nayer_core.contract.events import MetricsEvent
 from tests.api.conftest import PlayedWorker
+from tests.support.services import Services
 
 Submit = Callable[..., str]
 
 
 def run(
-    service: JobService, use: Callable[[EventFeed], Awaitable[None]], keep_alive_seconds: float = 15
+    service: Services, use: Callable[[EventFeed], Awaitable[None]], keep_alive_seconds: float = 15
 ) -> None:
     async def within() -> None:
-        feed = EventFeed(service, poll_seconds=0.02, keep_alive_seconds=keep_alive_seconds)
+        feed = EventFeed(service.clients, poll_seconds=0.02, keep_alive_seconds=keep_alive_seconds)
         async with feed.running(), asyncio.timeout(20):
             await use(feed)
 
     asyncio.run(within())
 
 
-def test_a_silent_line_is_kept_open(submit: Submit, service: JobService) -> None:
+def test_a_silent_line_is_kept_open(submit: Submit, service: Services) -> None:
     job_id = submit()
 
     async def use(feed: EventFeed) -> None:
@@ -33,7 +33,7 @@ def test_a_silent_line_is_kept_open(submit: Submit, service: JobService) -> None
     run(service, use, keep_alive_seconds=0.05)
 
 
-def test_streams_end_when_the_service_does(submit: Submit, service: JobService) -> None:
+def test_streams_end_when_the_service_does(submit: Submit, service: Services) -> None:
     job_id = submit()
 
     async def use(feed: EventFeed) -> None:
@@ -46,7 +46,7 @@ def test_streams_end_when_the_service_does(submit: Submit, service: JobService) 
 
 
 def test_a_slow_reader_holds_one_batch_and_misses_nothing(
-    submit: Submit, service: JobService, worker: PlayedWorker
+    submit: Submit, service: Services, worker: PlayedWorker
 ) -> None:
     job_id = submit()
     claim = worker.start(job_id)
@@ -56,7 +56,7 @@ def test_a_slow_reader_holds_one_batch_and_misses_nothing(
         await anext(stream)
         for line in range(1, 31):
             event = MetricsEvent(epoch=1, step=line, values={"loss": 1.0})
-            await asyncio.to_thread(service.record, claim, [(line, event)])
+            await asyncio.to_thread(service.workers.record, claim, [(line, event)])
         await asyncio.to_thread(worker.finish, claim)
         await asyncio.sleep(0.2)  # many polls pass while nothing is read
         text = b"".join([chunk async for chunk in stream]).decode()
@@ -68,7 +68,7 @@ def test_a_slow_reader_holds_one_batch_and_misses_nothing(
 
 
 def test_a_database_that_goes_away_only_delays(
-    submit: Submit, service: JobService, postgres: EmbeddedPostgres
+    submit: Submit, service: Services, postgres: EmbeddedPostgres
 ) -> None:
     job_id = submit()
 
@@ -78,7 +78,7 @@ def test_a_database_that_goes_away_only_delays(
         await asyncio.to_thread(postgres.kill)
         await asyncio.sleep(0.2)  # the poller meets the silence
         await asyncio.to_thread(postgres.start)
-        await asyncio.to_thread(service.cancel, job_id)
+        await asyncio.to_thread(service.clients.cancel, job_id)
         assert b"cancelled" in b"".join([chunk async for chunk in stream])
 
     run(service, use)

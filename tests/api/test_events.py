@@ -6,9 +6,9 @@ from typing import Any
 import httpx
 import pytest
 
-from jobs.service.job_service import JobService
 from nayer_core.contract.events import MetricsEvent, Phase, PhaseEvent, ProgressEvent
 from tests.api.conftest import PlayedWorker, assert_problem, wait_until
+from tests.support.services import Services
 
 Submit = Callable[..., str]
 SSE = {"Accept": "text/event-stream"}
@@ -18,7 +18,7 @@ SSE = {"Accept": "text/event-stream"}
 def finished(submit: Submit, worker: PlayedWorker) -> str:
     job_id = submit()
     claim = worker.start(job_id)
-    worker.service.record(
+    worker.service.workers.record(
         claim,
         [
             (1, PhaseEvent(phase=Phase.DISTILL)),
@@ -90,7 +90,7 @@ def test_long_series_are_thinned_out(submit: Submit, worker: PlayedWorker, clien
     points = [
         (step, MetricsEvent(epoch=1, step=step, values={"loss": float(step)})) for step in range(1, 301)
     ]
-    worker.service.record(claim, points)
+    worker.service.workers.record(claim, points)
     thinned = client.get(f"/jobs/{job_id}/metrics", params={"max_points": 10}).json()["series"]["loss"]
     assert 2 <= len(thinned) <= 10
     assert (thinned[0]["step"], thinned[-1]["step"]) == (1, 300)
@@ -140,7 +140,7 @@ def test_events_reach_every_stream_live_and_once(
         wait_until(lambda: all(len(events) >= 3 for events in heard))
         for line in range(1, 51):
             metrics = MetricsEvent(epoch=1, step=line, values={"loss": 1.0})
-            worker.service.record(claim, [(line, metrics)])
+            worker.service.workers.record(claim, [(line, metrics)])
             if line == 25:
                 wait_until(lambda: all(len(events) >= 3 + 10 for events in heard))
         worker.finish(claim)
@@ -162,17 +162,15 @@ def test_a_live_event_arrives_while_the_stream_is_open(
     with client.stream("GET", f"/jobs/{job_id}/events?after=3", headers=SSE) as response:
         lines = response.iter_lines()
         assert next(lines) == ": following"
-        worker.service.record(claim, [(1, PhaseEvent(phase=Phase.WARMUP))])
+        worker.service.workers.record(claim, [(1, PhaseEvent(phase=Phase.WARMUP))])
         assert next(sse(lines))["data"]["data"]["phase"] == "warmup"
     worker.finish(claim)
 
 
-def test_a_listener_that_leaves_is_forgotten(
-    submit: Submit, client: httpx.Client, service: JobService
-) -> None:
+def test_a_listener_that_leaves_is_forgotten(submit: Submit, client: httpx.Client, service: Services) -> None:
     job_id = submit()
     for _ in range(3):
         with client.stream("GET", f"/jobs/{job_id}/events", headers=SSE) as response:
             next(response.iter_lines())
-    assert service.cancel(job_id).is_terminal
+    assert service.clients.cancel(job_id).is_terminal
     assert follow(client, job_id)[-1]["data"]["data"]["status"] == "cancelled"

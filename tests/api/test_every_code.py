@@ -122,7 +122,7 @@ def reused_key(stage: Stage) -> httpx.Response:
 def lost_file(stage: Stage) -> httpx.Response:
     """The row names a file that nobody has: only a bug, or an operator's hand, does that."""
     job = stage.finished()
-    student = stage.worker.service.artifact(job.removeprefix("/jobs/"), "student.safetensors")
+    student = stage.worker.service.clients.artifact(job.removeprefix("/jobs/"), "student.safetensors")
     stage.worker.storage.delete(student.key)
     return stage.client.get(f"{job}/student")
 

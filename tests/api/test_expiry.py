@@ -6,10 +6,9 @@ import httpx
 import pytest
 
 from jobs.files.store import Storage
-from jobs.service import for_upkeep
-from jobs.service.job_service import JobService
 from jobs.settings import Settings
 from tests.api.conftest import PlayedWorker, assert_problem
+from tests.support.services import Services
 
 
 def test_an_artifact_that_is_no_longer_kept_is_gone_but_told(
@@ -17,13 +16,12 @@ def test_an_artifact_that_is_no_longer_kept_is_gone_but_told(
     client: httpx.Client,
     worker: PlayedWorker,
     settings: Settings,
-    service: JobService,
+    service: Services,
 ) -> None:
     job_id = submit()
     worker.finish(worker.start(job_id))
     before = client.get(f"/jobs/{job_id}")
-    moment = settings.model_copy(update={"keep_artifacts_seconds": 1e-6})
-    for_upkeep.retain(JobService(service.database, service.doorbell, moment))
+    service.with_settings(keep_artifacts_seconds=1e-6).upkeep.retain()
     for path in ("student", "artifacts/model_card.json"):
         assert_problem(client.get(f"/jobs/{job_id}/{path}"), 410, "artifact_expired")
     assert client.head(f"/jobs/{job_id}/student").status_code == 410
@@ -41,7 +39,7 @@ def test_what_goes_while_it_is_asked_for_is_no_mistake_of_the_service(
     client: httpx.Client,
     worker: PlayedWorker,
     settings: Settings,
-    service: JobService,
+    service: Services,
     monkeypatch: pytest.MonkeyPatch,
     end: str,
     status: int,
@@ -53,10 +51,9 @@ def test_what_goes_while_it_is_asked_for_is_no_mistake_of_the_service(
 
     async def too_late(storage: Storage, key: str, start: int, stop: int) -> AsyncIterator[bytes]:
         if end == "delete":
-            service.delete(job_id)
+            service.clients.delete(job_id)
         else:
-            moment = settings.model_copy(update={"keep_artifacts_seconds": 1e-6})
-            for_upkeep.retain(JobService(service.database, service.doorbell, moment))
+            service.with_settings(keep_artifacts_seconds=1e-6).upkeep.retain()
         storage.delete(key)
         async for piece in read(storage, key, start, stop):
             yield piece

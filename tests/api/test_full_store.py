@@ -8,11 +8,10 @@ import httpx
 import pytest
 
 from jobs.files.store import Storage
-from jobs.service import for_upkeep
-from jobs.service.job_service import JobService
 from jobs.settings import Settings
 from tests.api.bodies import CONTENT_TYPE, EVALUATION, body, spec_part, teacher_part
 from tests.api.conftest import PlayedWorker, assert_problem, serve
+from tests.support.services import Services
 from tests.support.small_disk import fill, small_disk
 
 KIB = 1024
@@ -43,7 +42,7 @@ def store(disk: Path) -> Storage:
 
 
 @pytest.fixture
-def finished(small: httpx.Client, store: Storage, service: JobService, tmp_path: Path) -> str:
+def finished(small: httpx.Client, store: Storage, service: Services, tmp_path: Path) -> str:
     job_id = str(small.post("/jobs", content=SUBMISSION).json()["id"])
     worker = PlayedWorker(service, store, tmp_path)
     worker.finish(worker.start(job_id), STUDENT)
@@ -81,10 +80,10 @@ def test_what_is_there_can_be_read_and_deleted(
 
 
 def test_upkeep_makes_room_in_a_store_that_is_full(
-    small: httpx.Client, disk: Path, finished: str, store: Storage, service: JobService
+    small: httpx.Client, disk: Path, finished: str, store: Storage, service: Services
 ) -> None:
     fill(disk)
-    swept = for_upkeep.sweep(service, store, grace_seconds=-1)
-    assert swept.removed, "uploads and inputs of the job that has ended"
+    swept = service.upkeep.sweep(store, grace_seconds=-1)
+    assert swept.removed_keys, "uploads and inputs of the job that has ended"
     assert small.get(f"/jobs/{finished}/student").content == STUDENT
     assert small.post("/jobs", content=SUBMISSION).status_code == 202

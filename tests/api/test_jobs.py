@@ -5,10 +5,10 @@ import httpx
 import pytest
 
 from jobs.files.store import Storage
-from jobs.service.job_service import JobService
 from nayer_core.contract.presets import PRESETS
 from tests.api.bodies import EVALUATION, spec, spec_part, teacher_part
 from tests.api.conftest import PlayedWorker, assert_problem
+from tests.support.services import Services
 
 Post = Callable[..., httpx.Response]
 Submit = Callable[..., str]
@@ -54,7 +54,7 @@ def test_a_job_is_followed_to_its_end(submit: Submit, client: httpx.Client, work
 def test_a_failed_job_is_no_http_error(submit: Submit, client: httpx.Client, worker: PlayedWorker) -> None:
     job_id = submit()
     claim = worker.claim("inspect", job_id)
-    worker.service.fail(claim, "class_count_mismatch", "10 outputs, 2 labels.", "Send 10 labels.")
+    worker.service.workers.fail(claim, "class_count_mismatch", "10 outputs, 2 labels.", "Send 10 labels.")
     response = client.get(f"/jobs/{job_id}")
     assert response.status_code == 200
     assert response.json()["error"] == {
@@ -146,8 +146,8 @@ def test_cancelling_a_running_job_asks_its_worker(
     claim = worker.start(job_id)
     job = client.post(f"/jobs/{job_id}/cancel").json()
     assert (job["status"], job["cancel_requested"]) == ("running", True)
-    assert worker.service.heartbeat(claim).cancel_requested
-    worker.service.cancelled(claim)
+    assert worker.service.workers.heartbeat(claim).cancel_requested
+    worker.service.workers.cancelled(claim)
     assert client.get(f"/jobs/{job_id}").json()["status"] == "cancelled"
 
 
@@ -175,18 +175,18 @@ def test_pausing_a_running_job_asks_its_worker(
     claim = worker.start(job_id)
     job = client.post(f"/jobs/{job_id}/pause").json()
     assert (job["status"], job["pause_requested"], "resume" in job["links"]) == ("running", True, True)
-    assert worker.service.heartbeat(claim).pause_requested
-    worker.service.release(claim, counts_attempt=False, reason="paused")
+    assert worker.service.workers.heartbeat(claim).pause_requested
+    worker.service.workers.release(claim, counts_attempt=False, reason="paused")
     job = client.get(f"/jobs/{job_id}").json()
     assert (job["status"], job["pause_requested"]) == ("paused", False)
     assert client.post(f"/jobs/{job_id}/cancel").json()["status"] == "cancelled"
 
 
 def test_only_what_has_ended_can_be_deleted(
-    submit: Submit, client: httpx.Client, service: JobService, storage: Storage
+    submit: Submit, client: httpx.Client, service: Services, storage: Storage
 ) -> None:
     job_id = submit()
-    key = service.get(job_id).teacher.key
+    key = service.clients.get(job_id).teacher.key
     assert_problem(client.delete(f"/jobs/{job_id}"), 409, "job_not_terminal")
     client.post(f"/jobs/{job_id}/cancel")
     response = client.delete(f"/jobs/{job_id}")

@@ -13,11 +13,11 @@ from pydantic import SecretStr
 
 from cli.client import Client
 from jobs.files.store import Storage
-from jobs.service.job_service import JobService
 from jobs.settings import Settings
 from tests.api.bodies import CONTENT_TYPE, body, spec_part, teacher_part
 from tests.api.conftest import MIB, PlayedWorker, assert_problem, serve, wait_until
 from tests.support.seaweedfs import EmbeddedSeaweed
+from tests.support.services import Services
 
 TEACHER = random.Random(1).randbytes(12 * MIB)  # several parts of an S3 upload
 
@@ -43,10 +43,10 @@ def on_s3(
 
 
 def test_a_job_s_files_pass_through_a_bucket(
-    on_s3: httpx.Client, bucket: Storage, service: JobService, tmp_path: Path
+    on_s3: httpx.Client, bucket: Storage, service: Services, tmp_path: Path
 ) -> None:
     job_id = on_s3.post("/jobs", content=body(spec_part(), teacher_part(TEACHER))).json()["id"]
-    teacher = service.get(job_id).teacher
+    teacher = service.clients.get(job_id).teacher
     assert teacher.sha256 == hashlib.sha256(TEACHER).hexdigest()
     bucket.get_to_file(teacher, tmp_path / "teacher")
     worker = PlayedWorker(service, bucket, tmp_path)
@@ -88,7 +88,7 @@ class TestRedirects:
 
     @pytest.fixture
     def finish(
-        self, service: JobService, seaweedfs: EmbeddedSeaweed, tmp_path: Path
+        self, service: Services, seaweedfs: EmbeddedSeaweed, tmp_path: Path
     ) -> Callable[[httpx.Client], str]:
         def done(client: httpx.Client) -> str:
             job_id = str(client.post("/jobs", content=body(spec_part(), teacher_part())).json()["id"])

@@ -9,11 +9,11 @@ import pytest
 from fastapi.routing import iter_route_contexts
 
 from api.main import create_app
-from jobs.service.job_service import JobService
 from jobs.settings import Settings
 from jobs.states import JobStatus
 from tests.api.bodies import CONTENT_TYPE, body, spec_part, teacher_part
 from tests.api.conftest import PlayedWorker, assert_problem, serve
+from tests.support.services import Services
 
 NOWHERE = "127.0.0.1:1"
 ID = "0" * 32  # well formed: a malformed one is nobody's, and needs no database to say so
@@ -83,11 +83,11 @@ def test_readiness_says_which_part_is_away(settings: Settings) -> None:
         assert "secret" not in response.text
 
 
-def test_without_the_broker_jobs_are_taken_and_wait(settings: Settings, service: JobService) -> None:
+def test_without_the_broker_jobs_are_taken_and_wait(settings: Settings, service: Services) -> None:
     with elsewhere(settings, redis_url=f"redis://:secret@{NOWHERE}/0") as client:
         made = client.post("/jobs", content=SUBMISSION, headers=MULTIPART)
         assert made.status_code == 202, made.text
-        job = service.get(made.json()["id"])
+        job = service.clients.get(made.json()["id"])
         assert job.status is JobStatus.VALIDATING
         ready = client.get("/readyz")
         assert (ready.status_code, "retry-after" in ready.headers) == (503, True)

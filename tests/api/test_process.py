@@ -14,10 +14,10 @@ import httpx
 import psutil
 import pytest
 
-from jobs.service.job_service import JobService
 from jobs.settings import Settings
 from tests.api.bodies import BOUNDARY, CONTENT_TYPE, body, spec_part, teacher_part
 from tests.api.conftest import MIB, wait_until
+from tests.support.services import Services
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def process(settings: Settings, tmp_path: Path) -> Iterator[tuple[psutil.Process
 
 
 def test_an_upload_is_never_held(
-    process: tuple[psutil.Process, httpx.Client], service: JobService, tmp_path: Path
+    process: tuple[psutil.Process, httpx.Client], service: Services, tmp_path: Path
 ) -> None:
     server, client = process
     size, chunk = 200 * MIB, os.urandom(MIB)

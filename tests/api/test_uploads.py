@@ -10,7 +10,6 @@ import pytest
 
 from api.uploads import parse_spec
 from jobs.files.store import Storage
-from jobs.service.job_service import JobService
 from jobs.settings import Settings
 from nayer_core.contract import catalog
 from tests.api.bodies import (
@@ -26,6 +25,7 @@ from tests.api.bodies import (
     teacher_part,
 )
 from tests.api.conftest import assert_problem, wait_until
+from tests.support.services import Services
 
 Post = Callable[..., httpx.Response]
 FILE_ENCODER = spec_part(spec(text_encoder={"name": "file"}))
@@ -46,10 +46,10 @@ def nothing_is_kept(storage: Storage) -> object:
 @pytest.mark.parametrize(
     "parts", list(itertools.permutations([teacher_part(), FILE_ENCODER, EVALUATION, EMBEDDINGS]))[::5]
 )
-def test_parts_may_come_in_any_order(parts: tuple[bytes, ...], post: Post, service: JobService) -> None:
+def test_parts_may_come_in_any_order(parts: tuple[bytes, ...], post: Post, service: Services) -> None:
     response = post(*parts)
     assert response.status_code == 202, response.text
-    job = service.get(response.json()["id"])
+    job = service.clients.get(response.json()["id"])
     assert job.teacher.sha256 == hashlib.sha256(TEACHER).hexdigest()
     assert job.teacher.filename == "teacher.pt"
     assert job.evaluation is not None
@@ -59,20 +59,20 @@ def test_parts_may_come_in_any_order(parts: tuple[bytes, ...], post: Post, servi
 
 
 def test_what_is_stored_is_what_was_sent(
-    post: Post, service: JobService, storage: Storage, settings: Settings
+    post: Post, service: Services, storage: Storage, settings: Settings
 ) -> None:
     content = bytes(range(256)) * (settings.max_teacher_bytes // 256)  # exactly the limit
-    job = service.get(post(spec_part(), teacher_part(content)).json()["id"])
+    job = service.clients.get(post(spec_part(), teacher_part(content)).json()["id"])
     assert job.teacher.key.startswith("uploads/")
     assert b"".join(storage.open_range(job.teacher.key)) == content
     assert (job.teacher.bytes, job.teacher.sha256) == (len(content), hashlib.sha256(content).hexdigest())
 
 
-def test_a_body_may_come_byte_by_byte(client: httpx.Client, service: JobService) -> None:
+def test_a_body_may_come_byte_by_byte(client: httpx.Client, service: Services) -> None:
     chunks = single_bytes(body(spec_part(), teacher_part(b"\r\n--nayer\r\n--")))
     response = client.post("/jobs", content=chunks, headers={"Content-Type": CONTENT_TYPE})
     assert response.status_code == 202, response.text
-    assert service.get(response.json()["id"]).teacher.bytes == len(b"\r\n--nayer\r\n--")
+    assert service.clients.get(response.json()["id"]).teacher.bytes == len(b"\r\n--nayer\r\n--")
 
 
 @pytest.mark.parametrize(

@@ -21,19 +21,19 @@ from typing import Any
 
 from jobs.files.store import Storage
 from jobs.service import for_upkeep
-from jobs.service.job_service import JobService
 from jobs.states import JobStatus
 from jobs.values import Job, JobEvent
+from tests.support.services import Services
 
 # How a job is handed back at the cost of an attempt, as its log tells it.
 COSTLY = (for_upkeep.SILENCE, "crashed", "broke down", "unexpected error")
 
 
-def check_job(service: JobService, storage: Storage, job_id: str) -> Job:
+def check_job(service: Services, storage: Storage, job_id: str) -> Job:
     """Hold one job that should have ended to all that can be read from its rows and files."""
-    job = service.get(job_id)
+    job = service.clients.get(job_id)
     assert job.is_terminal, f"I1: job {job_id} is {job.status}"
-    events = service.events(job_id, limit=100_000)
+    events = service.clients.events(job_id, limit=100_000)
     assert [event.seq for event in events] == list(range(1, len(events) + 1)), "the log has gaps"
     ends = [
         event for event in events if event.type == "status" and JobStatus(event.data["status"]).is_terminal
@@ -82,9 +82,9 @@ def check_fences(rows: Iterable[tuple[int, Any]]) -> None:
     assert fences == sorted(fences), f"I4: the log was written under {fences}"
 
 
-def check_files(service: JobService, storage: Storage) -> None:
+def check_files(service: Services, storage: Storage) -> None:
     """I7, once everything has ended: after a sweep rows and files name each other exactly."""
-    report = for_upkeep.sweep(service, storage, grace_seconds=-60)
-    assert report.missing == [], f"I7: rows without files: {report.missing}"
+    report = service.upkeep.sweep(storage, grace_seconds=-60)
+    assert report.missing_keys == [], f"I7: rows without files: {report.missing_keys}"
     left = [stored.key for stored in storage.list() if "#" in stored.key]
     assert left == [], f"I7: files that a sweep left: {left}"

@@ -3,7 +3,7 @@
 A cell is named `F{fault}-P{phase}`. It counts as tested only by a test that carries the mark
 `cell(name, layer)` and injects that fault while a job is in that phase:
 
-    simulated   the real JobService, tables and Storage; a scheduler plays workers, clients and broker
+    simulated   the real services, tables and Storage; a scheduler plays workers, clients and broker
     real        real processes, killed, stopped, cut off and restarted while a real job runs
 
 `test_matrix.py` fails for a cell without a test and for a test without a cell.

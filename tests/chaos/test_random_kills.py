@@ -64,12 +64,12 @@ SELECT count(*) FROM (
 
 
 def count(fleet: Fleet, statement: str) -> int:
-    with fleet.service.database.transaction() as session:
+    with fleet.service.resources.database.transaction() as session:
         return int(session.execute(text(statement)).scalar_one())
 
 
 def steps(fleet: Fleet, job_id: str) -> int:
-    return sum(event.type == "metrics" for event in fleet.service.events(job_id, limit=100_000))
+    return sum(event.type == "metrics" for event in fleet.service.clients.events(job_id, limit=100_000))
 
 
 def wait_for_a_step(fleet: Fleet, job_id: str, after: Fault | None) -> None:
@@ -77,7 +77,7 @@ def wait_for_a_step(fleet: Fleet, job_id: str, after: Fault | None) -> None:
     before = steps(fleet, job_id)
 
     def further() -> bool:
-        if fleet.service.get(job_id).is_terminal:
+        if fleet.service.clients.get(job_id).is_terminal:
             return True
         return steps(fleet, job_id) > before and (after is None or after.recovery(fleet.service) is not None)
 
@@ -91,7 +91,7 @@ def strike_until_it_ends(fleet: Fleet, job_id: str, chance: random.Random, left:
     for _ in range(min(STRIKES_OF_A_JOB, left)):
         wait_for_a_step(fleet, job_id, fault)
         time.sleep(chance.uniform(0, 1.5))
-        job = fleet.service.get(job_id)
+        job = fleet.service.clients.get(job_id)
         if job.status is not JobStatus.RUNNING:
             fault = None
             continue
@@ -125,7 +125,9 @@ def test_random_strikes_lose_nothing_and_change_no_bit(
         job_id = inspected_as(fleet.service, fleet.storage, canonical)
         strikes += strike_until_it_ends(fleet, job_id, chance, STRIKES - len(strikes))
         wait_for(
-            lambda job_id=job_id: fleet.service.get(job_id).is_terminal, END_SECONDS, f"the end of {job_id}"
+            lambda job_id=job_id: fleet.service.clients.get(job_id).is_terminal,
+            END_SECONDS,
+            f"the end of {job_id}",
         )
         job = invariants.check_job(fleet.service, fleet.storage, job_id)
         jobs += 1

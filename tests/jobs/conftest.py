@@ -18,11 +18,11 @@ def empty(database_url: str) -> None:
 @pytest.fixture
 def statements() -> Iterator[list[str]]:
     """The statements that reach a database while the test runs."""
-    sent: list[str] = []
+    seen_statements: list[str] = []
 
     def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
-        sent.append(statement)
+        seen_statements.append(statement)
 
     sqlalchemy.event.listen(sqlalchemy.Engine, "before_cursor_execute", note)
-    yield sent
+    yield seen_statements
     sqlalchemy.event.remove(sqlalchemy.Engine, "before_cursor_execute", note)

@@ -35,7 +35,7 @@ def test_the_three_urls_have_no_default(monkeypatch: pytest.MonkeyPatch, missing
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "named"),
+    ("name", "value", "expected"),
     [
         ("database_url", "sqlite:///secret.db", "postgresql://"),
         ("redis_url", "valkey://:secret@host", "redis://"),
@@ -50,10 +50,10 @@ def test_the_three_urls_have_no_default(monkeypatch: pytest.MonkeyPatch, missing
         ("device", "secret", "'auto', 'cpu' or 'cuda'"),
     ],
 )
-def test_a_wrong_setting_is_told_without_repeating_it(name: str, value: object, named: str) -> None:
-    with pytest.raises(ValidationError, match=named) as raised:
+def test_an_error_about_a_setting_does_not_repeat_its_value(name: str, value: object, expected: str) -> None:
+    with pytest.raises(ValidationError, match=expected) as failure:
         Settings(**{**URLS, name: value})
-    assert "secret" not in str(raised.value)
+    assert "secret" not in str(failure.value)
 
 
 def test_secrets_are_not_shown() -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from jobs.files.store import Storage
-from jobs.service.job_service import JobService
 from jobs.values import Artifact, Checkpoint, Claim, Job, NewJob, StoredFile
 from nayer_core.contract.spec import JobSpec
+from tests.support.services import Services
 
 SPEC: dict[str, Any] = {
     "labels": ["airplane", "automobile"],
@@ -42,34 +42,34 @@ def a_request(**changes: Any) -> NewJob:
     return NewJob(**{"spec": a_spec(), "teacher": a_file(filename="teacher.pt"), **changes})
 
 
-def submitted(service: JobService, **changes: Any) -> Job:
-    return service.submit(a_request(**changes))[0]
+def submitted(service: Services, **changes: Any) -> Job:
+    return service.clients.submit(a_request(**changes))[0]
 
 
-def inspected(service: JobService, **changes: Any) -> Job:
+def inspected(service: Services, **changes: Any) -> Job:
     """A job that waits for a distiller."""
     job = submitted(service, **changes)
     claim = claimed(service, "inspect", job)
     inputs = {name: a_file(f"inputs/{job.id}/{name}") for name in ("teacher.safetensors", "spec.json")}
-    return service.validated(claim, {"preset": "quick"}, {"architecture": "resnet20"}, inputs)
+    return service.workers.validated(claim, {"preset": "quick"}, {"architecture": "resnet20"}, inputs)
 
 
-def inspected_as(service: JobService, storage: Storage, inputs: Path) -> str:
+def inspected_as(service: Services, storage: Storage, inputs: Path) -> str:
     """A job that waits for the distillation of real canonical files; no inspector may be at work."""
     teacher = storage.put_stream([b"a teacher"], f"uploads/{uuid.uuid4()}")
     claim = claimed(service, "inspect", submitted(service, teacher=teacher))
     stored = {path.name: storage.publish(path, "inputs") for path in inputs.iterdir()}
-    return service.validated(claim, {}, {}, stored).id
+    return service.workers.validated(claim, {}, {}, stored).id
 
 
-def running(service: JobService, **changes: Any) -> Claim:
+def running(service: Services, **changes: Any) -> Claim:
     """A job that a distiller holds."""
     return claimed(service, "distill", inspected(service, **changes))
 
 
-def claimed(service: JobService, queue: Any, job: Job) -> Claim:
+def claimed(service: Services, queue: Any, job: Job) -> Claim:
     """Claim exactly this job, which must be next in its queue."""
-    claim = service.claim(queue, "tests")
+    claim = service.workers.claim(queue, "tests")
     assert claim is not None
     assert claim.job.id == job.id
     return claim

@@ -13,7 +13,9 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Self
 
 import psycopg
 import pytest
@@ -21,13 +23,42 @@ from psycopg import sql
 
 from cli.embedded import EmbeddedPostgres, EmbeddedValkey
 from jobs.files.store import Storage
-from jobs.service.job_service import JobService
+from jobs.service.for_clients import ClientJobs
+from jobs.service.for_upkeep import UpkeepJobs
+from jobs.service.for_webhooks import WebhookJobs
+from jobs.service.for_workers import WorkerJobs
+from jobs.service.resources import Resources
 from jobs.settings import Settings
 from tests.support.seaweedfs import EmbeddedSeaweed
 
 TEMPLATE = "nayer_template"
 
 _numbers = itertools.count(1)
+
+
+class Services:
+    """The services over one database; the API, workers and upkeep are each given their own alone."""
+
+    def __init__(self, resources: Resources):
+        self.resources = resources
+        self.clients = ClientJobs(resources)
+        self.workers = WorkerJobs(resources)
+        self.upkeep = UpkeepJobs(resources)
+        self.webhooks = WebhookJobs(resources)
+
+    @classmethod
+    def open(cls, settings: Settings) -> Self:
+        """Build them from their settings; connects to nothing yet."""
+        return cls(Resources.open(settings))
+
+    def with_settings(self, **changes: object) -> "Services":
+        """The same database and doorbell under other settings."""
+        settings = self.resources.settings.model_copy(update=changes)
+        return Services(replace(self.resources, settings=settings))
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.resources.close()
 
 
 @pytest.fixture(scope="session")
@@ -92,11 +123,11 @@ def settings(database_url: str, redis_url: str, tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def service(settings: Settings) -> Iterator[JobService]:
+def service(settings: Settings) -> Iterator[Services]:
     """The service layer over real parts."""
-    opened = JobService.open(settings)
-    yield opened
-    opened.close()
+    services = Services.open(settings)
+    yield services
+    services.close()
 
 
 @pytest.fixture

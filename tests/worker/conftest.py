@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from jobs.files.store import Storage
-from jobs.service.job_service import JobService
 from jobs.settings import Settings
 from jobs.states import JobStatus
 from jobs.values import Job, NewJob
 from nayer_core.contract.spec import JobSpec
+from tests.support.services import Services
 from worker.claims.supervisor import Supervisor
 from worker.flows import FLOWS
 
@@ -61,7 +61,7 @@ def supervisor(settings: Settings) -> Iterator[Supervisor]:
 
 
 @pytest.fixture
-def submit(service: JobService, storage: Storage) -> Iterator[Submit]:
+def submit(service: Services, storage: Storage) -> Iterator[Submit]:
     """Create a job and say how its program behaves, e.g. `submit(distill="hang")`.
 
     What has not ended with the test is cancelled: the next one has another store.
@@ -71,13 +71,13 @@ def submit(service: JobService, storage: Storage) -> Iterator[Submit]:
     def create(dry_run: bool = False, max_runtime_seconds: int | None = None, **behaviours: str) -> str:
         teacher = storage.put_stream([json.dumps(behaviours).encode()], f"uploads/{uuid.uuid4()}")
         spec = JobSpec.model_validate({**SPEC, "max_runtime_seconds": max_runtime_seconds})
-        job, _ = service.submit(NewJob(spec=spec, teacher=teacher, dry_run=dry_run))
+        job, _ = service.clients.submit(NewJob(spec=spec, teacher=teacher, dry_run=dry_run))
         job_ids.append(job.id)
         return job.id
 
     yield create
     for job_id in job_ids:
-        service.cancel(job_id)
+        service.clients.cancel(job_id)
 
 
 @pytest.fixture
@@ -131,14 +131,14 @@ def wait_for(condition: Callable[[], Any], seconds: float = 30) -> Any:
     return value
 
 
-def wait_for_status(service: JobService, job_id: str, status: JobStatus, seconds: float = 30) -> Job:
+def wait_for_status(service: Services, job_id: str, status: JobStatus, seconds: float = 30) -> Job:
     deadline = time.monotonic() + seconds
-    while (job := service.get(job_id)).status is not status:
+    while (job := service.clients.get(job_id)).status is not status:
         assert time.monotonic() < deadline, f"after {seconds} s the job is {job}"
         assert not job.is_terminal, f"the job ended as {job.status}: {job.error}"
         time.sleep(0.05)
     return job
 
 
-def wait_for_steps(service: JobService, job_id: str) -> None:
-    wait_for(lambda: service.metrics(job_id).get("kl"))
+def wait_for_steps(service: Services, job_id: str) -> None:
+    wait_for(lambda: service.clients.metrics(job_id).get("kl"))

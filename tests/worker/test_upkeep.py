@@ -9,11 +9,11 @@ import psycopg
 import pytest
 
 from cli.embedded import EmbeddedPostgres, EmbeddedValkey
-from jobs.service.job_service import JobService
 from jobs.settings import Settings
 from jobs.states import JobStatus
 from tests.support.hooked_jobs import ended, make_due, only
 from tests.support.receiver import SECRET_TEXTS, Receiver, receiving
+from tests.support.services import Services
 from tests.worker.conftest import StartProcess, Submit, wait_for
 from worker import webhooks
 from worker.upkeep import Upkeep
@@ -33,18 +33,18 @@ def upkeep(settings: Settings) -> Iterator[Upkeep]:
 
 
 def test_a_lost_ring_is_repeated_and_sigterm_ends_upkeep_in_order(
-    service: JobService, submit: Submit, start_process: StartProcess, valkey: EmbeddedValkey
+    service: Services, submit: Submit, start_process: StartProcess, valkey: EmbeddedValkey
 ) -> None:
     submit()
     valkey.flush()
     process = start_process("worker.upkeep")
-    wait_for(lambda: service.doorbell.pending("inspect"))
+    wait_for(lambda: service.resources.doorbell.pending("inspect"))
     process.terminate()
     assert process.wait(timeout=10) == 0
 
 
 def test_it_outlives_an_outage_of_the_database(
-    service: JobService, upkeep: Upkeep, submit: Submit, postgres: EmbeddedPostgres
+    service: Services, upkeep: Upkeep, submit: Submit, postgres: EmbeddedPostgres
 ) -> None:
     stop = threading.Event()
     thread = threading.Thread(target=upkeep.run, args=(stop,))
@@ -52,8 +52,8 @@ def test_it_outlives_an_outage_of_the_database(
     postgres.kill()
     postgres.start()
     job_id = submit()
-    assert service.claim("inspect", "a worker that dies") is not None
-    job = wait_for(lambda: (job := service.get(job_id)).attempt == 2 and job)
+    assert service.workers.claim("inspect", "a worker that dies") is not None
+    job = wait_for(lambda: (job := service.clients.get(job_id)).attempt == 2 and job)
     assert job.status is JobStatus.VALIDATING
     stop.set()
     thread.join(10)
@@ -61,18 +61,18 @@ def test_it_outlives_an_outage_of_the_database(
 
 
 def test_after_an_outage_holders_may_renew_before_anything_is_reaped(
-    service: JobService, settings: Settings, upkeep: Upkeep, submit: Submit, postgres: EmbeddedPostgres
+    service: Services, settings: Settings, upkeep: Upkeep, submit: Submit, postgres: EmbeddedPostgres
 ) -> None:
     job_id = submit()
-    claim = service.claim("inspect", "a worker that lives")
+    claim = service.workers.claim("inspect", "a worker that lives")
     assert claim is not None
     postgres.kill()
     upkeep.round()
     postgres.start()
     expire_leases(settings)
     upkeep.round()
-    assert not service.heartbeat(claim).lost
-    assert service.get(job_id).attempt == 1
+    assert not service.workers.heartbeat(claim).lost
+    assert service.clients.get(job_id).attempt == 1
 
 
 class TestWebHooks:
@@ -81,7 +81,7 @@ class TestWebHooks:
         return settings.model_copy(update={"webhook_private_addresses": True})
 
     def test_they_are_delivered_and_logs_hold_no_secret(
-        self, service: JobService, start_process: StartProcess, tmp_path: Path
+        self, service: Services, start_process: StartProcess, tmp_path: Path
     ) -> None:
         with receiving(Receiver(answers=[410])) as receiver:
             refused_job, job_id = ended(service, receiver.url), ended(service, receiver.url)
@@ -96,7 +96,7 @@ class TestWebHooks:
         assert not any(text in log for text in (*SECRET_TEXTS, "token=1", "answer of the receiver"))
 
     def test_a_slow_receiver_keeps_no_lost_job_waiting(
-        self, service: JobService, submit: Submit, upkeep: Upkeep, monkeypatch: pytest.MonkeyPatch
+        self, service: Services, submit: Submit, upkeep: Upkeep, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(webhooks, "ATTEMPT_SECONDS", 60)
         answering, stop = threading.Event(), threading.Event()
@@ -106,11 +106,11 @@ class TestWebHooks:
 
         with receiving(Receiver(before=hang)) as receiver:
             slow, job_id = ended(service, receiver.url), submit()
-            assert service.claim("inspect", "a worker that dies") is not None
+            assert service.workers.claim("inspect", "a worker that dies") is not None
             thread = threading.Thread(target=upkeep.run, args=(stop,))
             thread.start()
             wait_for(lambda: receiver.received)
-            wait_for(lambda: service.get(job_id).attempt == 2)
+            wait_for(lambda: service.clients.get(job_id).attempt == 2)
             assert only(service, slow).status == "pending"
             answering.set()
             stop.set()
@@ -118,7 +118,7 @@ class TestWebHooks:
         assert only(service, slow).status == "delivered"
 
     def test_a_message_of_a_killed_sender_is_sent_again_under_its_id(
-        self, service: JobService, start_process: StartProcess, settings: Settings
+        self, service: Services, start_process: StartProcess, settings: Settings
     ) -> None:
         processes: list[subprocess.Popen[bytes]] = []
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import trustme
 
-from jobs.service.job_service import JobService
 from jobs.settings import Settings
 from tests.support.hooked_jobs import ended, only
 from tests.support.receiver import Receiver, receiving, trusting
+from tests.support.services import Services
 from worker import webhooks
 from worker.webhooks import Courier
 
@@ -30,10 +30,9 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def strict_service(service: JobService, settings: Settings) -> JobService:
+def strict_service(service: Services) -> Services:
     """The service as it is where the operator allows nothing."""
-    strict = settings.model_copy(update={"webhook_private_addresses": False})
-    return JobService(service.database, service.doorbell, strict)
+    return service.with_settings(webhook_private_addresses=False)
 
 
 class Names:
@@ -48,7 +47,7 @@ class Names:
         return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
 
-def test_a_closed_port_and_an_unknown_name_have_errors_of_their_own(service: JobService) -> None:
+def test_a_closed_port_and_an_unknown_name_have_errors_of_their_own(service: Services) -> None:
     nowhere, nameless = ended(service, "http://receiver.test:9/"), ended(service, "https://nobody.test/")
 
     async def resolve(host: str, port: int) -> Sequence[str]:
@@ -67,25 +66,25 @@ def test_the_system_is_asked_for_addresses() -> None:
 
 
 def test_private_addresses_are_called_only_where_the_operator_allows_it(
-    service: JobService, receiver: Receiver, strict_service: JobService
+    service: Services, receiver: Receiver, strict_service: Services
 ) -> None:
     job_id = ended(service, receiver.url)
-    Courier(strict_service).round()
+    Courier(strict_service.webhooks).round()
     assert only(service, job_id).last_error == "address_refused"
     assert receiver.received == []
 
 
 @pytest.mark.parametrize("addresses", [["93.184.215.14", "127.0.0.1"], ["::ffff:127.0.0.1"], ["10.0.0.1"]])
 def test_one_private_address_among_many_is_enough_to_refuse(
-    service: JobService, receiver: Receiver, strict_service: JobService, addresses: list[str]
+    service: Services, receiver: Receiver, strict_service: Services, addresses: list[str]
 ) -> None:
     job_id = ended(service, f"http://receiver.test:{receiver.port}/")
-    Courier(strict_service, resolve=Names(addresses)).round()
+    Courier(strict_service.webhooks, resolve=Names(addresses)).round()
     assert only(service, job_id).last_error == "address_refused"
     assert receiver.received == []
 
 
-def test_a_name_that_changes_its_mind_gains_nothing(service: JobService, receiver: Receiver) -> None:
+def test_a_name_that_changes_its_mind_gains_nothing(service: Services, receiver: Receiver) -> None:
     """127.0.0.1 stands for a public address, 127.0.0.2 for what must not be reached."""
     names = Names(["127.0.0.1"], ["127.0.0.2"])
     courier = Courier(service, permits=lambda address: address == "127.0.0.1", resolve=names)
@@ -101,13 +100,13 @@ def test_a_name_that_changes_its_mind_gains_nothing(service: JobService, receive
     assert only(service, second).last_error == "address_refused"
 
 
-def test_the_next_address_is_tried_where_one_does_not_answer(service: JobService, receiver: Receiver) -> None:
+def test_the_next_address_is_tried_where_one_does_not_answer(service: Services, receiver: Receiver) -> None:
     job_id = ended(service, f"http://receiver.test:{receiver.port}/hook")
     Courier(service, resolve=Names(["127.0.0.3", "127.0.0.1"])).round()
     assert only(service, job_id).status == "delivered"
 
 
-def test_a_certificate_is_checked_against_the_name(service: JobService, tmp_path: Path) -> None:
+def test_a_certificate_is_checked_against_the_name(service: Services, tmp_path: Path) -> None:
     authority = trustme.CA()
     certificate = tmp_path / "receiver.pem"
     authority.issue_cert("receiver.test").private_key_and_cert_chain_pem.write_to_path(certificate)
@@ -126,17 +125,17 @@ def test_a_certificate_is_checked_against_the_name(service: JobService, tmp_path
 
 
 def test_proxies_of_the_environment_are_not_used(
-    service: JobService, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    service: Services, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
     job_id = ended(service, receiver.url)
-    Courier(service).round()
+    Courier(service.webhooks).round()
     assert only(service, job_id).status == "delivered"
 
 
 def test_names_that_hang_do_not_delay_other_messages(
-    service: JobService, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    service: Services, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(webhooks, "ATTEMPT_SECONDS", 1)
 

@@ -15,10 +15,10 @@ import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from jobs.errors import ServiceUnavailable
-from jobs.service.job_service import JobService
 from jobs.settings import Settings
 from tests.support.hooked_jobs import ended, make_due, only
 from tests.support.receiver import SECRET, SECRET_TEXTS, Receiver, dripping, receiving
+from tests.support.services import Services
 from worker import webhooks
 from worker.webhooks import Courier
 
@@ -36,11 +36,11 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def courier(service: JobService) -> Courier:
-    return Courier(service)
+def courier(service: Services) -> Courier:
+    return Courier(service.webhooks)
 
 
-def test_a_message_arrives_signed(service: JobService, courier: Courier, receiver: Receiver) -> None:
+def test_a_message_arrives_signed(service: Services, courier: Courier, receiver: Receiver) -> None:
     job_id = ended(service, receiver.url)
     assert courier.round() == 1
     (message,) = receiver.received
@@ -67,7 +67,7 @@ def test_a_message_arrives_signed(service: JobService, courier: Courier, receive
 
 
 def test_without_a_secret_a_message_is_not_signed(
-    service: JobService, courier: Courier, receiver: Receiver
+    service: Services, courier: Courier, receiver: Receiver
 ) -> None:
     ended(service, receiver.url, secret=None)
     courier.round()
@@ -77,7 +77,7 @@ def test_without_a_secret_a_message_is_not_signed(
 
 
 def test_a_failed_message_is_sent_again_under_its_id_with_a_new_signature(
-    service: JobService, courier: Courier, receiver: Receiver, settings: Settings
+    service: Services, courier: Courier, receiver: Receiver, settings: Settings
 ) -> None:
     receiver.answers = [500, 404, 302]
     receiver.headers = [(b"location", receiver.url.replace("hook", "elsewhere").encode())]
@@ -98,7 +98,7 @@ def test_a_failed_message_is_sent_again_under_its_id_with_a_new_signature(
 
 
 def test_a_receiver_that_is_gone_is_left_alone(
-    service: JobService, courier: Courier, receiver: Receiver, settings: Settings
+    service: Services, courier: Courier, receiver: Receiver, settings: Settings
 ) -> None:
     receiver.status = 410
     job_id = ended(service, receiver.url)
@@ -111,7 +111,7 @@ def test_a_receiver_that_is_gone_is_left_alone(
     ("header", "waits"), [(b"3600", 3600), (b"9" * 9, 86400), (b"soon", 10), (b"-5", 10)]
 )
 def test_a_receiver_may_ask_for_time(
-    service: JobService, courier: Courier, receiver: Receiver, header: bytes, waits: int
+    service: Services, courier: Courier, receiver: Receiver, header: bytes, waits: int
 ) -> None:
     receiver.status, receiver.headers = 503, [(b"retry-after", header)]
     job_id = ended(service, receiver.url)
@@ -123,7 +123,7 @@ def test_a_receiver_may_ask_for_time(
 
 
 def test_a_body_is_not_read_however_long_it_is(
-    service: JobService, courier: Courier, receiver: Receiver
+    service: Services, courier: Courier, receiver: Receiver
 ) -> None:
     receiver.endless_body = True
     job_id = ended(service, receiver.url)
@@ -132,7 +132,7 @@ def test_a_body_is_not_read_however_long_it_is(
 
 
 def test_a_silent_receiver_is_given_up_after_a_limit(
-    service: JobService, courier: Courier, monkeypatch: pytest.MonkeyPatch
+    service: Services, courier: Courier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(webhooks, "ATTEMPT_SECONDS", 0.5)
 
@@ -145,9 +145,9 @@ def test_a_silent_receiver_is_given_up_after_a_limit(
     assert [only(service, job_id).last_error for job_id in job_ids] == ["timeout", "timeout"]
 
 
-def test_two_senders_send_each_message_once(service: JobService, receiver: Receiver) -> None:
+def test_two_senders_send_each_message_once(service: Services, receiver: Receiver) -> None:
     job_ids = [ended(service, receiver.url) for _ in range(30)]
-    couriers, stop = [Courier(service), Courier(service)], threading.Event()
+    couriers, stop = [Courier(service.webhooks), Courier(service.webhooks)], threading.Event()
     with ThreadPoolExecutor(2) as pool:
         for future in [pool.submit(courier.deliver, stop) for courier in couriers]:
             future.result()
@@ -156,7 +156,7 @@ def test_two_senders_send_each_message_once(service: JobService, receiver: Recei
 
 
 def test_a_message_whose_answer_was_not_saved_is_sent_twice(
-    service: JobService,
+    service: Services,
     courier: Courier,
     receiver: Receiver,
     settings: Settings,
@@ -169,7 +169,7 @@ def test_a_message_whose_answer_was_not_saved_is_sent_twice(
 
     job_id = ended(service, receiver.url)
     with monkeypatch.context() as patch:
-        patch.setattr(service, "settle_delivery", away)
+        patch.setattr(service.webhooks, "settle_delivery", away)
         courier.round()
     assert only(service, job_id).status == "pending"
     assert courier.round() == 0, "it belongs to the sender that is gone, for a minute"
@@ -181,7 +181,7 @@ def test_a_message_whose_answer_was_not_saved_is_sent_twice(
 
 
 def test_a_bug_with_one_message_does_not_stop_the_others(
-    service: JobService, courier: Courier, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    service: Services, courier: Courier, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bad, good = ended(service, "http://bad.test/"), ended(service, receiver.url)
     whole = courier._call
@@ -197,7 +197,7 @@ def test_a_bug_with_one_message_does_not_stop_the_others(
 
 
 def test_logs_hold_neither_secret_nor_url(
-    service: JobService, courier: Courier, receiver: Receiver, caplog: pytest.LogCaptureFixture
+    service: Services, courier: Courier, receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "worker")
     caplog.set_level(logging.INFO)

@@ -10,10 +10,10 @@ import psutil
 import pytest
 
 from cli.embedded import EmbeddedValkey
-from jobs.service.job_service import JobService
 from jobs.settings import Settings
 from jobs.states import JobStatus
 from tests.chaos.real.proxy import Proxy
+from tests.support.services import Services
 from tests.worker.conftest import (
     SEEDED_SECRET,
     StartProcess,
@@ -43,7 +43,7 @@ def queued_job(submit: Submit, supervisor: Supervisor, tmp_path: Path) -> str:
 
 
 def test_a_ring_takes_a_job_through_both_queues(
-    service: JobService, submit: Submit, start_worker: StartProcess, tmp_path: Path
+    service: Services, submit: Submit, start_worker: StartProcess, tmp_path: Path
 ) -> None:
     start_worker("inspect", slots=2)
     start_worker("distill")
@@ -55,7 +55,7 @@ def test_a_ring_takes_a_job_through_both_queues(
 
 
 def test_a_worker_looks_once_when_it_starts(
-    service: JobService, queued_job: str, start_worker: StartProcess, valkey: EmbeddedValkey, tmp_path: Path
+    service: Services, queued_job: str, start_worker: StartProcess, valkey: EmbeddedValkey, tmp_path: Path
 ) -> None:
     (tmp_path / "once.distill").touch()  # so it does well at once
     valkey.flush()  # the doorbell rang, and the broker forgot
@@ -64,7 +64,7 @@ def test_a_worker_looks_once_when_it_starts(
 
 
 def test_a_killed_worker_takes_its_child_along_and_the_job_is_done_by_another(
-    service: JobService, queued_job: str, start_worker: StartProcess, start_process: StartProcess
+    service: Services, queued_job: str, start_worker: StartProcess, start_process: StartProcess
 ) -> None:
     start_process("worker.upkeep")
     worker = start_worker("distill")
@@ -79,7 +79,7 @@ def test_a_killed_worker_takes_its_child_along_and_the_job_is_done_by_another(
 
 
 def test_a_worker_that_slept_past_its_lease_writes_nothing_more(
-    service: JobService, queued_job: str, start_worker: StartProcess, start_process: StartProcess
+    service: Services, queued_job: str, start_worker: StartProcess, start_process: StartProcess
 ) -> None:
     sleeper = start_worker("distill")
     wait_for_steps(service, queued_job)
@@ -88,24 +88,24 @@ def test_a_worker_that_slept_past_its_lease_writes_nothing_more(
     start_process("worker.upkeep")
     start_worker("distill")
     wait_for_status(service, queued_job, JobStatus.SUCCEEDED)
-    events = service.events(queued_job, limit=1000)
-    version = service.get(queued_job).version
+    events = service.clients.events(queued_job, limit=1000)
+    version = service.clients.get(queued_job).version
     sleeper.send_signal(signal.SIGCONT)
     wait_for(lambda: is_gone(core))
     time.sleep(0.5)
-    assert service.events(queued_job, limit=1000) == events
-    assert service.get(queued_job).version == version
+    assert service.clients.events(queued_job, limit=1000) == events
+    assert service.clients.get(queued_job).version == version
     assert sleeper.poll() is None  # it lives, and takes the next job
 
 
 def test_sigterm_puts_the_job_back_and_costs_no_attempt(
-    service: JobService, queued_job: str, start_worker: StartProcess
+    service: Services, queued_job: str, start_worker: StartProcess
 ) -> None:
     worker = start_worker("distill")
     wait_for_steps(service, queued_job)
     worker.terminate()
     assert worker.wait(timeout=20) == 0
-    job = service.get(queued_job)
+    job = service.clients.get(queued_job)
     assert (job.status, job.attempt) == (JobStatus.QUEUED, 1)
     start_worker("distill")
     wait_for_status(service, queued_job, JobStatus.SUCCEEDED)
@@ -136,7 +136,7 @@ def broker(valkey: EmbeddedValkey) -> Iterator[Proxy]:
 
 @pytest.mark.parametrize("busy", [False, True])
 def test_a_worker_exits_although_its_broker_never_answers(
-    service: JobService,
+    service: Services,
     queued_job: str,
     start_worker: StartProcess,
     settings: Settings,
@@ -148,7 +148,7 @@ def test_a_worker_exits_although_its_broker_never_answers(
     assert settings.scratch_dir is not None
     before = set(settings.scratch_dir.glob("worker-*"))
     if not busy:
-        service.pause(queued_job)
+        service.clients.pause(queued_job)
     url = valkey.url.replace(f":{valkey.port}/", f":{broker.port}/")
     worker = start_worker("distill", redis_url=url)
     (own,) = wait_for(lambda: set(settings.scratch_dir.glob("worker-*")) - before)
@@ -159,5 +159,5 @@ def test_a_worker_exits_although_its_broker_never_answers(
     worker.terminate()
     assert worker.wait(timeout=20) == 0
     assert not own.exists()
-    job = service.get(queued_job)
+    job = service.clients.get(queued_job)
     assert (job.status, job.attempt) == (JobStatus.QUEUED if busy else JobStatus.PAUSED, 1)

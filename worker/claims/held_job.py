@@ -4,9 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from jobs.errors import LeaseLost, ServiceUnavailable
-from jobs.rows.caches import Bank
-from jobs.service.job_service import JobService
-from jobs.values import Artifact, Checkpoint, Claim, Job, StoredFile
+from jobs.service.for_workers import WorkerJobs
+from jobs.values import Artifact, Bank, Checkpoint, Claim, Job, StoredFile
 from nayer_core.contract.errors import ErrorCode
 from nayer_core.contract.events import Event
 from worker.claims.drain import Drain
@@ -35,7 +34,7 @@ class HeldJob:
         drain: the worker's shutdown.
     """
 
-    def __init__(self, service: JobService, claim: Claim, lease: Lease, drain: Drain):
+    def __init__(self, service: WorkerJobs, claim: Claim, lease: Lease, drain: Drain):
         self.id = claim.job.id
         self.snapshot = claim.job  # as it was when it was claimed
         self.queue = claim.queue

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from jobs.errors import JobsError, LeaseLost, ServiceUnavailable
 from jobs.files.store import Storage
-from jobs.service.job_service import JobService
+from jobs.service.for_workers import WorkerJobs
+from jobs.service.resources import Resources
 from jobs.settings import Settings
 from jobs.states import QueueName
 from jobs.values import Claim, Job
@@ -54,7 +55,8 @@ class Supervisor:
         self._settings = settings
         self._flows = flows
         self._program = program
-        self._service = JobService.open(settings)
+        self._resources = Resources.open(settings)
+        self._service = WorkerJobs(self._resources)
         self._storage = Storage.open(settings.storage_url)
         self._scratch = Scratch(settings.scratch_dir or default_root())
         self._name = f"{socket.gethostname()}:{os.getpid()}"
@@ -86,7 +88,7 @@ class Supervisor:
     def close(self) -> None:
         """Remove the scratch folder and give back connections."""
         self._scratch.close()
-        self._service.close()
+        self._resources.close()
 
     def _claim(self, queue: QueueName) -> Claim | None:
         """Take a job. Without an answer the same request is repeated: the lost answer may have been a job."""

@@ -146,7 +146,7 @@ class Case:
         yield self.teacher[middle:] + f"\r\n--{BOUNDARY}--\r\n".encode()
 
     def job(self) -> Job:
-        return self.fleet.service.get(self.job_id)
+        return self.fleet.service.clients.get(self.job_id)
 
     def until(self, status: JobStatus, seconds: float = END_SECONDS) -> Job:
         def there() -> Job | None:
@@ -175,7 +175,7 @@ class Case:
         assert job.status in (statuses or (JobStatus.SUCCEEDED,)), job.error
         assert attempt in (None, job.attempt), f"attempt {job.attempt}, not {attempt}"
         assert code is None or (job.error or {})["code"] == code
-        with fleet.service.database.transaction() as session:
+        with fleet.service.resources.database.transaction() as session:
             asked = text("SELECT seq, fence FROM event WHERE job_id = :id")
             invariants.check_fences([tuple(row) for row in session.execute(asked, {"id": job.id})])
         if job.status is JobStatus.SUCCEEDED:

@@ -18,10 +18,10 @@ import psutil
 from cli.embedded import EmbeddedPostgres, EmbeddedValkey
 from cli.server_process import die_with_parent, free_port
 from jobs.files.store import Storage
-from jobs.service.job_service import JobService
 from jobs.settings import Settings
 from tests.chaos.real.proxy import Hold, Proxy
 from tests.support.seaweedfs import EmbeddedSeaweed
+from tests.support.services import Services
 
 LEASE_SECONDS = 2.0
 SECRET = "seeded-secret-of-the-chaos"
@@ -145,7 +145,7 @@ class Fleet:
         self.members = [self.api, self.upkeep, *self.inspectors, *self.distillers]
         plain = self._settings_of(None)
         self.settings = Settings(**plain)
-        self.service = JobService.open(self.settings)
+        self.service = Services.open(self.settings)
         self.storage = Storage.open(servers.seaweedfs.url, servers.seaweedfs.options)
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30)
 
@@ -188,7 +188,7 @@ class Fleet:
         """Who holds a job, by the name in its row."""
 
         def found() -> Member | None:
-            with self.service.database.transaction() as session:
+            with self.service.resources.database.transaction() as session:
                 from sqlalchemy import text
 
                 name = session.execute(text("SELECT worker FROM job WHERE id = :id"), {"id": job_id}).scalar()

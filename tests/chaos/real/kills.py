@@ -82,7 +82,7 @@ def cut_store(fleet: Fleet, holder: Member, chance: random.Random) -> None:
 
 def ring_five_times(fleet: Fleet, holder: Member, chance: random.Random) -> None:
     for _ in range(5):
-        fleet.service.doorbell.ring("distill", "again")
+        fleet.service.resources.doorbell.ring("distill", "again")
 
 
 # These take the job from its holder, most of them at the cost of an attempt.

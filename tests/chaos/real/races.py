@@ -21,7 +21,7 @@ def delivered_five_times(case: Case) -> None:
     case.arrive()
     queue = "inspect" if case.phase == "P2" else "distill"
     for _ in range(5):
-        assert case.fleet.service.doorbell.ring(queue, case.job_id)  # type: ignore[arg-type]
+        assert case.fleet.service.resources.doorbell.ring(queue, case.job_id)  # type: ignore[arg-type]
     time.sleep(0.5)  # those that are free have looked by then
     case.leave()
     case.ended(attempt=1)

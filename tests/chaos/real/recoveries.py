@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import text
 
-from jobs.service.job_service import JobService
+from tests.support.services import Services
 
 # A job that had done all its steps gets further by ending.
 STEPPED = """
@@ -39,10 +39,10 @@ class Fault:
     since: float
     fence: int | None
 
-    def recovery(self, service: JobService) -> "Recovery | None":
+    def recovery(self, service: Services) -> "Recovery | None":
         """What came after it; None where the job has not got further, or had nowhere further to go."""
         asked = {"id": self.job_id, "fence": -1 if self.fence is None else self.fence, "since": self.since}
-        with service.database.transaction() as session:
+        with service.resources.database.transaction() as session:
             stepped = session.execute(text(STEPPED), asked).scalar()
             claimed = session.execute(text(CLAIMED), asked).scalar() if self.fence is not None else None
         if stepped is None:

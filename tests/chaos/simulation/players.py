@@ -48,7 +48,7 @@ class Worker:
         Worker.number += 1
         self.name = f"simulated:{Worker.number}"
         self.world = world
-        self.service = world.service
+        self.service = world.service.workers
         self.queue = queue
         self.draining = False
         self.claims: Claim | None = None
@@ -213,7 +213,7 @@ class Client:
                 upload = StoredFile(upload.key, upload.sha256, upload.bytes, "teacher.pt")
                 yield "P3"
                 new = NewJob(a_spec(), upload, idempotency_key=self.key, request_hash=upload.sha256)
-                job, _ = self.world.service.submit(new)
+                job, _ = self.world.service.clients.submit(new)
             except ServiceUnavailable:
                 continue
             self.job_id = job.id

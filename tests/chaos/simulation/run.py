@@ -113,7 +113,7 @@ class Run:
                 return
             for job in jobs:
                 if job.status is JobStatus.PAUSED:
-                    world.observer.resume(job.id)
+                    world.observer.clients.resume(job.id)
             self.answer_bells()
             if not self.playing:
                 world.run_out_leases()  # whoever still holds one is dead: nobody plays any more
@@ -123,7 +123,7 @@ class Run:
         raise AssertionError(f"I1: lost {[job for job in self.jobs() if not job.is_terminal]}")
 
     def jobs(self) -> list[Job]:
-        return self.world.observer.list_jobs(limit=100).jobs  # type: ignore[return-value]
+        return self.world.observer.clients.list_jobs(limit=100).jobs  # type: ignore[return-value]
 
     def verdict(self) -> list[Job]:
         """Check all invariants; every job of this world is looked at, answered for or not."""
@@ -216,8 +216,8 @@ def _client_wishes(run: Run) -> None:
     job_ids = sorted(set(run.world.ledger.submitted) - run.world.ledger.deleted)
     if not job_ids:
         return
-    service = run.world.service
-    wish = run.chance.choice([service.cancel, service.pause, service.resume, service.pause, service.resume])
+    clients = run.world.service.clients
+    wish = run.chance.choice([clients.cancel, clients.pause, clients.resume, clients.pause, clients.resume])
     with suppress(JobNotPausable, JobNotPaused, ServiceUnavailable):
         wish(run.chance.choice(job_ids))
 
@@ -226,12 +226,12 @@ def _client_looks(run: Run) -> None:
     """Remember how ended jobs ended; sometimes delete one."""
     ledger, observer = run.world.ledger, run.world.observer
     for job_id in sorted(set(ledger.submitted) - ledger.deleted):
-        job = observer.get(job_id)
+        job = observer.clients.get(job_id)
         if job.is_terminal:
             assert ledger.ended.setdefault(job_id, job) == job, "I2: an ended job changed"
         if run.chance.random() < 0.05:
             with suppress(JobNotTerminal):
-                observer.delete(job_id)
+                observer.clients.delete(job_id)
                 ledger.deleted.add(job_id)
 
 

@@ -9,13 +9,12 @@ from unittest.mock import patch
 import pytest
 
 from jobs.errors import FileCorrupt
-from jobs.service import for_upkeep
-from jobs.service.job_service import JobService
 from jobs.states import JobStatus
 from jobs.values import Job
 from nayer_core.contract.errors import ErrorCode
 from tests.chaos.simulation.players import ChildKilled, Worker, refusal
 from tests.chaos.simulation.stage import Stage
+from tests.support.services import Services
 
 DONE = JobStatus.SUCCEEDED
 HELD = ("P2", "P5", "P6", "P7", "P8", "P9")
@@ -84,7 +83,7 @@ def api_killed(stage: Stage) -> None:
     if stage.phase == "P10":
         stage.world.weather.database.append("unanswered")
         with pytest.raises(Exception, match="database"):
-            stage.world.service.cancel(stage.client.job_id)
+            stage.world.service.clients.cancel(stage.client.job_id)
     elif stage.nth:  # the row is there, the answer is not
         stage.world.weather.database.append("unanswered")
         stage.call(stage.hit)
@@ -125,7 +124,7 @@ def database_restarts(stage: Stage) -> None:
     if stage.phase == "P10":
         for _ in range(3):
             with pytest.raises(Exception, match="database"):
-                stage.world.service.get(stage.client.job_id)
+                stage.world.service.clients.get(stage.client.job_id)
     ended(stage)
 
 
@@ -135,7 +134,7 @@ def cut_at_commit(stage: Stage) -> None:
     stage.world.weather.database.append("unanswered" if stage.nth else "cut")
     if stage.phase == "P10":
         with pytest.raises(Exception, match="database"):
-            stage.world.service.cancel(stage.client.job_id)
+            stage.world.service.clients.cancel(stage.client.job_id)
     elif stage.hit in stage.playing:
         stage.call(stage.hit)
     ended(stage)
@@ -224,11 +223,11 @@ def clock_is_wrong(stage: Stage) -> None:
 def cancelled(stage: Stage) -> None:
     if stage.phase == "P3":
         stage.call(stage.hit)
-    won = stage.world.service.cancel(stage.client.job_id)
+    won = stage.world.service.clients.cancel(stage.client.job_id)
     job = stage.end()
     assert job.status in ((won.status,) if won.is_terminal else (DONE, JobStatus.CANCELLED))
     assert job.status is JobStatus.CANCELLED or stage.phase in ("P8", "P9", "P10", "P7", "P2", "P6")
-    assert stage.world.service.cancel(job.id) == job
+    assert stage.world.service.clients.cancel(job.id) == job
 
 
 def black_hole(stage: Stage) -> None:
@@ -258,7 +257,7 @@ def upkeeps(stage: Stage) -> None:
     stage.world.upkeep(crashing=True)
     taken: list[int] = []
     two = [
-        threading.Thread(target=lambda: taken.append(for_upkeep.reap(stage.world.observer))) for _ in range(2)
+        threading.Thread(target=lambda: taken.append(stage.world.observer.upkeep.reap())) for _ in range(2)
     ]
     for thread in two:
         thread.start()
@@ -272,8 +271,8 @@ def deployment(stage: Stage) -> None:
     for player, _ in stage.workers():
         player.draining = True
     world = stage.world
-    world.service.database.close()  # every pooled connection is a new program's
-    world.service = JobService(world.service.database, world.bell, world.service.settings)
+    world.service.resources.database.close()  # every pooled connection is a new program's
+    world.service = Services(world.service.resources)
     ended(stage)
 
 

@@ -84,7 +84,7 @@ class Stage(Run):
             return None
 
     def job(self) -> Job:
-        return self.world.observer.get(self.client.job_id)
+        return self.world.observer.clients.get(self.client.job_id)
 
     def workers(self) -> list[Playing]:
         return [playing for playing in self.playing if isinstance(playing[0], Worker)]

@@ -12,11 +12,11 @@ from sqlalchemy import text
 
 from jobs.errors import ServiceUnavailable
 from jobs.rows.database import Database
-from jobs.service import for_upkeep
-from jobs.service.job_service import JobService
+from jobs.service.resources import Resources
 from jobs.settings import Settings
 from jobs.values import Claim, Job, StoredFile
 from tests.chaos.simulation.faults import Bell, FaultyDatabase, FaultyStorage, Weather
+from tests.support.services import Services
 
 STEPS = 4
 CHECKPOINT_EVERY = 2
@@ -82,8 +82,8 @@ class World:
         self.chance = chance or random.Random(0)
         self.weather = faulty.weather = Weather(self.chance)
         self.bell = Bell(self.chance)
-        self.service = JobService(faulty, self.bell, settings)
-        self.observer = JobService(sound, self.bell, settings)
+        self.service = Services(Resources(faulty, self.bell, settings))
+        self.observer = Services(Resources(sound, self.bell, settings))
         self.storage = FaultyStorage.over(folder / "store", self.weather)
         self.scratch = folder
         self.ledger = Ledger()
@@ -110,19 +110,20 @@ class World:
         self.execute("UPDATE job SET rung_at = rung_at - interval '60 s' WHERE finished_at IS NULL")
 
     def execute(self, statement: str, **values: object) -> list[tuple[object, ...]]:
-        with self.observer.database.transaction() as session:
+        with self.observer.resources.database.transaction() as session:
             done = session.execute(text(statement), values)
             return [tuple(row) for row in done] if done.returns_rows else []
 
     def upkeep(self, *, crashing: bool = False) -> None:
         """One round of upkeep; a crashing one dies somewhere in it."""
-        duties = [for_upkeep.reap, for_upkeep.expire, for_upkeep.ring_again]
+        upkeep = self.service.upkeep
+        duties = [upkeep.reap, upkeep.expire, upkeep.ring_again]
         if crashing:
             duties = duties[: self.chance.randrange(len(duties) + 1)]
             self.weather.database.extend(self.chance.choices([None, "cut", "unanswered"], k=2))
         try:
             for duty in duties:
-                duty(self.service)
+                duty()
         except ServiceUnavailable:
             assert crashing or self.weather.rate or self.weather.database is not None
         finally:

@@ -53,7 +53,7 @@ def full(tmp_path: Path) -> Iterator[tuple[Storage, Path]]:
 
 
 @pytest.mark.parametrize("size", [2 * 2**20, PIECE_BYTES + 2**20])
-def test_a_full_disk_is_told_as_such_and_keeps_what_it_has(full: tuple[Storage, Path], size: int) -> None:
+def test_a_full_disk_is_reported_and_its_files_stay(full: tuple[Storage, Path], size: int) -> None:
     store, folder = full
     with pytest.raises(StorageFull, match="no room"):
         store.put_stream([some_bytes(size)], "artifacts/large")
@@ -65,51 +65,53 @@ def test_a_full_disk_is_told_as_such_and_keeps_what_it_has(full: tuple[Storage, 
     store.delete("artifacts/before")
 
 
-@pytest.mark.parametrize(("number", "told"), [(errno.ENOSPC, StorageFull), (errno.EIO, ServiceUnavailable)])
-def test_a_disk_may_tell_only_at_the_end_that_it_did_not_take_a_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, told: type[ServiceUnavailable]
+@pytest.mark.parametrize(
+    ("number", "error_type"), [(errno.ENOSPC, StorageFull), (errno.EIO, ServiceUnavailable)]
+)
+def test_a_disk_may_fail_only_when_a_file_is_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, error_type: type[ServiceUnavailable]
 ) -> None:
     def refuse(_descriptor: int) -> None:
         raise OSError(number, os.strerror(number))
 
     store = Storage.open(f"file://{tmp_path}")
     monkeypatch.setattr(os, "fsync", refuse)
-    with pytest.raises(told) as raised:
+    with pytest.raises(error_type) as failure:
         store.put_stream([b"body"], "artifacts/a")
-    assert type(raised.value) is told
-    with pytest.raises(told):
+    assert type(failure.value) is error_type
+    with pytest.raises(error_type):
         asyncio.run(store.put_async("uploads/b", in_pieces(b"body"), max_bytes=10))
     assert list(store.list()) == []
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_a_file_comes_back_as_it_went(store: Storage, tmp_path: Path, size: int) -> None:
+def test_a_file_is_read_as_it_was_stored(store: Storage, tmp_path: Path, size: int) -> None:
     body = some_bytes(size)
     (tmp_path / "sent").write_bytes(body)
 
-    stored = store.put_file(tmp_path / "sent", f"uploads/{size}")
-    store.get_to_file(stored, tmp_path / "fetched")
+    file = store.put_file(tmp_path / "sent", f"uploads/{size}")
+    store.get_to_file(file, tmp_path / "fetched")
 
-    assert stored == StoredFile(f"uploads/{size}", hashlib.sha256(body).hexdigest(), size)
+    assert file == StoredFile(f"uploads/{size}", hashlib.sha256(body).hexdigest(), size)
     assert (tmp_path / "fetched").read_bytes() == body
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_an_upload_comes_back_as_it_went(store: Storage, size: int) -> None:
+def test_an_upload_is_read_as_it_was_stored(store: Storage, size: int) -> None:
     body = some_bytes(size)
 
-    stored = asyncio.run(store.put_async(f"uploads/async-{size}", in_pieces(body), max_bytes=max(size, 1)))
-    fetched = asyncio.run(collect(store.stream_async(stored.key)))
+    file = asyncio.run(store.put_async(f"uploads/async-{size}", in_pieces(body), max_bytes=max(size, 1)))
+    content = asyncio.run(collect(store.stream_async(file.key)))
 
-    assert (stored.sha256, stored.bytes) == (hashlib.sha256(body).hexdigest(), size)
-    assert fetched == body
+    assert (file.sha256, file.bytes) == (hashlib.sha256(body).hexdigest(), size)
+    assert content == body
 
 
 @pytest.mark.parametrize("limit", [10, PIECE_BYTES + 10])
 def test_an_upload_over_the_limit_leaves_nothing(store: Storage, limit: int) -> None:
-    with pytest.raises(FileTooLarge) as raised:
+    with pytest.raises(FileTooLarge) as failure:
         asyncio.run(store.put_async("uploads/large", in_pieces(some_bytes(limit + 1)), max_bytes=limit))
-    assert raised.value.limit_bytes == limit
+    assert failure.value.limit_bytes == limit
     assert not store.exists("uploads/large")
 
 
@@ -149,15 +151,15 @@ def test_an_open_file_can_be_stored(store: Storage, tmp_path: Path) -> None:
 def test_other_bytes_than_the_row_says_are_refused(
     store: Storage, tmp_path: Path, stored_bytes: bytes
 ) -> None:
-    sent = store.put_stream([b"what was sent"], "inputs/corrupt")
+    file = store.put_stream([b"what was sent"], "inputs/corrupt")
     store.put_stream([stored_bytes], "inputs/corrupt")
 
     with pytest.raises(FileCorrupt):
-        store.get_to_file(sent, tmp_path / "fetched")
+        store.get_to_file(file, tmp_path / "fetched")
     assert not (tmp_path / "fetched").exists()
 
 
-def test_a_missing_file_is_told_as_such(store: Storage, tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(store: Storage, tmp_path: Path) -> None:
     missing = StoredFile("inputs/none", "0" * 64, 1)
     with pytest.raises(FileMissing, match="inputs/none"):
         store.get_to_file(missing, tmp_path / "fetched")
@@ -181,13 +183,13 @@ def test_the_same_content_published_twice_is_two_files(store: Storage, tmp_path:
     assert store.exists(second.key)
 
 
-def test_a_listing_tells_key_length_and_age(store: Storage) -> None:
+def test_a_listing_has_key_length_and_age(store: Storage) -> None:
     before = store.now()
     store.put_stream([b"12345"], "listed/a/b")
 
-    (found,) = store.list("listed")
-    assert (found.key, found.bytes) == ("listed/a/b", 5)
-    assert before - timedelta(seconds=1) <= found.modified_at <= store.now() + timedelta(seconds=1)
+    (entry,) = store.list("listed")
+    assert (entry.key, entry.bytes) == ("listed/a/b", 5)
+    assert before - timedelta(seconds=1) <= entry.modified_at <= store.now() + timedelta(seconds=1)
     assert "listed/a/b" in {entry.key for entry in store.list()}
 
 
@@ -196,14 +198,14 @@ def test_a_check_leaves_nothing(store: Storage) -> None:
     assert list(store.list("checks")) == []
 
 
-def test_what_a_killed_writer_left_in_a_folder_is_removed(tmp_path: Path) -> None:
+def test_the_partial_file_of_a_killed_writer_is_removed(tmp_path: Path) -> None:
     store = Storage.open(f"file://{tmp_path}")
     store.put_stream([b"whole"], "uploads/whole")
     (tmp_path / "uploads" / "half#1").write_bytes(b"hal")
     os.utime(tmp_path / "uploads" / "half#1", (0, 0))
     (tmp_path / "uploads" / "young#1").write_bytes(b"you")
 
-    assert store.remove_abandoned(store.now() - timedelta(hours=1)) == 1
+    assert store.remove_partial_files(store.now() - timedelta(hours=1)) == 1
     assert sorted(path.name for path in (tmp_path / "uploads").iterdir()) == ["whole", "young#1"]
 
 
@@ -214,18 +216,18 @@ def away(seaweedfs: EmbeddedSeaweed) -> Storage:
     return Storage.open("s3://nayer-test", nobody)
 
 
-def test_a_store_that_is_away_is_told_as_such(away: Storage) -> None:
-    with pytest.raises(ServiceUnavailable) as raised:
+def test_a_store_that_does_not_answer_is_reported(away: Storage) -> None:
+    with pytest.raises(ServiceUnavailable) as failure:
         away.check()
-    assert raised.value.part == "storage"
-    assert "127.0.0.1" not in raised.value.message
+    assert failure.value.part == "storage"
+    assert "127.0.0.1" not in failure.value.message
 
 
-def test_wrong_credentials_are_told_without_repeating_them(seaweedfs: EmbeddedSeaweed) -> None:
+def test_an_error_about_credentials_does_not_repeat_them(seaweedfs: EmbeddedSeaweed) -> None:
     store = Storage.open(seaweedfs.url, {**seaweedfs.options, "secret_access_key": "not-the-secret"})
-    with pytest.raises(ServiceUnavailable, match="storage") as raised:
+    with pytest.raises(ServiceUnavailable, match="storage") as failure:
         store.check()
-    assert "not-the-secret" not in str(raised.value)
+    assert "not-the-secret" not in str(failure.value)
 
 
 def test_a_bucket_is_found_by_the_variables_of_the_environment(

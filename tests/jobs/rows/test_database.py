@@ -1,4 +1,4 @@
-"""What the database itself sees to, and what happens while it is away."""
+"""What the database itself enforces, and what happens while it does not answer."""
 
 import io
 import itertools
@@ -20,10 +20,9 @@ from cli.embedded import EmbeddedPostgres
 from jobs.errors import ServiceUnavailable
 from jobs.rows.database import Database
 from jobs.rows.tables import SCHEMA_VERSION
-from jobs.service.job_service import JobService
 from jobs.states import TRANSITIONS, JobStatus
 from tests.support.jobs import inspected, running, submitted
-from tests.support.services import fresh_database, migrate
+from tests.support.services import Services, fresh_database, migrate
 
 ROOT = Path(migrations.__file__).parent.parent
 
@@ -41,17 +40,15 @@ def own_database(postgres: EmbeddedPostgres) -> Iterator[str]:
 
 
 @pytest.mark.usefixtures("empty")
-def test_the_database_allows_the_steps_of_the_code_and_no_other(
-    service: JobService, database_url: str
-) -> None:
-    refused = pytest.raises(CheckViolation, match=submitted(service).id)
+def test_the_database_allows_the_steps_of_the_code_and_no_other(service: Services, database_url: str) -> None:
+    refusal = pytest.raises(CheckViolation, match=submitted(service).id)
     with psycopg.connect(database_url) as connection:
         for start, end in itertools.product(JobStatus, JobStatus):
             connection.execute("ALTER TABLE job DISABLE TRIGGER job_step")
             connection.execute("UPDATE job SET status = %s", [start])
             connection.execute("ALTER TABLE job ENABLE TRIGGER job_step")
             connection.commit()
-            expected = nullcontext() if end == start or end in TRANSITIONS[start] else refused
+            expected = nullcontext() if end == start or end in TRANSITIONS[start] else refusal
             with expected, connection.transaction():
                 connection.execute("UPDATE job SET status = %s", [end])
 
@@ -67,16 +64,14 @@ def test_the_database_allows_the_steps_of_the_code_and_no_other(
         "UPDATE job SET finished_at = NULL, status = 'queued'",
     ],
 )
-def test_an_ended_job_cannot_be_changed_by_hand(
-    service: JobService, database_url: str, statement: str
-) -> None:
+def test_an_ended_job_cannot_be_changed_by_hand(service: Services, database_url: str, statement: str) -> None:
     claim = running(service)
-    service.succeed(claim, [], {})
+    service.workers.succeed(claim, [], {})
     with psycopg.connect(database_url) as connection, pytest.raises(CheckViolation, match="never changes"):
         connection.execute(statement)
 
 
-def test_the_history_goes_forward_and_back_and_equals_the_code(own_database: str) -> None:
+def test_migrations_run_forward_and_back_and_end_at_the_tables_of_the_code(own_database: str) -> None:
     config = alembic(own_database)
     command.check(config)
     command.downgrade(config, "base")
@@ -103,45 +98,45 @@ def test_many_that_migrate_at_once_do_it_once(postgres: EmbeddedPostgres) -> Non
             assert connection.execute("SELECT count(*) FROM job").fetchone() == (0,)
 
 
-def test_migrating_without_a_database_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_migrating_without_a_database_names_the_missing_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NAYER_DATABASE_URL", raising=False)
     with pytest.raises(SystemExit, match="NAYER_DATABASE_URL is not set"):
         command.upgrade(Config(ROOT / "alembic.ini"), "head")
 
 
-def test_a_check_tells_what_is_well(service: JobService, database_url: str) -> None:
-    well = service.check()
+def test_a_check_measures_each_part(service: Services, database_url: str) -> None:
+    well = service.clients.check()
     assert set(well) == {"database", "migrations", "broker"}
     assert all(seconds is not None and 0 < seconds < 30 for seconds in well.values())
 
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("UPDATE alembic_version SET version_num = 'older'")
         try:
-            assert service.check()["migrations"] is None
+            assert service.clients.check()["migrations"] is None
         finally:
             connection.execute("UPDATE alembic_version SET version_num = %s", [SCHEMA_VERSION])
 
 
 @pytest.mark.usefixtures("empty")
-def test_a_restart_of_the_database_is_told_as_such_and_forgotten(
-    service: JobService, postgres: EmbeddedPostgres
+def test_an_outage_of_the_database_is_reported_and_passes(
+    service: Services, postgres: EmbeddedPostgres
 ) -> None:
     job = inspected(service)
     postgres.kill()
     try:
-        with pytest.raises(ServiceUnavailable) as raised:
-            service.get(job.id)
-        assert raised.value.part == "database"
-        assert postgres.password() not in str(raised.value)
-        assert service.check()["database"] is None
+        with pytest.raises(ServiceUnavailable) as failure:
+            service.clients.get(job.id)
+        assert failure.value.part == "database"
+        assert postgres.password() not in str(failure.value)
+        assert service.clients.check()["database"] is None
     finally:
         postgres.start()
-    assert service.get(job.id) == job
-    assert service.claim("distill", "tests") is not None
+    assert service.clients.get(job.id) == job
+    assert service.workers.claim("distill", "tests") is not None
 
 
-def cut_short(service: JobService, url: str) -> None:
-    with service.database.transaction() as session:
+def cut_short(service: Services, url: str) -> None:
+    with service.resources.database.transaction() as session:
         ask = session.connection().exec_driver_sql
         pid = ask("UPDATE job SET phase = 'x' RETURNING pg_backend_pid()").scalar()
         with psycopg.connect(url, autocommit=True) as other:
@@ -151,33 +146,33 @@ def cut_short(service: JobService, url: str) -> None:
 
 @pytest.mark.usefixtures("empty")
 def test_a_connection_cut_in_a_transaction_leaves_nothing_half_done(
-    service: JobService, database_url: str
+    service: Services, database_url: str
 ) -> None:
     job = submitted(service)
     with pytest.raises(ServiceUnavailable):
         cut_short(service, database_url)
-    assert service.get(job.id) == job
+    assert service.clients.get(job.id) == job
 
 
 def test_a_mistake_in_a_statement_is_not_an_outage(database_url: str) -> None:
     database = Database(database_url)
-    with pytest.raises(Exception, match="nothing") as raised, database.transaction() as session:
+    with pytest.raises(Exception, match="nothing") as failure, database.transaction() as session:
         session.connection().exec_driver_sql("SELECT nothing")
-    assert not isinstance(raised.value, ServiceUnavailable)
+    assert not isinstance(failure.value, ServiceUnavailable)
     database.close()
 
 
-def test_the_values_of_a_failed_statement_are_not_told(database_url: str) -> None:
+def test_the_values_of_a_failed_statement_are_hidden(database_url: str) -> None:
     database = Database(database_url)
-    with pytest.raises(Exception, match="division") as raised, database.transaction() as session:
+    with pytest.raises(Exception, match="division") as failure, database.transaction() as session:
         session.execute(text("SELECT 1 / :zero WHERE :value <> ''"), {"zero": 0, "value": "a secret"})
-    assert "a secret" not in str(raised.value)
+    assert "a secret" not in str(failure.value)
     database.close()
 
 
-def test_nobody_waits_long_for_a_database_that_is_not_there() -> None:
+def test_a_missing_database_is_noticed_quickly() -> None:
     database = Database("postgresql://nayer:secret@127.0.0.1:9/nayer")
-    with pytest.raises(ServiceUnavailable) as raised, database.transaction() as session:
+    with pytest.raises(ServiceUnavailable) as failure, database.transaction() as session:
         session.connection()
-    assert "secret" not in str(raised.value)
+    assert "secret" not in str(failure.value)
     database.close()

@@ -1,4 +1,4 @@
-"""Messages to web hooks are written with the step they tell of, and come to an end."""
+"""Messages to web hooks are written with the step that they report, and are tried for a limited time."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -9,13 +9,12 @@ import psycopg
 import pytest
 
 from jobs.errors import DeliveryNotFound, JobNotFound
-from jobs.service import for_upkeep
-from jobs.service.job_service import JobService
 from jobs.values import Job
 from jobs.webhooks.deliveries import MAX_ATTEMPTS, Answer, DueDelivery, retry_delay
 from tests.support.hooked_jobs import make_due
 from tests.support.jobs import a_request, a_spec, an_artifact, claimed, inspected, running, submitted
 from tests.support.receiver import SECRET, SECRET_TEXTS
+from tests.support.services import Services
 
 pytestmark = pytest.mark.usefixtures("empty")
 
@@ -23,77 +22,85 @@ URL = "https://example.com/hook"
 ALL = ["job.queued", "job.running", "job.paused", "job.succeeded", "job.failed", "job.cancelled"]
 
 
-def hooked(*events: str, **more: Any) -> dict[str, Any]:
+def with_webhook(*events: str, **more: Any) -> dict[str, Any]:
     """What makes a job one with a web hook."""
     webhook = {"url": URL, "secret": SECRET, **({"events": events} if events else {}), **more}
     return {"spec": a_spec(webhook=webhook, metadata={"team": "vision"})}
 
 
-def an_ended_job(service: JobService) -> tuple[Job, DueDelivery]:
-    job = service.cancel(submitted(service, **hooked()).id)
-    (due,) = service.take_deliveries(10)
+def an_ended_job(service: Services) -> tuple[Job, DueDelivery]:
+    job = service.clients.cancel(submitted(service, **with_webhook()).id)
+    (due,) = service.webhooks.take_deliveries(10)
     return job, due
 
 
-def told(service: JobService, job_id: str) -> list[str]:
-    return [delivery.event for delivery in reversed(service.deliveries(job_id)[0])]
+def event_names(service: Services, job_id: str) -> list[str]:
+    return [delivery.event for delivery in reversed(service.clients.deliveries(job_id)[0])]
 
 
-def test_every_step_is_told_in_the_order_it_was_taken(service: JobService) -> None:
-    claim = running(service, **hooked(*ALL))
-    service.release(claim, counts_attempt=False, reason="a drain")
-    service.pause(claim.job.id)
-    service.resume(claim.job.id)
-    service.succeed(claimed(service, "distill", claim.job), [an_artifact()], {"agreement": 0.5})
+def test_messages_report_each_step_in_order(service: Services) -> None:
+    claim = running(service, **with_webhook(*ALL))
+    service.workers.release(claim, counts_attempt=False, reason="a drain")
+    service.clients.pause(claim.job.id)
+    service.clients.resume(claim.job.id)
+    service.workers.succeed(claimed(service, "distill", claim.job), [an_artifact()], {"agreement": 0.5})
     steps = ["queued", "running", "queued", "paused", "queued", "running", "succeeded"]
-    assert told(service, claim.job.id) == [f"job.{step}" for step in steps]
+    assert event_names(service, claim.job.id) == [f"job.{step}" for step in steps]
 
 
-def test_the_ends_are_told_by_whomever_the_job_is_ended(service: JobService, database_url: str) -> None:
-    cancelled = service.cancel(submitted(service, **hooked()).id)
-    failed = service.fail(running(service, **hooked()), "diverged", "It diverged.", "Lower the rate.")
-    dry = submitted(service, dry_run=True, **hooked())
-    service.validated(claimed(service, "inspect", dry), {}, {}, {})
-    lost = running(service, **hooked()).job
+def test_a_message_reports_the_end_whether_client_worker_or_upkeep_ends_the_job(
+    service: Services, database_url: str
+) -> None:
+    cancelled_job = service.clients.cancel(submitted(service, **with_webhook()).id)
+    failed_job = service.workers.fail(
+        running(service, **with_webhook()), "diverged", "It diverged.", "Lower the rate."
+    )
+    dry_run = submitted(service, dry_run=True, **with_webhook())
+    service.workers.validated(claimed(service, "inspect", dry_run), {}, {}, {})
+    lost_job = running(service, **with_webhook()).job
     with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute("UPDATE job SET attempt = 3 WHERE id = %s", [lost.id])
-        connection.execute("UPDATE job SET lease_until = now() - interval '1 s' WHERE id = %s", [lost.id])
-    for_upkeep.reap(service)
-    late = submitted(service, spec=a_spec(webhook={"url": URL}, max_runtime_seconds=1))
+        connection.execute("UPDATE job SET attempt = 3 WHERE id = %s", [lost_job.id])
+        connection.execute("UPDATE job SET lease_until = now() - interval '1 s' WHERE id = %s", [lost_job.id])
+    service.upkeep.reap()
+    overdue_job = submitted(service, spec=a_spec(webhook={"url": URL}, max_runtime_seconds=1))
     with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute("UPDATE job SET ran_seconds = 5 WHERE id = %s", [late.id])
-    for_upkeep.expire(service)
-    ends = [told(service, job.id) for job in (cancelled, failed, dry, lost, late)]
+        connection.execute("UPDATE job SET ran_seconds = 5 WHERE id = %s", [overdue_job.id])
+    service.upkeep.expire()
+    ends = [
+        event_names(service, job.id) for job in (cancelled_job, failed_job, dry_run, lost_job, overdue_job)
+    ]
     assert ends == [["job.cancelled"], ["job.failed"], ["job.succeeded"], ["job.failed"], ["job.failed"]]
 
 
-def test_a_job_without_a_web_hook_tells_nobody(service: JobService) -> None:
-    job = service.cancel(submitted(service).id)
-    assert service.deliveries(job.id) == ([], False)
-    assert service.take_deliveries(10) == []
+def test_a_job_without_a_web_hook_has_no_messages(service: Services) -> None:
+    job = service.clients.cancel(submitted(service).id)
+    assert service.clients.deliveries(job.id) == ([], False)
+    assert service.webhooks.take_deliveries(10) == []
 
 
-def test_a_step_that_is_rolled_back_is_not_told(service: JobService, monkeypatch: pytest.MonkeyPatch) -> None:
-    claim = running(service, **hooked())
+def test_a_step_that_is_rolled_back_leaves_no_message(
+    service: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = running(service, **with_webhook())
 
     def cut(*_: object) -> None:
         raise ConnectionAbortedError
 
-    with monkeypatch.context() as patched:
-        patched.setattr("jobs.service.for_workers.repository.written", cut)
+    with monkeypatch.context() as patch:
+        patch.setattr("jobs.service.for_workers.repository.save", cut)
         with pytest.raises(ConnectionAbortedError):
-            service.succeed(claim, [], {})
-    assert (service.get(claim.job.id).status, told(service, claim.job.id)) == ("running", [])
-    service.succeed(claim, [], {})
-    service.succeed(claim, [], {})  # its answer was lost, and it is asked for again
-    assert told(service, claim.job.id) == ["job.succeeded"]
+            service.workers.succeed(claim, [], {})
+    assert (service.clients.get(claim.job.id).status, event_names(service, claim.job.id)) == ("running", [])
+    service.workers.succeed(claim, [], {})
+    service.workers.succeed(claim, [], {})  # a repeated call, because its answer was lost
+    assert event_names(service, claim.job.id) == ["job.succeeded"]
 
 
-def test_a_message_holds_the_job_as_it_stood(service: JobService) -> None:
-    claim = running(service, **hooked("job.running", "job.succeeded"))
+def test_a_message_holds_the_job_as_it_stood(service: Services) -> None:
+    claim = running(service, **with_webhook("job.running", "job.succeeded"))
     artifact = an_artifact()
-    job = service.succeed(claim, [artifact], {"agreement": 0.5})
-    first, second = (json.loads(due.content) for due in service.take_deliveries(10))
+    job = service.workers.succeed(claim, [artifact], {"agreement": 0.5})
+    first, second = (json.loads(due.content) for due in service.webhooks.take_deliveries(10))
     assert (first["type"], first["data"]["status"], first["data"]["finished_at"]) == (
         "job.running",
         "running",
@@ -120,47 +127,53 @@ def test_a_message_holds_the_job_as_it_stood(service: JobService) -> None:
     }
 
 
-def test_what_one_has_taken_nobody_else_is_given(service: JobService) -> None:
-    jobs = [service.cancel(submitted(service, **hooked()).id) for _ in range(20)]
+def test_a_message_is_taken_by_one_sender(service: Services) -> None:
+    jobs = [service.clients.cancel(submitted(service, **with_webhook()).id) for _ in range(20)]
     with ThreadPoolExecutor(4) as pool:
-        taken = [due for batch in pool.map(lambda _: service.take_deliveries(5), range(8)) for due in batch]
-    assert sorted(due.job_id for due in taken) == sorted(job.id for job in jobs)
-    assert service.take_deliveries(100) == []
+        messages = [
+            due
+            for batch in pool.map(lambda _: service.webhooks.take_deliveries(5), range(8))
+            for due in batch
+        ]
+    assert sorted(due.job_id for due in messages) == sorted(job.id for job in jobs)
+    assert service.webhooks.take_deliveries(100) == []
 
 
-def test_what_is_not_settled_is_given_out_again_under_its_id(service: JobService, database_url: str) -> None:
-    job, lost = an_ended_job(service)
-    assert service.take_deliveries(10) == []
+def test_an_unsettled_message_is_due_again_under_its_id(service: Services, database_url: str) -> None:
+    job, first = an_ended_job(service)
+    assert service.webhooks.take_deliveries(10) == []
     make_due(database_url)
-    (again,) = service.take_deliveries(10)
-    assert (again.id, again.content, again.attempt) == (lost.id, lost.content, 2)
-    service.settle_delivery(lost, Answer(status_code=410))  # comes too late to say anything
-    assert service.deliveries(job.id)[0][0].last_status_code is None
-    service.settle_delivery(again, Answer(status_code=204))
-    service.settle_delivery(again, Answer(status_code=500))
-    (delivery,) = service.deliveries(job.id)[0]
+    (again,) = service.webhooks.take_deliveries(10)
+    assert (again.id, again.content, again.attempt) == (first.id, first.content, 2)
+    service.webhooks.settle_delivery(first, Answer(status_code=410))  # comes too late to say anything
+    assert service.clients.deliveries(job.id)[0][0].last_status_code is None
+    service.webhooks.settle_delivery(again, Answer(status_code=204))
+    service.webhooks.settle_delivery(again, Answer(status_code=500))
+    (delivery,) = service.clients.deliveries(job.id)[0]
     assert (delivery.status, delivery.attempts, delivery.last_status_code) == ("delivered", 2, 204)
     assert delivery.delivered_at is not None
     assert delivery.next_attempt_at is None
 
 
-def test_what_is_not_accepted_is_tried_ten_times(service: JobService, database_url: str) -> None:
+def test_a_message_that_is_not_accepted_is_tried_ten_times(service: Services, database_url: str) -> None:
     job, due = an_ended_job(service)
     waits = []
     for attempt in range(1, MAX_ATTEMPTS + 1):
         assert due.attempt == attempt
-        service.settle_delivery(due, Answer(status_code=500) if attempt % 2 else Answer(error="timeout"))
-        (delivery,) = service.deliveries(job.id)[0]
+        service.webhooks.settle_delivery(
+            due, Answer(status_code=500) if attempt % 2 else Answer(error="timeout")
+        )
+        (delivery,) = service.clients.deliveries(job.id)[0]
         if delivery.next_attempt_at is not None:
             assert delivery.status == "pending"
             waits.append(delivery.next_attempt_at - due.taken_at)
             make_due(database_url)
-            (due,) = service.take_deliveries(10)
+            (due,) = service.webhooks.take_deliveries(10)
     assert (delivery.status, delivery.attempts, delivery.last_error) == ("failed", 10, "timeout")
     assert len(waits) == MAX_ATTEMPTS - 1
     assert waits == sorted(waits)
     make_due(database_url)
-    assert service.take_deliveries(10) == []
+    assert service.webhooks.take_deliveries(10) == []
 
 
 def test_attempts_spread_over_about_a_day() -> None:
@@ -175,76 +188,81 @@ def test_attempts_spread_over_about_a_day() -> None:
     assert retry_delay(1, 0.5, timedelta(days=400)) == timedelta(days=1)
 
 
-def test_a_receiver_that_is_gone_is_told_nothing_more(service: JobService) -> None:
-    claim = running(service, **hooked(*ALL))
-    other = service.cancel(submitted(service, **hooked()).id)
-    first, second, third = service.take_deliveries(10)
+def test_a_receiver_that_is_gone_gets_no_more_messages(service: Services) -> None:
+    claim = running(service, **with_webhook(*ALL))
+    other = service.clients.cancel(submitted(service, **with_webhook()).id)
+    first, second, third = service.webhooks.take_deliveries(10)
     assert third.job_id == other.id
-    service.settle_delivery(second, Answer(status_code=410))
-    service.settle_delivery(first, Answer(status_code=204))
-    service.succeed(claim, [], {})
-    deliveries = service.deliveries(claim.job.id)[0]
+    service.webhooks.settle_delivery(second, Answer(status_code=410))
+    service.webhooks.settle_delivery(first, Answer(status_code=204))
+    service.workers.succeed(claim, [], {})
+    deliveries = service.clients.deliveries(claim.job.id)[0]
     assert [(d.event, d.status) for d in deliveries] == [("job.running", "failed"), ("job.queued", "failed")]
-    assert service.deliveries(other.id)[0][0].status == "pending"
+    assert service.clients.deliveries(other.id)[0][0].status == "pending"
 
 
 @pytest.mark.parametrize("answer", [Answer(status_code=204), Answer(status_code=410)])
-def test_a_message_can_be_sent_once_more(service: JobService, answer: Answer) -> None:
+def test_a_message_can_be_sent_once_more(service: Services, answer: Answer) -> None:
     job, due = an_ended_job(service)
-    service.settle_delivery(due, answer)
-    delivery = service.redeliver(job.id, due.id)
+    service.webhooks.settle_delivery(due, answer)
+    delivery = service.clients.redeliver(job.id, due.id)
     assert (delivery.id, delivery.status, delivery.delivered_at) == (due.id, "pending", None)
-    assert service.redeliver(job.id, due.id).status == "pending"
-    (again,) = service.take_deliveries(10)
+    assert service.clients.redeliver(job.id, due.id).status == "pending"
+    (again,) = service.webhooks.take_deliveries(10)
     assert (again.id, again.attempt, again.content) == (due.id, 2, due.content)
-    service.settle_delivery(again, Answer(status_code=200))
-    assert service.deliveries(job.id)[0][0].status == "delivered"
+    service.webhooks.settle_delivery(again, Answer(status_code=200))
+    assert service.clients.deliveries(job.id)[0][0].status == "delivered"
 
 
-def test_messages_are_read_in_pages_and_by_those_of_their_job_only(service: JobService) -> None:
-    claim = running(service, **hooked(*ALL))
-    service.succeed(claim, [], {})
-    newest, more = service.deliveries(claim.job.id, limit=2)
-    oldest, last = service.deliveries(claim.job.id, limit=2, after=newest[-1].id)
+def test_messages_are_read_in_pages_and_by_those_of_their_job_only(service: Services) -> None:
+    claim = running(service, **with_webhook(*ALL))
+    service.workers.succeed(claim, [], {})
+    newest, more = service.clients.deliveries(claim.job.id, limit=2)
+    oldest, last = service.clients.deliveries(claim.job.id, limit=2, after=newest[-1].id)
     assert [d.event for d in newest + oldest] == ["job.succeeded", "job.running", "job.queued"]
     assert (more, last) == (True, False)
     other = inspected(service)
     for delivery_id in (newest[0].id, "msg_" + "0" * 32, "\0", ""):
         with pytest.raises(DeliveryNotFound):
-            service.redeliver(other.id, delivery_id)
+            service.clients.redeliver(other.id, delivery_id)
     with pytest.raises(JobNotFound):
-        service.deliveries("0" * 32)
+        service.clients.deliveries("0" * 32)
     with pytest.raises(JobNotFound):
-        service.redeliver("nothing", newest[0].id)
+        service.clients.redeliver("nothing", newest[0].id)
 
 
-def test_messages_go_with_their_job(service: JobService, database_url: str) -> None:
+def test_messages_go_with_their_job(service: Services, database_url: str) -> None:
     job, due = an_ended_job(service)
-    service.delete(job.id)
-    service.settle_delivery(due, Answer(status_code=500))
+    service.clients.delete(job.id)
+    service.webhooks.settle_delivery(due, Answer(status_code=500))
     with psycopg.connect(database_url) as connection:
         assert connection.execute("SELECT count(*) FROM delivery").fetchone() == (0,)
 
 
-def test_the_secret_is_given_to_whoever_signs_and_to_nobody_else(
-    service: JobService, database_url: str
-) -> None:
+def test_only_the_sender_reads_the_secret(service: Services, database_url: str) -> None:
     job, due = an_ended_job(service)
     assert due.secret == SECRET
-    seen = [job, service.list_jobs(), service.events(job.id), service.deliveries(job.id), due, due.content]
-    seen += [a_request(**hooked()), service.get(job.id).spec["webhook"]]
+    values = [
+        job,
+        service.clients.list_jobs(),
+        service.clients.events(job.id),
+        service.clients.deliveries(job.id),
+        due,
+        due.content,
+    ]
+    values += [a_request(**with_webhook()), service.clients.get(job.id).spec["webhook"]]
     with psycopg.connect(database_url) as connection:
         connection.execute("UPDATE job SET webhook_secret = NULL")
         for table in ("job", "event", "delivery"):
             rows = connection.execute(f"SELECT to_json(t)::text FROM {table} AS t")  # noqa: S608 - no input
-            seen += rows.fetchall()
+            values += rows.fetchall()
         connection.rollback()
-    assert not any(text in str(seen) for text in SECRET_TEXTS)
+    assert not any(text in str(values) for text in SECRET_TEXTS)
 
 
-def test_what_is_counted_shows_what_waits(service: JobService) -> None:
+def test_statistics_count_messages_by_state(service: Services) -> None:
     job, due = an_ended_job(service)
-    assert service.statistics().deliveries == {"pending": 1, "delivered": 0, "failed": 0}
-    service.settle_delivery(due, Answer(status_code=410))
-    assert service.statistics().deliveries == {"pending": 0, "delivered": 0, "failed": 1}
-    service.delete(job.id)
+    assert service.clients.statistics().deliveries == {"pending": 1, "delivered": 0, "failed": 0}
+    service.webhooks.settle_delivery(due, Answer(status_code=410))
+    assert service.clients.statistics().deliveries == {"pending": 0, "delivered": 0, "failed": 1}
+    service.clients.delete(job.id)

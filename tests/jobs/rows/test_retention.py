@@ -1,4 +1,4 @@
-"""What ended jobs leave behind is kept for as long as the operator says, and no longer."""
+"""Files and rows of ended jobs are kept for the time that the operator sets, and no longer."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -8,28 +8,26 @@ import pytest
 
 from jobs.errors import ArtifactExpired, JobNotFound
 from jobs.files.store import Storage
-from jobs.service import for_upkeep
-from jobs.service.job_service import JobService
-from jobs.settings import DAY, Settings
+from jobs.settings import DAY
 from jobs.states import JobStatus
 from jobs.values import Artifact, Claim, Job, StoredFile
 from tests.support.jobs import a_checkpoint, claimed, running, submitted
+from tests.support.services import Services
 
 pytestmark = pytest.mark.usefixtures("empty")
 
 HOUR = 3600
-With = Callable[..., JobService]
+With = Callable[..., Services]
 
 
 @pytest.fixture
-def keeping(settings: Settings, service: JobService) -> With:
+def keeping(service: Services) -> With:
     """The service with other times to keep things."""
 
-    def changed(**seconds: float | None) -> JobService:
-        times = {f"keep_{kind}_seconds": value for kind, value in seconds.items()}
-        return JobService(service.database, service.doorbell, settings.model_copy(update=times))
+    def keeping_for(**seconds: float | None) -> Services:
+        return service.with_settings(**{f"keep_{kind}_seconds": value for kind, value in seconds.items()})
 
-    return changed
+    return keeping_for
 
 
 def put(storage: Storage, key: str) -> StoredFile:
@@ -40,19 +38,19 @@ def keys(storage: Storage) -> list[str]:
     return sorted(entry.key.partition("/")[0] for entry in storage.list())
 
 
-def a_run(service: JobService, storage: Storage) -> Claim:
+def a_run(service: Services, storage: Storage) -> Claim:
     """A job that runs, with a file of every kind in the store."""
     job = submitted(service, teacher=put(storage, "uploads/teacher"))
     inputs = {"teacher.safetensors": put(storage, "inputs/teacher")}
-    service.validated(claimed(service, "inspect", job), {}, {}, inputs)
+    service.workers.validated(claimed(service, "inspect", job), {}, {}, inputs)
     claim = claimed(service, "distill", job)
-    service.checkpointed(claim, a_checkpoint(state=put(storage, "checkpoints/state")))
+    service.workers.checkpointed(claim, a_checkpoint(state=put(storage, "checkpoints/state")))
     return claim
 
 
-def succeeded(service: JobService, storage: Storage) -> Job:
+def a_finished_job(service: Services, storage: Storage) -> Job:
     student = Artifact.of("student.safetensors", put(storage, "artifacts/student"))
-    return service.succeed(a_run(service, storage), [student], {})
+    return service.workers.succeed(a_run(service, storage), [student], {})
 
 
 def let_pass(url: str, seconds: float) -> None:
@@ -67,77 +65,75 @@ def let_pass(url: str, seconds: float) -> None:
         connection.execute("ALTER TABLE job ENABLE TRIGGER job_step")
 
 
-def sweep(service: JobService, storage: Storage) -> None:
-    report = for_upkeep.sweep(service, storage, grace_seconds=-1)
-    assert report.missing == []
+def sweep(service: Services, storage: Storage) -> None:
+    report = service.upkeep.sweep(storage, grace_seconds=-1)
+    assert report.missing_keys == []
 
 
-def test_by_default_only_what_can_be_downloaded_outlives_its_job(
-    service: JobService, storage: Storage, database_url: str
+def test_by_default_only_artifacts_outlive_their_job(
+    service: Services, storage: Storage, database_url: str
 ) -> None:
-    job = succeeded(service, storage)
+    job = a_finished_job(service, storage)
     sweep(service, storage)
     assert keys(storage) == ["artifacts"]
     let_pass(database_url, 1000 * DAY)
     sweep(service, storage)
     assert keys(storage) == ["artifacts"]
-    assert service.artifact(job.id, "student.safetensors").kept
+    assert service.clients.artifact(job.id, "student.safetensors").kept
 
 
-def test_what_a_running_job_needs_is_never_let_go(
-    storage: Storage, keeping: With, service: JobService
-) -> None:
+def test_the_files_of_a_running_job_are_kept(storage: Storage, keeping: With, service: Services) -> None:
     claim = a_run(service, storage)
     sweep(keeping(artifacts=1e-6, jobs=1e-6), storage)
     assert keys(storage) == ["checkpoints", "inputs"]
-    assert service.get(claim.job.id).status is JobStatus.RUNNING
+    assert service.clients.get(claim.job.id).status is JobStatus.RUNNING
 
 
 @pytest.mark.parametrize(
     ("kind", "folder"), [("inputs", "inputs"), ("checkpoints", "checkpoints"), ("artifacts", "artifacts")]
 )
 def test_each_kind_has_a_time_of_its_own(
-    service: JobService, storage: Storage, keeping: With, database_url: str, kind: str, folder: str
+    service: Services, storage: Storage, keeping: With, database_url: str, kind: str, folder: str
 ) -> None:
-    succeeded(service, storage)
-    kept = keeping(**{"artifacts": None, kind: HOUR})
-    sweep(kept, storage)
+    a_finished_job(service, storage)
+    limited_service = keeping(**{"artifacts": None, kind: HOUR})
+    sweep(limited_service, storage)
     assert keys(storage) == sorted({"artifacts", folder})
     let_pass(database_url, HOUR + 1)
-    sweep(kept, storage)
+    sweep(limited_service, storage)
     assert folder not in keys(storage)
 
 
-def test_what_a_client_sent_can_be_kept_when_it_was_refused(
-    service: JobService, storage: Storage, keeping: With, database_url: str
+def test_refused_uploads_can_be_kept_for_a_time(
+    service: Services, storage: Storage, keeping: With, database_url: str
 ) -> None:
     job = submitted(service, teacher=put(storage, "uploads/odd"))
-    service.fail(claimed(service, "inspect", job), "unsafe_checkpoint", "m", "h")
-    kept = keeping(uploads=HOUR)
-    sweep(kept, storage)
+    service.workers.fail(claimed(service, "inspect", job), "unsafe_checkpoint", "m", "h")
+    limited_service = keeping(uploads=HOUR)
+    sweep(limited_service, storage)
     assert keys(storage) == ["uploads"]
     let_pass(database_url, HOUR + 1)
-    sweep(kept, storage)
+    sweep(limited_service, storage)
     assert keys(storage) == []
-    assert service.get(job.id).teacher.sha256 == job.teacher.sha256
+    assert service.clients.get(job.id).teacher.sha256 == job.teacher.sha256
 
 
 def test_an_artifact_expires_at_its_time_whether_upkeep_came_or_not(
-    service: JobService, storage: Storage, keeping: With, database_url: str
+    service: Services, storage: Storage, keeping: With, database_url: str
 ) -> None:
-    job = succeeded(service, storage)
-    kept = keeping(artifacts=HOUR)
-    assert kept.artifact(job.id, "student.safetensors").kept
+    job = a_finished_job(service, storage)
+    limited_service = keeping(artifacts=HOUR)
+    assert limited_service.clients.artifact(job.id, "student.safetensors").kept
     let_pass(database_url, HOUR + 1)
     with pytest.raises(ArtifactExpired, match="no longer kept"):
-        kept.artifact(job.id, "student.safetensors")
-    assert service.artifact(job.id, "student.safetensors").kept, "a longer time helps until then"
+        limited_service.clients.artifact(job.id, "student.safetensors")
+    assert service.clients.artifact(job.id, "student.safetensors").kept, "a longer time helps until then"
 
-    before = service.get(job.id)
-    assert for_upkeep.retain(kept) == 3, "inputs, checkpoints and artifacts, of one job each"
+    before = service.clients.get(job.id)
+    assert limited_service.upkeep.retain() == 3, "inputs, checkpoints and artifacts, of one job each"
     with pytest.raises(ArtifactExpired):
-        service.artifact(job.id, "student.safetensors")
-    after = service.get(job.id)
+        service.clients.artifact(job.id, "student.safetensors")
+    after = service.clients.get(job.id)
     assert after.version > before.version
     assert [(a.name, a.sha256, a.kept) for a in after.artifacts] == [
         (a.name, a.sha256, False) for a in before.artifacts
@@ -145,71 +141,70 @@ def test_an_artifact_expires_at_its_time_whether_upkeep_came_or_not(
 
 
 def test_a_file_stays_as_long_as_another_job_names_it(
-    service: JobService, storage: Storage, keeping: With, database_url: str
+    service: Services, storage: Storage, keeping: With, database_url: str
 ) -> None:
-    shared = Artifact.of("student.safetensors", put(storage, "artifacts/shared"))
-    old = service.succeed(running(service), [shared], {})
+    artifact = Artifact.of("student.safetensors", put(storage, "artifacts/shared"))
+    old = service.workers.succeed(running(service), [artifact], {})
     let_pass(database_url, HOUR + 1)
-    young = service.succeed(running(service), [shared], {})
-    kept = keeping(artifacts=HOUR)
-    for_upkeep.sweep(kept, storage, grace_seconds=-1)
+    young = service.workers.succeed(running(service), [artifact], {})
+    limited_service = keeping(artifacts=HOUR)
+    limited_service.upkeep.sweep(storage, grace_seconds=-1)
     assert keys(storage) == ["artifacts"]
-    assert kept.artifact(young.id, shared.name).key == shared.key
+    assert limited_service.clients.artifact(young.id, artifact.name).key == artifact.key
     with pytest.raises(ArtifactExpired):
-        kept.artifact(old.id, shared.name)
+        limited_service.clients.artifact(old.id, artifact.name)
     let_pass(database_url, HOUR + 1)
-    for_upkeep.sweep(kept, storage, grace_seconds=-1)
+    limited_service.upkeep.sweep(storage, grace_seconds=-1)
     assert keys(storage) == []
 
 
 def test_whole_jobs_go_with_all_that_hangs_from_them(
-    service: JobService, storage: Storage, keeping: With, database_url: str
+    service: Services, storage: Storage, keeping: With, database_url: str
 ) -> None:
-    old = succeeded(service, storage)
+    old = a_finished_job(service, storage)
     let_pass(database_url, DAY + 1)
     claim = running(service)
-    kept = keeping(jobs=DAY)
-    for_upkeep.sweep(kept, storage, grace_seconds=-1)
+    limited_service = keeping(jobs=DAY)
+    limited_service.upkeep.sweep(storage, grace_seconds=-1)
     with pytest.raises(JobNotFound):
-        service.get(old.id)
-    assert service.get(claim.job.id).status is JobStatus.RUNNING
+        service.clients.get(old.id)
+    assert service.clients.get(claim.job.id).status is JobStatus.RUNNING
     assert keys(storage) == []
 
 
 def test_embeddings_are_forgotten(
-    service: JobService, storage: Storage, keeping: With, database_url: str
+    service: Services, storage: Storage, keeping: With, database_url: str
 ) -> None:
-    service.save_embedding("k", put(storage, "embeddings/k"))
+    service.workers.save_embedding("k", put(storage, "embeddings/k"))
     sweep(service, storage)
-    assert service.find_embedding("k") is not None
+    assert service.workers.find_embedding("k") is not None
     let_pass(database_url, 31 * DAY)
     sweep(service, storage)
-    assert (service.find_embedding("k"), keys(storage)) == (None, [])
+    assert (service.workers.find_embedding("k"), keys(storage)) == (None, [])
 
 
 def test_many_upkeeps_share_the_work_in_batches(
-    service: JobService, keeping: With, monkeypatch: pytest.MonkeyPatch
+    service: Services, keeping: With, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(for_upkeep, "BATCH", 3)
-    jobs = [service.cancel(submitted(service).id) for _ in range(20)]
+    monkeypatch.setattr("jobs.service.for_upkeep.BATCH", 3)
+    jobs = [service.clients.cancel(submitted(service).id) for _ in range(20)]
     with ThreadPoolExecutor(4) as pool:
-        # A shorter batch ends an upkeep's turn, so one more turn takes what the others passed over.
-        done: list[int] = list(pool.map(lambda _: for_upkeep.retain(keeping()), range(4)))
-    assert sum(done) + for_upkeep.retain(service) == len(jobs)
-    assert for_upkeep.retain(service) == 0
+        counts: list[int] = list(pool.map(lambda _: keeping().upkeep.retain(), range(4)))
+    assert sum(counts) == len(jobs)
+    assert service.upkeep.retain() == 0
 
 
 def test_banks_are_forgotten_after_their_last_use(
-    service: JobService, storage: Storage, database_url: str
+    service: Services, storage: Storage, database_url: str
 ) -> None:
     claim = a_run(service, storage)
-    service.save_bank(claim, "k", put(storage, "banks/k"))
+    service.workers.save_bank(claim, "k", put(storage, "banks/k"))
     let_pass(database_url, 5 * DAY)
-    assert service.use_bank("k") is not None
+    assert service.workers.use_bank("k") is not None
     let_pass(database_url, 5 * DAY)
     sweep(service, storage)
-    assert service.use_bank("k") is not None
+    assert service.workers.use_bank("k") is not None
     let_pass(database_url, 8 * DAY)
     sweep(service, storage)
-    assert service.use_bank("k") is None
+    assert service.workers.use_bank("k") is None
     assert "banks" not in keys(storage)

@@ -1,11 +1,10 @@
-"""The life of a job, told by its row, its log and its files."""
+"""The life of a job, in its row, its log and its files."""
 
 from typing import Any
 
 import pytest
 
 from jobs.errors import ArtifactNotFound, ArtifactNotReady, JobNotFound, JobNotTerminal
-from jobs.service.job_service import JobService
 from jobs.states import JobStatus
 from jobs.values import NewJob
 from nayer_core.contract.events import (
@@ -19,66 +18,73 @@ from nayer_core.contract.events import (
 )
 from nayer_core.contract.spec import JobSpec
 from tests.support.jobs import a_file, a_request, a_spec, an_artifact, claimed, inspected, running, submitted
+from tests.support.services import Services
 
 pytestmark = pytest.mark.usefixtures("empty")
 
 
-def told(service: JobService, job_id: str) -> list[tuple[str, Any]]:
+def log_of(service: Services, job_id: str) -> list[tuple[str, Any]]:
     return [
         (event.type, event.data.get("status") or event.data.get("phase") or event.data.get("name"))
-        for event in service.events(job_id)
+        for event in service.clients.events(job_id)
     ]
 
 
-def test_a_new_job_waits_for_inspection(service: JobService) -> None:
+def test_a_new_job_waits_for_inspection(service: Services) -> None:
     request = a_request(evaluation=a_file(), spec=a_spec(metadata={"run": "7"}, max_runtime_seconds=60))
-    job, replayed = service.submit(request)
+    job, is_replay = service.clients.submit(request)
 
-    assert not replayed
-    assert job == service.get(job.id)
+    assert not is_replay
+    assert job == service.clients.get(job.id)
     assert (job.status, job.phase, job.attempt, job.fence) == (JobStatus.VALIDATING, None, 1, 0)
     assert (job.teacher, job.evaluation, job.embeddings) == (request.teacher, request.evaluation, None)
     assert (job.metadata, job.max_runtime_seconds) == ({"run": "7"}, 60)
     assert (job.started_at, job.finished_at, job.error, job.artifacts) == (None, None, None, [])
-    assert told(service, job.id) == [("status", "validating")]
+    assert log_of(service, job.id) == [("status", "validating")]
 
 
-def test_the_spec_is_kept_with_its_preset_named_and_expanded(service: JobService) -> None:
+def test_the_spec_is_kept_with_its_preset_named_and_expanded(service: Services) -> None:
     spec = a_spec(preset="quick", config={"epochs": 3})
-    kept = submitted(service, spec=spec).spec
+    document = submitted(service, spec=spec).spec
 
-    assert kept["preset"] == "quick"
-    assert kept["config"] == spec.resolved_config()[1].model_dump(mode="json")
-    assert kept["config"]["epochs"] == 3
-    assert JobSpec.model_validate(kept).resolved_config() == spec.resolved_config()
+    assert document["preset"] == "quick"
+    assert document["config"] == spec.resolved_config()[1].model_dump(mode="json")
+    assert document["config"]["epochs"] == 3
+    assert JobSpec.model_validate(document).resolved_config() == spec.resolved_config()
 
 
-def test_a_job_comes_to_its_student(service: JobService) -> None:
+def test_a_job_ends_with_its_student(service: Services) -> None:
     job = submitted(service)
     inspection = claimed(service, "inspect", job)
     assert (inspection.job.status, inspection.fence) == (JobStatus.VALIDATING, 1)
-    assert service.get(job.id).started_at is not None
+    assert service.clients.get(job.id).started_at is not None
     inputs = {"teacher.safetensors": a_file("inputs/a"), "lte.safetensors": a_file("inputs/b")}
-    waiting = service.validated(inspection, {"preset": "quick"}, {"architecture": "resnet20"}, inputs)
+    waiting = service.workers.validated(inspection, {"preset": "quick"}, {"architecture": "resnet20"}, inputs)
     assert (waiting.status, waiting.lease_until) == (JobStatus.QUEUED, None)
     assert (waiting.resolved, waiting.report) == ({"preset": "quick"}, {"architecture": "resnet20"})
 
     distilling = claimed(service, "distill", job)
     assert (distilling.job.status, distilling.fence) == (JobStatus.RUNNING, 2)
-    assert service.inputs(distilling) == inputs
+    assert service.workers.inputs(distilling) == inputs
     student, card = an_artifact(), an_artifact("model_card.json")
-    done = service.succeed(distilling, [student, card], {"student_accuracy": 0.9, "odd": float("nan")})
+    ended_job = service.workers.succeed(
+        distilling, [student, card], {"student_accuracy": 0.9, "odd": float("nan")}
+    )
 
-    assert done == service.get(job.id)
-    assert (done.status, done.lease_until, done.is_terminal) == (JobStatus.SUCCEEDED, None, True)
-    assert done.latest_metrics == {"student_accuracy": 0.9}
-    assert done.finished_at is not None
-    assert [(a.name, a.key, a.job_id) for a in service.get(job.id).artifacts] == [
+    assert ended_job == service.clients.get(job.id)
+    assert (ended_job.status, ended_job.lease_until, ended_job.is_terminal) == (
+        JobStatus.SUCCEEDED,
+        None,
+        True,
+    )
+    assert ended_job.latest_metrics == {"student_accuracy": 0.9}
+    assert ended_job.finished_at is not None
+    assert [(a.name, a.key, a.job_id) for a in service.clients.get(job.id).artifacts] == [
         ("model_card.json", card.key, job.id),
         ("student.safetensors", student.key, job.id),
     ]
-    assert service.artifact(job.id, "student.safetensors").media_type == "application/octet-stream"
-    assert told(service, job.id) == [
+    assert service.clients.artifact(job.id, "student.safetensors").media_type == "application/octet-stream"
+    assert log_of(service, job.id) == [
         ("status", "validating"),
         ("status", "queued"),
         ("status", "running"),
@@ -88,56 +94,60 @@ def test_a_job_comes_to_its_student(service: JobService) -> None:
     ]
 
 
-def test_a_dry_run_ends_with_its_report_and_goes_first(service: JobService) -> None:
+def test_a_dry_run_is_taken_first_and_ends_with_its_report(service: Services) -> None:
     submitted(service)
     dry = submitted(service, dry_run=True)
 
-    done = service.validated(claimed(service, "inspect", dry), {}, {"candidates": ["resnet20"]}, {})
+    ended_job = service.workers.validated(
+        claimed(service, "inspect", dry), {}, {"candidates": ["resnet20"]}, {}
+    )
 
-    assert (done.status, done.report) == (JobStatus.SUCCEEDED, {"candidates": ["resnet20"]})
-    assert service.claim("distill", "tests") is None
+    assert (ended_job.status, ended_job.report) == (JobStatus.SUCCEEDED, {"candidates": ["resnet20"]})
+    assert service.workers.claim("distill", "tests") is None
 
 
-def test_a_job_that_cannot_work_says_why(service: JobService) -> None:
+def test_a_job_that_cannot_work_says_why(service: Services) -> None:
     job = submitted(service)
     claim = claimed(service, "inspect", job)
-    service.fail(claim, "not_a_checkpoint", "\0 odd bytes", "Send a state_dict.", retryable=True)
+    service.workers.fail(claim, "not_a_checkpoint", "\0 odd bytes", "Send a state_dict.", retryable=True)
 
-    failed = service.get(job.id)
-    assert failed.status == JobStatus.FAILED
+    ended_job = service.clients.get(job.id)
+    assert ended_job.status == JobStatus.FAILED
     error = {"code": "not_a_checkpoint", "message": "\0 odd bytes", "hint": "Send a state_dict."}
-    assert failed.error == {**error, "retryable": True}
-    assert [event.data for event in service.events(job.id) if event.type == "error"] == [failed.error]
-    assert failed.teacher.filename == "teacher.pt"
+    assert ended_job.error == {**error, "retryable": True}
+    assert [event.data for event in service.clients.events(job.id) if event.type == "error"] == [
+        ended_job.error
+    ]
+    assert ended_job.teacher.filename == "teacher.pt"
 
 
-def test_the_oldest_job_is_taken_first_and_knows_its_place(service: JobService) -> None:
+def test_the_oldest_job_is_taken_first_and_knows_its_place(service: Services) -> None:
     jobs = [submitted(service) for _ in range(3)]
     first, second, third = (job.id for job in jobs)
-    assert service.queue_positions(jobs) == {first: 1, second: 2, third: 3}
-    assert service.queue_positions(jobs[2:]) == {third: 3}
+    assert service.clients.queue_positions(jobs) == {first: 1, second: 2, third: 3}
+    assert service.clients.queue_positions(jobs[2:]) == {third: 3}
 
     claimed(service, "inspect", jobs[0])
-    assert service.queue_positions(jobs) == {second: 1, third: 2}
+    assert service.clients.queue_positions(jobs) == {second: 1, third: 2}
 
-    service.cancel(second)
-    assert service.queue_positions(jobs) == {third: 1}
+    service.clients.cancel(second)
+    assert service.clients.queue_positions(jobs) == {third: 1}
 
 
-def test_places_in_both_queues_are_told_by_one_question(service: JobService, statements: list[str]) -> None:
+def test_one_query_finds_the_places_in_both_queues(service: Services, statements: list[str]) -> None:
     jobs = [inspected(service), inspected(service), submitted(service), submitted(service, dry_run=True)]
     statements.clear()
-    places = service.queue_positions(jobs)
+    places = service.clients.queue_positions(jobs)
     assert [places[job.id] for job in jobs] == [1, 2, 2, 1]
     assert len([statement for statement in statements if "job" in statement]) == 1
     statements.clear()
-    assert service.queue_positions([service.cancel(job.id) for job in jobs]) == {}
+    assert service.clients.queue_positions([service.clients.cancel(job.id) for job in jobs]) == {}
     assert not [statement for statement in statements if "row_number" in statement]
 
 
-def test_what_a_child_prints_is_told(service: JobService) -> None:
+def test_the_events_of_a_child_reach_job_log_and_series(service: Services) -> None:
     claim = running(service)
-    service.record(
+    service.workers.record(
         claim,
         [
             (1, PhaseEvent(phase=Phase.WARMUP)),
@@ -151,7 +161,7 @@ def test_what_a_child_prints_is_told(service: JobService) -> None:
             (9, FinishedEvent(command="distill", result={})),
         ],
     )
-    job = service.get(claim.job.id)
+    job = service.clients.get(claim.job.id)
 
     assert job.phase == "distill"
     assert [part["phase"] for part in job.timeline] == ["warmup", "distill"]
@@ -166,7 +176,7 @@ def test_what_a_child_prints_is_told(service: JobService) -> None:
         "updated_at": None,
     }
     assert job.latest_metrics == {"student_loss": 1.0}
-    events = service.events(job.id, after=3)
+    events = service.clients.events(job.id, after=3)
     assert [event.type for event in events] == [
         "phase",
         "progress",
@@ -174,139 +184,143 @@ def test_what_a_child_prints_is_told(service: JobService) -> None:
         "metrics",
         "metrics",
         "warning",
-    ], "a checkpoint is told when it is safe in the store"
+    ], "a checkpoint is reported when it is safe in the store"
     assert events[3].data == {"epoch": 3, "step": 100, "values": {"student_loss": 2.0, "bad": None}}
-    points = service.metrics(job.id)["student_loss"]
+    points = service.clients.metrics(job.id)["student_loss"]
     assert [(point.step, point.epoch, point.value) for point in points] == [(100, 3, 2.0), (200, 3, 1.0)]
 
-    done = service.succeed(claim, [], {})
-    assert done.progress["fraction"] == 1.0
-    assert all(part["ended_at"] for part in done.timeline)
+    ended_job = service.workers.succeed(claim, [], {})
+    assert ended_job.progress["fraction"] == 1.0
+    assert all(part["ended_at"] for part in ended_job.timeline)
 
 
-def test_a_line_told_twice_is_written_once(service: JobService) -> None:
+def test_a_repeated_line_is_written_once(service: Services) -> None:
     claim = running(service)
     lines = [(n, WarningEvent(code="w", message=str(n))) for n in range(1, 6)]
-    service.record(claim, lines[:3])
-    service.record(claim, lines)
+    service.workers.record(claim, lines[:3])
+    service.workers.record(claim, lines)
 
-    warnings = [event for event in service.events(claim.job.id) if event.type == "warning"]
+    warnings = [event for event in service.clients.events(claim.job.id) if event.type == "warning"]
     assert [event.data["message"] for event in warnings] == ["1", "2", "3", "4", "5"]
 
 
-def test_a_resumed_run_writes_its_steps_again(service: JobService) -> None:
+def test_a_resumed_run_writes_its_steps_again(service: Services) -> None:
     claim = running(service)
-    service.record(claim, [(1, MetricsEvent(epoch=1, step=10, values={"loss": 3.0}))])
-    service.release(claim, counts_attempt=False, reason="the worker was stopped")
+    service.workers.record(claim, [(1, MetricsEvent(epoch=1, step=10, values={"loss": 3.0}))])
+    service.workers.release(claim, counts_attempt=False, reason="the worker was stopped")
     again = claimed(service, "distill", claim.job)
-    service.record(again, [(1, MetricsEvent(epoch=1, step=10, values={"loss": 2.0}))])
+    service.workers.record(again, [(1, MetricsEvent(epoch=1, step=10, values={"loss": 2.0}))])
 
-    (point,) = service.metrics(claim.job.id)["loss"]
+    (point,) = service.clients.metrics(claim.job.id)["loss"]
     assert point.value == 2.0
-    assert sum(event.type == "metrics" for event in service.events(claim.job.id)) == 2
+    assert sum(event.type == "metrics" for event in service.clients.events(claim.job.id)) == 2
 
 
-def test_every_visible_change_makes_a_new_version(service: JobService) -> None:
+def test_every_visible_change_makes_a_new_version(service: Services) -> None:
     claim = running(service)
 
     def version_after(change: Any) -> int:
         change()
-        return service.get(claim.job.id).version
+        return service.clients.get(claim.job.id).version
 
-    before = service.get(claim.job.id).version
-    assert version_after(lambda: service.heartbeat(claim)) == before
+    before = service.clients.get(claim.job.id).version
+    assert version_after(lambda: service.workers.heartbeat(claim)) == before
     changes = [
-        lambda: service.record(claim, [(1, WarningEvent(code="w", message="m"))]),
-        lambda: service.add_artifact(claim, an_artifact("samples.png")),
-        lambda: service.cancel(claim.job.id),
-        lambda: service.release(claim, counts_attempt=True, reason="it crashed"),
+        lambda: service.workers.record(claim, [(1, WarningEvent(code="w", message="m"))]),
+        lambda: service.workers.add_artifact(claim, an_artifact("samples.png")),
+        lambda: service.clients.cancel(claim.job.id),
+        lambda: service.workers.release(claim, counts_attempt=True, reason="it crashed"),
     ]
     versions = [before, *(version_after(change) for change in changes)]
     assert versions == sorted(set(versions))
 
 
-def test_an_artifact_is_replaced_by_a_newer_one_of_its_name(service: JobService) -> None:
+def test_an_artifact_is_replaced_by_a_newer_one_of_its_name(service: Services) -> None:
     claim = running(service)
     old, new = an_artifact("samples.png"), an_artifact("samples.png")
-    service.add_artifact(claim, old)
-    service.add_artifact(claim, new)
-    assert [artifact.key for artifact in service.get(claim.job.id).artifacts] == [new.key]
+    service.workers.add_artifact(claim, old)
+    service.workers.add_artifact(claim, new)
+    assert [artifact.key for artifact in service.clients.get(claim.job.id).artifacts] == [new.key]
 
 
-def test_an_artifact_is_not_ready_until_the_end_and_then_not_there(service: JobService) -> None:
+def test_an_artifact_is_not_ready_until_the_end_and_then_not_there(service: Services) -> None:
     claim = running(service)
     with pytest.raises(ArtifactNotReady, match="running"):
-        service.artifact(claim.job.id, "student.safetensors")
-    service.cancelled(claim)
+        service.clients.artifact(claim.job.id, "student.safetensors")
+    service.workers.cancelled(claim)
     with pytest.raises(ArtifactNotFound, match="cancelled"):
-        service.artifact(claim.job.id, "student.safetensors")
+        service.clients.artifact(claim.job.id, "student.safetensors")
 
 
 @pytest.mark.parametrize("job_id", ["", "x", "0" * 32, "\0", "' OR 1=1", "é" * 32, "0" * 10_000])
-def test_any_string_may_be_asked_for(service: JobService, job_id: str) -> None:
-    for ask in (service.get, service.cancel, service.delete, service.events, service.metrics):
-        with pytest.raises(JobNotFound) as raised:
+def test_any_string_may_be_passed_as_an_id(service: Services, job_id: str) -> None:
+    clients = service.clients
+    for ask in (clients.get, clients.cancel, clients.delete, clients.events, clients.metrics):
+        with pytest.raises(JobNotFound) as failure:
             ask(job_id)
-        assert len(raised.value.message) < 200
+        assert len(failure.value.message) < 200
     with pytest.raises(JobNotFound):
-        service.list_jobs(after=job_id)
+        service.clients.list_jobs(after=job_id)
 
 
-def test_jobs_are_listed_page_by_page(service: JobService) -> None:
+def test_jobs_are_listed_page_by_page(service: Services) -> None:
     jobs = [submitted(service).id for _ in range(5)]
-    service.cancel(jobs[2])
+    service.clients.cancel(jobs[2])
 
-    first = service.list_jobs(limit=2)
-    second = service.list_jobs(limit=2, after=first.next)
-    third = service.list_jobs(limit=2, after=second.next)
+    first = service.clients.list_jobs(limit=2)
+    second = service.clients.list_jobs(limit=2, after=first.next)
+    third = service.clients.list_jobs(limit=2, after=second.next)
     pages = [[job.id for job in page.jobs] for page in (first, second, third)]
     assert pages == [[jobs[4], jobs[3]], [jobs[2], jobs[1]], [jobs[0]]]
     assert (first.has_more, second.has_more, third.has_more, third.next) == (True, True, False, None)
 
-    cancelled = service.list_jobs(status=JobStatus.CANCELLED)
-    assert ([job.id for job in cancelled.jobs], cancelled.has_more) == ([jobs[2]], False)
+    page = service.clients.list_jobs(status=JobStatus.CANCELLED)
+    assert ([job.id for job in page.jobs], page.has_more) == ([jobs[2]], False)
 
 
-def test_new_events_of_many_jobs_come_at_once(service: JobService) -> None:
+def test_new_events_of_many_jobs_come_at_once(service: Services) -> None:
     first, second = submitted(service), submitted(service)
-    service.cancel(second.id)
+    service.clients.cancel(second.id)
 
-    events = service.events_of_many({first.id: 0, second.id: 1, "0" * 32: 0})
+    events = service.clients.events_of_many({first.id: 0, second.id: 1, "0" * 32: 0})
     assert {(event.job_id, event.seq) for event in events} == {(first.id, 1), (second.id, 2)}
-    assert service.events_of_many({}) == []
-    assert len(service.events_of_many({first.id: 0, second.id: 0}, limit=2)) == 2
+    assert service.clients.events_of_many({}) == []
+    assert len(service.clients.events_of_many({first.id: 0, second.id: 0}, limit=2)) == 2
 
 
-def test_a_deleted_job_is_gone_and_names_the_files_that_nobody_needs(service: JobService) -> None:
+def test_deleting_a_job_returns_the_files_that_no_job_needs(service: Services) -> None:
     claim = running(service)
-    shared = an_artifact("samples.png")
-    service.add_artifact(claim, shared)
+    shared_artifact = an_artifact("samples.png")
+    service.workers.add_artifact(claim, shared_artifact)
     with pytest.raises(JobNotTerminal, match="running"):
-        service.delete(claim.job.id)
-    service.succeed(claim, [student := an_artifact()], {})
+        service.clients.delete(claim.job.id)
+    service.workers.succeed(claim, [student := an_artifact()], {})
     other = running(service)
-    service.add_artifact(other, shared)
+    service.workers.add_artifact(other, shared_artifact)
 
-    unneeded = service.delete(claim.job.id)
+    keys = service.clients.delete(claim.job.id)
 
-    assert student.key in unneeded
-    assert claim.job.teacher.key in unneeded
-    assert shared.key not in unneeded
+    assert student.key in keys
+    assert claim.job.teacher.key in keys
+    assert shared_artifact.key not in keys
     with pytest.raises(JobNotFound):
-        service.get(claim.job.id)
+        service.clients.get(claim.job.id)
 
 
-def test_labels_may_hold_any_character(service: JobService) -> None:
+def test_labels_may_hold_any_character(service: Services) -> None:
     labels = ("a\0b", "日本語", "\U0001f600", '"quoted"', "\\u0000")
     job = submitted(service, spec=a_spec(labels=labels))
-    assert tuple(service.get(job.id).spec["labels"]) == labels
+    assert tuple(service.clients.get(job.id).spec["labels"]) == labels
 
 
 @pytest.mark.parametrize(
-    ("given", "kept"), [("a\0b.pt", "ab.pt"), ("\udc80.pt", "?.pt"), ("", None), ("x" * 999, "x" * 255)]
+    ("filename", "expected"),
+    [("a\0b.pt", "ab.pt"), ("\udc80.pt", "?.pt"), ("", None), ("x" * 999, "x" * 255)],
 )
-def test_a_file_name_is_kept_as_far_as_it_can_be_shown(service: JobService, given: str, kept: str) -> None:
-    assert submitted(service, teacher=a_file(filename=given)).teacher.filename == kept
+def test_a_file_name_is_kept_as_far_as_it_can_be_shown(
+    service: Services, filename: str, expected: str
+) -> None:
+    assert submitted(service, teacher=a_file(filename=filename)).teacher.filename == expected
 
 
 def test_a_key_without_a_hash_is_refused() -> None:
@@ -314,14 +328,14 @@ def test_a_key_without_a_hash_is_refused() -> None:
         NewJob(spec=a_spec(), teacher=a_file(), idempotency_key="k")
 
 
-def test_embeddings_are_kept_once(service: JobService) -> None:
-    assert service.find_embedding("k") is None
+def test_embeddings_are_kept_once(service: Services) -> None:
+    assert service.workers.find_embedding("k") is None
     first, second = a_file("embeddings/1"), a_file("embeddings/2")
-    assert service.save_embedding("k", first) == first
-    assert service.save_embedding("k", second) == first
-    assert service.find_embedding("k") == first
+    assert service.workers.save_embedding("k", first) == first
+    assert service.workers.save_embedding("k", second) == first
+    assert service.workers.find_embedding("k") == first
 
 
-def test_inspected_jobs_wait_for_distillers_only(service: JobService) -> None:
+def test_inspected_jobs_wait_for_distillers_only(service: Services) -> None:
     inspected(service)
-    assert service.claim("inspect", "tests") is None
+    assert service.workers.claim("inspect", "tests") is None

@@ -1,4 +1,4 @@
-"""Jobs that nobody knows of: a claim whose answer was lost, an end that was asked for a moment too late."""
+"""No job is left without a holder: after a claim whose answer was lost, or a cancel that came late."""
 
 import time
 
@@ -6,58 +6,58 @@ import pytest
 
 from jobs.errors import ServiceUnavailable
 from jobs.rows import repository
-from jobs.service.job_service import JobService
 from jobs.states import JobStatus
 from tests.support.jobs import claimed, inspected, submitted
+from tests.support.services import Services
 
 pytestmark = pytest.mark.usefixtures("empty")
 
 
-def test_a_claim_without_an_answer_is_given_again(service: JobService) -> None:
+def test_a_claim_without_an_answer_is_given_again(service: Services) -> None:
     job, other = inspected(service), inspected(service)
-    lost = service.claim("distill", "here:1:1")
-    again = service.claim("distill", "here:1:1", repeated=True)
-    assert lost is not None
+    first = service.workers.claim("distill", "here:1:1")
+    again = service.workers.claim("distill", "here:1:1", repeated=True)
+    assert first is not None
     assert again is not None
-    assert (again.job.id, again.fence) == (job.id, lost.fence)
-    assert not service.heartbeat(again).lost
-    following = service.claim("distill", "here:1:2")
+    assert (again.job.id, again.fence) == (job.id, first.fence)
+    assert not service.workers.heartbeat(again).lost
+    following = service.workers.claim("distill", "here:1:2")
     assert following is not None
     assert following.job.id == other.id
 
 
-def test_where_nothing_was_taken_the_next_job_is_given(service: JobService) -> None:
-    assert service.claim("inspect", "here:1:1", repeated=True) is None
+def test_where_nothing_was_taken_the_next_job_is_given(service: Services) -> None:
+    assert service.workers.claim("inspect", "here:1:1", repeated=True) is None
     job = submitted(service)
-    claim = service.claim("inspect", "here:1:1", repeated=True)
+    claim = service.workers.claim("inspect", "here:1:1", repeated=True)
     assert claim is not None
     assert (claim.job.id, claim.fence) == (job.id, 1)
 
 
-def test_a_job_that_was_given_back_is_not_taken_for_a_held_one(service: JobService) -> None:
+def test_a_job_that_was_given_back_is_not_taken_for_a_held_one(service: Services) -> None:
     inspected(service)
-    first = service.claim("distill", "here:1:1")
+    first = service.workers.claim("distill", "here:1:1")
     assert first is not None
-    service.release(first, counts_attempt=False, reason="drained")
-    second = service.claim("distill", "here:1:1", repeated=True)
+    service.workers.release(first, counts_attempt=False, reason="drained")
+    second = service.workers.claim("distill", "here:1:1", repeated=True)
     assert second is not None
     assert second.fence == first.fence + 1
 
 
-def test_a_job_cancelled_while_its_inspection_ended_waits_for_nobody(service: JobService) -> None:
+def test_a_job_cancelled_while_its_inspection_ended_is_cancelled(service: Services) -> None:
     claim = claimed(service, "inspect", submitted(service))
-    service.cancel(claim.job.id)
-    ended = service.validated(claim, {}, {}, {})
-    assert ended.status == JobStatus.CANCELLED
-    assert service.validated(claim, {}, {}, {}) == ended
+    service.clients.cancel(claim.job.id)
+    ended_job = service.workers.validated(claim, {}, {}, {})
+    assert ended_job.status == JobStatus.CANCELLED
+    assert service.workers.validated(claim, {}, {}, {}) == ended_job
 
 
-def test_who_stands_still_in_a_transaction_lets_go_of_the_row(service: JobService) -> None:
+def test_a_transaction_that_stalls_releases_its_row(service: Services) -> None:
     """As a worker under SIGSTOP does: the reaper passes locked rows over."""
     job = submitted(service)
 
     def stand_still() -> None:
-        with service.database.transaction() as session:
+        with service.resources.database.transaction() as session:
             repository.lock_job(session, job.id).phase = "x"
             session.flush()
             ask = session.connection().exec_driver_sql
@@ -66,5 +66,5 @@ def test_who_stands_still_in_a_transaction_lets_go_of_the_row(service: JobServic
 
     with pytest.raises(ServiceUnavailable):
         stand_still()
-    assert service.get(job.id) == job
-    assert service.claim("inspect", "another") is not None
+    assert service.clients.get(job.id) == job
+    assert service.workers.claim("inspect", "another") is not None

@@ -22,12 +22,11 @@ from hypothesis.stateful import (
 )
 
 from jobs.errors import JobNotPausable, JobNotPaused, LeaseLost
-from jobs.service import for_upkeep
-from jobs.service.job_service import JobService
-from jobs.states import ACTIVE, JobStatus
+from jobs.states import HELD_IN, JobStatus
 from jobs.values import Claim
 from nayer_core.contract.events import WarningEvent
 from tests.support.jobs import a_checkpoint, an_artifact, submitted
+from tests.support.services import Services
 
 # A walk takes about half a second; NAYER_TEST_WALKS=1000 for a long look.
 EXAMPLES = int(os.environ.get("NAYER_TEST_WALKS", "8"))
@@ -50,7 +49,7 @@ class Model:
 class Protocol(RuleBasedStateMachine):
     """Two jobs at most, so that every rule meets a job in every state."""
 
-    service: JobService
+    service: Services
     url: str
 
     def __init__(self) -> None:
@@ -70,7 +69,7 @@ class Protocol(RuleBasedStateMachine):
     def claim(self, queue: Any) -> None:
         waiting = JobStatus.VALIDATING if queue == "inspect" else JobStatus.QUEUED
         expected = [id_ for id_, model in self.models.items() if model.status == waiting and not model.held]
-        claim = self.service.claim(queue, "model")
+        claim = self.service.workers.claim(queue, "model")
         assert (claim.job.id if claim else None) == (expected[0] if expected else None)
         if claim is not None:
             model = self.models[claim.job.id]
@@ -84,16 +83,18 @@ class Protocol(RuleBasedStateMachine):
         claim = data.draw(st.sampled_from(self.claims))
         self.line += 1
         if write == "heartbeat":
-            control = self.service.heartbeat(claim)
+            control = self.service.workers.heartbeat(claim)
             assert control.lost == (not self.good(claim))
             model = self.models[claim.job.id]
             wishes = (control.cancel_requested, control.pause_requested)
             assert control.lost or wishes == (model.cancel_requested, model.pause_requested)
             return
         calls = {
-            "record": lambda: self.service.record(claim, [(self.line, WarningEvent(code="w", message="m"))]),
-            "artifact": lambda: self.service.add_artifact(claim, an_artifact("samples.png")),
-            "checkpoint": lambda: self.service.checkpointed(claim, a_checkpoint(step=self.line)),
+            "record": lambda: self.service.workers.record(
+                claim, [(self.line, WarningEvent(code="w", message="m"))]
+            ),
+            "artifact": lambda: self.service.workers.add_artifact(claim, an_artifact("samples.png")),
+            "checkpoint": lambda: self.service.workers.checkpointed(claim, a_checkpoint(step=self.line)),
         }
         self.allowed_if_good(claim, calls[write])
 
@@ -102,9 +103,9 @@ class Protocol(RuleBasedStateMachine):
     def end(self, data: Any, end: str) -> None:
         claim = data.draw(st.sampled_from(self.claims))
         call, status = {
-            "succeed": (lambda: self.service.succeed(claim, [], {}), JobStatus.SUCCEEDED),
-            "fail": (lambda: self.service.fail(claim, "c", "m", "h"), JobStatus.FAILED),
-            "cancelled": (lambda: self.service.cancelled(claim), JobStatus.CANCELLED),
+            "succeed": (lambda: self.service.workers.succeed(claim, [], {}), JobStatus.SUCCEEDED),
+            "fail": (lambda: self.service.workers.fail(claim, "c", "m", "h"), JobStatus.FAILED),
+            "cancelled": (lambda: self.service.workers.cancelled(claim), JobStatus.CANCELLED),
         }[end]
         if self.allowed_if_good(claim, call):
             self.set_end(self.models[claim.job.id], status)
@@ -113,7 +114,7 @@ class Protocol(RuleBasedStateMachine):
     @rule(data=st.data())
     def validated(self, data: Any) -> None:
         claim = data.draw(st.sampled_from([claim for claim in self.claims if claim.queue == "inspect"]))
-        if self.allowed_if_good(claim, lambda: self.service.validated(claim, {}, {}, {})):
+        if self.allowed_if_good(claim, lambda: self.service.workers.validated(claim, {}, {}, {})):
             model = self.models[claim.job.id]
             ended = JobStatus.CANCELLED if model.cancel_requested else JobStatus.QUEUED
             self.set_end(model, ended)
@@ -122,7 +123,7 @@ class Protocol(RuleBasedStateMachine):
     @rule(data=st.data(), crashed=st.booleans())
     def release(self, data: Any, crashed: bool) -> None:
         claim = data.draw(st.sampled_from(self.claims))
-        if self.allowed_if_good(claim, lambda: self.service.release(claim, crashed, "it crashed")):
+        if self.allowed_if_good(claim, lambda: self.service.workers.release(claim, crashed, "it crashed")):
             self.give_up(self.models[claim.job.id], crashed=crashed)
 
     @precondition(lambda self: self.models)
@@ -130,7 +131,7 @@ class Protocol(RuleBasedStateMachine):
     def cancel(self, data: Any) -> None:
         job_id = data.draw(st.sampled_from(sorted(self.models)))
         model = self.models[job_id]
-        self.service.cancel(job_id)
+        self.service.clients.cancel(job_id)
         if model.held:
             model.cancel_requested = True
         elif not model.status.is_terminal:
@@ -142,14 +143,14 @@ class Protocol(RuleBasedStateMachine):
         job_id = data.draw(st.sampled_from(sorted(self.models)))
         model = self.models[job_id]
         if model.status in (JobStatus.QUEUED, JobStatus.PAUSED):
-            self.service.pause(job_id)
+            self.service.clients.pause(job_id)
             model.status = JobStatus.PAUSED
         elif model.status == JobStatus.RUNNING and not model.cancel_requested:
-            self.service.pause(job_id)
+            self.service.clients.pause(job_id)
             model.pause_requested = True
         else:
             with pytest.raises(JobNotPausable):
-                self.service.pause(job_id)
+                self.service.clients.pause(job_id)
 
     @precondition(lambda self: self.models)
     @rule(data=st.data())
@@ -157,35 +158,35 @@ class Protocol(RuleBasedStateMachine):
         job_id = data.draw(st.sampled_from(sorted(self.models)))
         model = self.models[job_id]
         if model.status in (JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.PAUSED):
-            self.service.resume(job_id)
+            self.service.clients.resume(job_id)
             model.pause_requested = False
             model.status = JobStatus.QUEUED if model.status == JobStatus.PAUSED else model.status
         else:
             with pytest.raises(JobNotPaused):
-                self.service.resume(job_id)
+                self.service.clients.resume(job_id)
 
     @rule()
     def workers_vanish(self) -> None:
         with psycopg.connect(self.url, autocommit=True) as connection:
             connection.execute("UPDATE job SET lease_until = now() - interval '1 s' WHERE claimed_at < now()")
         held = [model for model in self.models.values() if model.held]
-        assert for_upkeep.reap(self.service) == len(held)
+        assert self.service.upkeep.reap() == len(held)
         for model in held:
             self.give_up(model, crashed=True)
 
     @invariant()
     def every_job_is_as_it_must_be(self) -> None:
         for job_id, model in self.models.items():
-            job = self.service.get(job_id)
+            job = self.service.clients.get(job_id)
             assert (job.status, job.fence, job.attempt) == (model.status, model.fence, model.attempt)
             assert (job.lease_until is not None) == model.held
-            assert not model.held or job.status in ACTIVE
+            assert not model.held or job.status in HELD_IN.values()
             model.versions.append(job.version)
             assert model.versions == sorted(model.versions)
             if job.is_terminal:
                 assert model.ended_as in (None, job), "a terminal job never changes"
                 model.ended_as = job
-            events = self.service.events(job_id, limit=1000)
+            events = self.service.clients.events(job_id, limit=1000)
             assert [event.seq for event in events] == list(range(1, len(events) + 1))
 
     def good(self, claim: Claim) -> bool:
@@ -197,18 +198,18 @@ class Protocol(RuleBasedStateMachine):
         if self.good(claim):
             call()
             return True
-        before = self.service.get(claim.job.id)
+        before = self.service.clients.get(claim.job.id)
         with suppress(LeaseLost):
             call()
         # Or the call that ended this very claim came again: that is no error, and changes nothing.
-        assert self.service.get(claim.job.id) == before
+        assert self.service.clients.get(claim.job.id) == before
         return False
 
     def give_up(self, model: Model, *, crashed: bool) -> None:
         model.held = False
         if model.cancel_requested:
             self.set_end(model, JobStatus.CANCELLED)
-        elif crashed and model.attempt == self.service.settings.max_attempts:
+        elif crashed and model.attempt == self.service.resources.settings.max_attempts:
             self.set_end(model, JobStatus.FAILED)
         else:
             model.attempt += crashed
@@ -221,7 +222,7 @@ class Protocol(RuleBasedStateMachine):
 
 
 @pytest.mark.usefixtures("empty")
-def test_any_order_of_events_keeps_to_the_protocol(service: JobService, database_url: str) -> None:
+def test_any_order_of_events_keeps_to_the_protocol(service: Services, database_url: str) -> None:
     Protocol.service, Protocol.url = service, database_url
     slow = [HealthCheck.too_slow, HealthCheck.data_too_large]
     run_state_machine_as_test(

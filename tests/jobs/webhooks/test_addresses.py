@@ -30,13 +30,13 @@ PRIVATE = [
 
 
 @pytest.mark.parametrize("address", PUBLIC)
-def test_what_is_open_to_everybody_may_be_called(address: str) -> None:
+def test_public_addresses_may_be_called(address: str) -> None:
     assert is_public(address)
     assert private_literal(address) is None
 
 
 @pytest.mark.parametrize("address", PRIVATE)
-def test_what_is_not_may_not(address: str) -> None:
+def test_other_addresses_may_not_be_called(address: str) -> None:
     assert not is_public(address)
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from jobs.files.store import Storage
-from jobs.service.job_service import JobService
 from jobs.settings import Settings
 from jobs.states import JobStatus
 from jobs.values import NewJob
 from nayer_core.contract.spec import JobSpec
+from tests.support.services import Services
 from tests.support.small_disk import fill, small_disk
 from tests.worker.conftest import FAKE_CORE, SPEC, Submit, wait_for
 from worker.claims.supervisor import Supervisor
@@ -36,40 +36,40 @@ def worker_without_room(settings: Settings, small: Path) -> Iterator[Supervisor]
 
 
 @pytest.fixture
-def large_job(service: JobService, storage: Storage) -> Iterator[str]:
+def large_job(service: Services, storage: Storage) -> Iterator[str]:
     """A job whose teacher is larger than the disk of `worker_without_room`."""
     behaviours = json.dumps({"ballast": "x" * 2**20}).encode()
     teacher = storage.put_stream([behaviours], f"uploads/{uuid.uuid4()}")
-    job, _ = service.submit(NewJob(spec=JobSpec.model_validate(SPEC), teacher=teacher))
+    job, _ = service.clients.submit(NewJob(spec=JobSpec.model_validate(SPEC), teacher=teacher))
     yield job.id
-    service.cancel(job.id)
+    service.clients.cancel(job.id)
 
 
-def reasons(service: JobService, job_id: str) -> list[str]:
-    events = service.events(job_id)
+def reasons(service: Services, job_id: str) -> list[str]:
+    events = service.clients.events(job_id)
     return [event.data["reason"] for event in events if event.type == "status" and "reason" in event.data]
 
 
 def test_an_upload_that_does_not_fit_waits_for_a_worker_with_more_room(
-    service: JobService, worker_without_room: Supervisor, supervisor: Supervisor, large_job: str
+    service: Services, worker_without_room: Supervisor, supervisor: Supervisor, large_job: str
 ) -> None:
     worker_without_room.run_jobs("inspect")
-    job = service.get(large_job)
+    job = service.clients.get(large_job)
     assert (job.status, job.attempt) == (JobStatus.VALIDATING, 2)
     assert reasons(service, large_job) == ["the disk of the inspect worker is full"]
     worker_without_room.run_jobs("inspect")
-    assert service.get(large_job).attempt == 2, "it rests, so that another worker comes first"
+    assert service.clients.get(large_job).attempt == 2, "it rests, so that another worker comes first"
     supervisor.run_jobs("inspect")
     supervisor.run_jobs("distill")
-    assert service.get(large_job).status is JobStatus.SUCCEEDED
+    assert service.clients.get(large_job).status is JobStatus.SUCCEEDED
 
 
 def test_a_job_that_fits_nowhere_fails_with_a_reason_of_its_own(
-    service: JobService, worker_without_room: Supervisor, large_job: str, monkeypatch: pytest.MonkeyPatch
+    service: Services, worker_without_room: Supervisor, large_job: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("worker.claims.supervisor._REST_SECONDS", 0.0)
     worker_without_room.run_jobs("inspect")
-    job = service.get(large_job)
+    job = service.clients.get(large_job)
     assert (job.status, job.attempt) == (JobStatus.FAILED, 3)
     assert job.error is not None
     assert (job.error["code"], job.error["retryable"]) == ("disk_failed", True)
@@ -77,16 +77,16 @@ def test_a_job_that_fits_nowhere_fails_with_a_reason_of_its_own(
 
 
 def test_a_core_that_finds_no_room_does_not_fail_the_job(
-    service: JobService, supervisor: Supervisor, submit: Submit
+    service: Services, supervisor: Supervisor, submit: Submit
 ) -> None:
     job_id = submit(inspect="disk_failed")
     supervisor.run_jobs("inspect")
     assert reasons(service, job_id) == ["the disk of the inspect worker took no more from the program"]
-    assert service.get(job_id).status is JobStatus.VALIDATING
+    assert service.clients.get(job_id).status is JobStatus.VALIDATING
 
 
 def test_a_disk_without_room_for_a_folder_does_not_fail_the_job(
-    service: JobService,
+    service: Services,
     worker_without_room: Supervisor,
     submit: Submit,
     small: Path,
@@ -103,12 +103,12 @@ def test_a_disk_without_room_for_a_folder_does_not_fail_the_job(
 
 
 def test_a_worker_waits_for_a_full_store(
-    service: JobService, settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    service: Services, settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with small_disk(tmp_path / "store", 256 * 1024) as folder:
         there = settings.model_copy(update={"storage_url": f"file://{folder}"})
         teacher = Storage.open(there.storage_url).put_stream([b"{}"], f"uploads/{uuid.uuid4()}")
-        job, _ = service.submit(NewJob(spec=JobSpec.model_validate(SPEC), teacher=teacher))
+        job, _ = service.clients.submit(NewJob(spec=JobSpec.model_validate(SPEC), teacher=teacher))
         ballast = fill(folder)
         supervisor = Supervisor(there, FLOWS, FAKE_CORE)
         thread = threading.Thread(target=supervisor.run_jobs, args=("inspect",))
@@ -117,6 +117,6 @@ def test_a_worker_waits_for_a_full_store(
         ballast.unlink()
         thread.join(30)
         supervisor.close()
-        job = service.get(job.id)
+        job = service.clients.get(job.id)
         assert (job.status, job.attempt) == (JobStatus.QUEUED, 1)
-        service.cancel(job.id)
+        service.clients.cancel(job.id)

@@ -3,9 +3,9 @@
 import psycopg
 import pytest
 
-from jobs.service.job_service import JobService
 from jobs.settings import Settings
 from jobs.values import Job
+from tests.support.services import Services
 from tests.worker.conftest import FAKE_CORE, Submit, wait_for
 from worker.claims.held_job import HeldJob
 from worker.claims.lease import StopReason
@@ -23,7 +23,7 @@ OUTCOMES = {
 
 @pytest.mark.parametrize("outcome", OUTCOMES)
 def test_a_claim_lost_before_the_job_is_given_back_leaves_the_job_and_the_worker_as_they_are(
-    service: JobService, settings: Settings, submit: Submit, outcome: str
+    service: Services, settings: Settings, submit: Submit, outcome: str
 ) -> None:
     jobs = [submit(), submit()]
 
@@ -40,6 +40,6 @@ def test_a_claim_lost_before_the_job_is_given_back_leaves_the_job_and_the_worker
         supervisor.run_jobs("inspect")
     finally:
         supervisor.close()
-    first, second = service.get(jobs[0]), service.get(jobs[1])
+    first, second = service.clients.get(jobs[0]), service.clients.get(jobs[1])
     assert (first.status, first.attempt, first.error) == ("validating", 1, None)
     assert second.status == "queued"

@@ -12,9 +12,9 @@ import pytest
 
 from cli.embedded import EmbeddedPostgres
 from jobs.files.store import Storage
-from jobs.service.job_service import JobService
 from jobs.settings import Settings
 from jobs.states import JobStatus
+from tests.support.services import Services
 from tests.worker.conftest import FAKE_CORE, Submit, wait_for, wait_for_status, wait_for_steps
 from worker.claims.supervisor import Supervisor
 from worker.flows import FLOWS
@@ -38,15 +38,15 @@ def children() -> list[psutil.Process]:
 
 
 def test_a_job_passes_both_queues_and_leaves_its_files(
-    service: JobService, storage: Storage, supervisor: Supervisor, submit: Submit, settings: Settings
+    service: Services, storage: Storage, supervisor: Supervisor, submit: Submit, settings: Settings
 ) -> None:
     job_id = submit()
     supervisor.run_jobs("inspect")
-    assert service.get(job_id).status is JobStatus.QUEUED
+    assert service.clients.get(job_id).status is JobStatus.QUEUED
     supervisor.run_jobs("distill")
-    job = service.get(job_id)
+    job = service.clients.get(job_id)
     assert (job.status, job.attempt, job.error) == (JobStatus.SUCCEEDED, 1, None)
-    artifacts = {artifact.name: artifact for artifact in service.get(job_id).artifacts}
+    artifacts = {artifact.name: artifact for artifact in service.clients.get(job_id).artifacts}
     assert set(artifacts) == {"report.json", "student.safetensors", "model_card.json"}
     assert b"".join(storage.open_range(artifacts["student.safetensors"].key)) == b"a student"
     assert job.report is not None
@@ -57,14 +57,14 @@ def test_a_job_passes_both_queues_and_leaves_its_files(
         "student_accuracy_bounds_lower": 0.4,
         "student_accuracy_bounds_upper": 0.6,
     }
-    phases = [event.data["phase"] for event in service.events(job_id) if event.type == "phase"]
+    phases = [event.data["phase"] for event in service.clients.events(job_id) if event.type == "phase"]
     assert phases == ["inspect", "distill"]
     assert settings.scratch_dir is not None
     assert [path for path in settings.scratch_dir.glob("worker-*/*") if path.is_dir()] == []
 
 
 def test_the_core_sees_no_secret_and_imports_nothing_from_the_jobs_folder(
-    service: JobService,
+    service: Services,
     storage: Storage,
     supervisor: Supervisor,
     submit: Submit,
@@ -76,7 +76,7 @@ def test_the_core_sees_no_secret_and_imports_nothing_from_the_jobs_folder(
     job_id = submit()
     supervisor.run_jobs("inspect")
     supervisor.run_jobs("distill")
-    text = b"".join(storage.open_range(service.artifact(job_id, "model_card.json").key)).decode()
+    text = b"".join(storage.open_range(service.clients.artifact(job_id, "model_card.json").key)).decode()
     card = json.loads(text)
     for secret in ("seeded-secret", settings.database_url, settings.redis_url, "NAYER_", "AWS_"):
         assert secret not in text
@@ -85,28 +85,28 @@ def test_the_core_sees_no_secret_and_imports_nothing_from_the_jobs_folder(
     assert "" not in card["path"]
 
 
-def test_a_dry_run_ends_after_inspection(service: JobService, supervisor: Supervisor, submit: Submit) -> None:
+def test_a_dry_run_ends_after_inspection(service: Services, supervisor: Supervisor, submit: Submit) -> None:
     job_id = submit(dry_run=True)
     supervisor.run_jobs("inspect")
-    job = service.get(job_id)
+    job = service.clients.get(job_id)
     assert job.status is JobStatus.SUCCEEDED
     assert job.report is not None
     assert job.report["architecture"] == "resnet20"
 
 
 def test_labels_are_embedded_once_and_every_job_says_how(
-    service: JobService, storage: Storage, supervisor: Supervisor, submit: Submit
+    service: Services, storage: Storage, supervisor: Supervisor, submit: Submit
 ) -> None:
     jobs = [submit(inspect="no_embeddings"), submit(inspect="no_embeddings")]
     supervisor.run_jobs("inspect")
     for job_id in jobs:
-        job = service.get(job_id)
+        job = service.clients.get(job_id)
         assert job.status is JobStatus.QUEUED
         assert job.resolved is not None
         assert job.report is not None
         assert job.resolved["text_encoder"]["name"] == "sbert"
         assert job.report["warnings"] == [{"code": "text_encoder_fallback", "message": "MiniLM it is."}]
-        log = [(event.type, event.data) for event in service.events(job_id)]
+        log = [(event.type, event.data) for event in service.clients.events(job_id)]
         assert ("phase", {"phase": "embed"}) in log
         assert ("warning", job.report["warnings"][0]) in log
     # Each run of the fake `embed` writes other bytes.
@@ -117,11 +117,11 @@ def test_labels_are_embedded_once_and_every_job_says_how(
 
 @pytest.mark.parametrize("behaviour", ["killed", "hang"])
 def test_uploads_that_break_their_reader_are_rejected_for_good(
-    service: JobService, supervisor: Supervisor, submit: Submit, behaviour: str
+    service: Services, supervisor: Supervisor, submit: Submit, behaviour: str
 ) -> None:
     job_id = submit(inspect=behaviour)
     supervisor.run_jobs("inspect")
-    job = service.get(job_id)
+    job = service.clients.get(job_id)
     assert (job.status, job.attempt) == (JobStatus.FAILED, 1)
     assert job.error is not None
     assert job.error["code"] == "teacher_rejected"
@@ -131,12 +131,12 @@ def test_uploads_that_break_their_reader_are_rejected_for_good(
 
 @pytest.mark.parametrize("queue", ["inspect", "distill"])
 def test_a_refusal_reaches_the_client_in_the_cores_words(
-    service: JobService, supervisor: Supervisor, submit: Submit, queue: str
+    service: Services, supervisor: Supervisor, submit: Submit, queue: str
 ) -> None:
     job_id = submit(**{queue: "refuse"})
     supervisor.run_jobs("inspect")
     supervisor.run_jobs("distill")
-    job = service.get(job_id)
+    job = service.clients.get(job_id)
     assert job.status is JobStatus.FAILED
     assert job.error == {
         "code": "diverged",
@@ -147,12 +147,12 @@ def test_a_refusal_reaches_the_client_in_the_cores_words(
 
 
 def test_the_partial_student_of_a_diverged_run_can_be_downloaded(
-    service: JobService, storage: Storage, supervisor: Supervisor, submit: Submit
+    service: Services, storage: Storage, supervisor: Supervisor, submit: Submit
 ) -> None:
     job_id = submit(distill="diverge")
     supervisor.run_jobs("inspect")
     supervisor.run_jobs("distill")
-    job = service.get(job_id)
+    job = service.clients.get(job_id)
     assert job.status is JobStatus.FAILED
     assert job.error is not None
     assert (job.error["code"], job.attempt) == ("diverged", 1)
@@ -160,7 +160,11 @@ def test_the_partial_student_of_a_diverged_run_can_be_downloaded(
     assert bodies["partial_student.safetensors"] == b"half a student"
     assert "student.safetensors" not in bodies
     assert b'"step": 1' in bodies["metrics.jsonl"]
-    log = [event.data.get("code") for event in service.events(job_id) if event.type in ("warning", "error")]
+    log = [
+        event.data.get("code")
+        for event in service.clients.events(job_id)
+        if event.type in ("warning", "error")
+    ]
     assert log[-2:] == ["rolled_back", "diverged"]
 
 
@@ -168,23 +172,23 @@ def test_the_partial_student_of_a_diverged_run_can_be_downloaded(
     "behaviour", ["exit_1", "killed", "silent_exit_0", "silent_exit_2", "unasked_exit_3", "hang"]
 )
 def test_a_core_that_breaks_down_once_costs_an_attempt_and_no_more(
-    service: JobService, supervisor: Supervisor, submit: Submit, tmp_path: Path, behaviour: str
+    service: Services, supervisor: Supervisor, submit: Submit, tmp_path: Path, behaviour: str
 ) -> None:
     job_id = submit(distill=behaviour, marker=str(tmp_path / "once"))
     supervisor.run_jobs("inspect")
     supervisor.run_jobs("distill")
-    job = service.get(job_id)
+    job = service.clients.get(job_id)
     assert (job.status, job.attempt, job.fence) == (JobStatus.SUCCEEDED, 2, 3)
 
 
 @pytest.mark.parametrize("queue", ["inspect", "distill"])
 def test_a_job_whose_core_always_breaks_down_fails_after_its_last_attempt(
-    service: JobService, supervisor: Supervisor, submit: Submit, queue: str
+    service: Services, supervisor: Supervisor, submit: Submit, queue: str
 ) -> None:
     job_id = submit(**{queue: "exit_1"})
     supervisor.run_jobs("inspect")
     supervisor.run_jobs("distill")
-    job = service.get(job_id)
+    job = service.clients.get(job_id)
     assert (job.status, job.attempt) == (JobStatus.FAILED, 3)
     assert job.error is not None
     assert job.error["code"] == "worker_lost"
@@ -192,17 +196,17 @@ def test_a_job_whose_core_always_breaks_down_fails_after_its_last_attempt(
 
 @pytest.mark.parametrize("behaviour", ["garbage", "flood"])
 def test_output_outside_the_contract_does_no_harm(
-    service: JobService, supervisor: Supervisor, submit: Submit, behaviour: str
+    service: Services, supervisor: Supervisor, submit: Submit, behaviour: str
 ) -> None:
     job_id = submit(distill=behaviour)
     supervisor.run_jobs("inspect")
     supervisor.run_jobs("distill")
-    assert service.get(job_id).status is JobStatus.SUCCEEDED
+    assert service.clients.get(job_id).status is JobStatus.SUCCEEDED
 
 
 @pytest.mark.parametrize("behaviour", ["steps", "stubborn", "hang"])
 def test_cancel_takes_effect_within_five_seconds_in_the_middle_of_a_step(
-    service: JobService, supervisor: Supervisor, submit: Submit, behaviour: str
+    service: Services, supervisor: Supervisor, submit: Submit, behaviour: str
 ) -> None:
     job_id = submit(distill=behaviour)
     supervisor.run_jobs("inspect")
@@ -210,7 +214,7 @@ def test_cancel_takes_effect_within_five_seconds_in_the_middle_of_a_step(
         wait_for_status(service, job_id, JobStatus.RUNNING)
         wait_for(children)
         asked_at = time.monotonic()
-        service.cancel(job_id)
+        service.clients.cancel(job_id)
         wait_for_status(service, job_id, JobStatus.CANCELLED)
         assert time.monotonic() - asked_at < 5
     assert children() == []
@@ -218,7 +222,7 @@ def test_cancel_takes_effect_within_five_seconds_in_the_middle_of_a_step(
 
 @pytest.mark.parametrize(("end", "gets_sigterm"), [("cancel", False), ("limit", False), ("pause", True)])
 def test_a_core_gets_time_to_save_its_state_only_where_the_job_continues_later(
-    service: JobService, supervisor: Supervisor, submit: Submit, tmp_path: Path, end: str, gets_sigterm: bool
+    service: Services, supervisor: Supervisor, submit: Submit, tmp_path: Path, end: str, gets_sigterm: bool
 ) -> None:
     limit = 3 if end == "limit" else None
     marker = tmp_path / "sigterm"
@@ -227,20 +231,20 @@ def test_a_core_gets_time_to_save_its_state_only_where_the_job_continues_later(
     with running_jobs(supervisor):
         wait_for_steps(service, job_id)
         if end == "cancel":
-            service.cancel(job_id)
+            service.clients.cancel(job_id)
         if end == "pause":
-            service.pause(job_id)
+            service.clients.pause(job_id)
     status = {"cancel": JobStatus.CANCELLED, "limit": JobStatus.FAILED, "pause": JobStatus.PAUSED}[end]
-    assert service.get(job_id).status is status
+    assert service.clients.get(job_id).status is status
     assert marker.exists() == gets_sigterm
     assert children() == []
 
 
-def test_a_job_ends_at_its_own_limit(service: JobService, supervisor: Supervisor, submit: Submit) -> None:
+def test_a_job_ends_at_its_own_limit(service: Services, supervisor: Supervisor, submit: Submit) -> None:
     job_id = submit(distill="stubborn", max_runtime_seconds=2)
     supervisor.run_jobs("inspect")
     supervisor.run_jobs("distill")
-    job = service.get(job_id)
+    job = service.clients.get(job_id)
     assert job.status is JobStatus.FAILED
     assert job.error is not None
     assert job.error["code"] == "max_runtime_exceeded"
@@ -250,7 +254,7 @@ def test_a_job_ends_at_its_own_limit(service: JobService, supervisor: Supervisor
 
 @pytest.mark.parametrize("behaviour", ["steps", "stubborn"])
 def test_a_drain_gives_the_job_back_and_costs_no_attempt(
-    service: JobService, settings: Settings, submit: Submit, behaviour: str
+    service: Services, settings: Settings, submit: Submit, behaviour: str
 ) -> None:
     supervisor = Supervisor(settings.model_copy(update={"drain_seconds": 2.0}), FLOWS, FAKE_CORE)
     job_id = submit(distill=behaviour)
@@ -258,13 +262,13 @@ def test_a_drain_gives_the_job_back_and_costs_no_attempt(
     with running_jobs(supervisor):
         wait_for_steps(service, job_id)
         supervisor.drain.request()
-    job = service.get(job_id)
+    job = service.clients.get(job_id)
     assert (job.status, job.attempt) == (JobStatus.QUEUED, 1)
     supervisor.close()
 
 
 def test_no_event_is_lost_while_the_database_is_away(
-    service: JobService, supervisor: Supervisor, submit: Submit, postgres: EmbeddedPostgres
+    service: Services, supervisor: Supervisor, submit: Submit, postgres: EmbeddedPostgres
 ) -> None:
     job_id = submit(distill="few_steps")
     supervisor.run_jobs("inspect")
@@ -274,13 +278,15 @@ def test_no_event_is_lost_while_the_database_is_away(
         time.sleep(1.5)  # under the lease; the core computes on
         postgres.start()
         wait_for_status(service, job_id, JobStatus.SUCCEEDED)
-    steps = [event.data["step"] for event in service.events(job_id, limit=500) if event.type == "metrics"]
+    steps = [
+        event.data["step"] for event in service.clients.events(job_id, limit=500) if event.type == "metrics"
+    ]
     assert steps == [*range(1, 31), 1]
-    assert service.get(job_id).attempt == 1
+    assert service.clients.get(job_id).attempt == 1
 
 
 def test_a_store_that_changes_bytes_cannot_make_a_student(
-    service: JobService, submit: Submit, settings: Settings
+    service: Services, submit: Submit, settings: Settings
 ) -> None:
     supervisor = Supervisor(settings.model_copy(update={"max_attempts": 1}), FLOWS, FAKE_CORE)
     job_id = submit()
@@ -289,5 +295,5 @@ def test_a_store_that_changes_bytes_cannot_make_a_student(
     for path in folder.iterdir():
         path.write_bytes(path.read_bytes()[:-1] + b"!")
     supervisor.run_jobs("distill")
-    assert service.get(job_id).status is JobStatus.FAILED
+    assert service.clients.get(job_id).status is JobStatus.FAILED
     supervisor.close()

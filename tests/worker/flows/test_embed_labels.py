@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from jobs.service.job_service import JobService
 from jobs.settings import Settings
 from nayer_core.contract.encoders import CLIP_FILE, CLIP_REPOSITORY, cached_clip_revisions
+from tests.support.services import Services
 from tests.worker.conftest import Submit
 from tests.worker.fake_core import RESOLVED
 from worker.claims.supervisor import Supervisor
@@ -61,15 +61,15 @@ def test_the_cache_key_depends_on_all_that_the_embeddings_depend_on(
 
 
 def test_labels_are_embedded_again_when_the_weights_of_clip_arrive(
-    service: JobService, supervisor: Supervisor, submit: Submit, hub_home: Path
+    service: Services, supervisor: Supervisor, submit: Submit, hub_home: Path
 ) -> None:
     def embeddings_of_a_job() -> str:
-        job = service.get(submit(inspect="no_embeddings"))
+        job = service.clients.get(submit(inspect="no_embeddings"))
         supervisor.run_jobs("inspect")
-        claim = service.claim("distill", "tests")
+        claim = service.workers.claim("distill", "tests")
         assert claim is not None
         assert claim.job.id == job.id
-        return service.inputs(claim)["lte.safetensors"].sha256
+        return service.workers.inputs(claim)["lte.safetensors"].sha256
 
     first = embeddings_of_a_job()  # the fake `embed` writes other bytes each time
     assert embeddings_of_a_job() == first

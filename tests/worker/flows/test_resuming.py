@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 
 from jobs.files.store import Storage
-from jobs.service.job_service import JobService
 from jobs.settings import Settings
 from jobs.states import JobStatus
 from jobs.values import Checkpoint, Job
 from tests.support import small_runs
 from tests.support.jobs import inspected_as
+from tests.support.services import Services
 from tests.support.small_disk import fill, small_disk
 from tests.worker.conftest import StartProcess, wait_for, wait_for_status
 from worker.claims.supervisor import Supervisor
@@ -60,11 +60,11 @@ def settings(settings: Settings) -> Settings:
 
 
 @pytest.fixture
-def job_id(service: JobService, storage: Storage, canonical: Path) -> Iterator[str]:
+def job_id(service: Services, storage: Storage, canonical: Path) -> Iterator[str]:
     """A job that waits for its distillation."""
     waiting = inspected_as(service, storage, canonical)
     yield waiting
-    service.cancel(waiting)
+    service.clients.cancel(waiting)
 
 
 @pytest.fixture
@@ -95,22 +95,22 @@ def running_supervisor(settings: Settings) -> Iterator[tuple[Supervisor, threadi
         supervisor.close()
 
 
-def event_data(service: JobService, job_id: str, kind: str) -> list[dict[str, Any]]:
-    return [event.data for event in service.events(job_id, limit=10_000) if event.type == kind]
+def event_data(service: Services, job_id: str, kind: str) -> list[dict[str, Any]]:
+    return [event.data for event in service.clients.events(job_id, limit=10_000) if event.type == kind]
 
 
-def wait_for_checkpoints(service: JobService, job_id: str, count: int = 2) -> None:
+def wait_for_checkpoints(service: Services, job_id: str, count: int = 2) -> None:
     wait_for(lambda: len(event_data(service, job_id, "checkpoint")) >= count, seconds=60)
 
 
-def resumed_at(service: JobService, job_id: str) -> int:
+def resumed_at(service: Services, job_id: str) -> int:
     (resume_data,) = [data for data in event_data(service, job_id, "checkpoint") if data.get("resumed")]
     return int(resume_data["step"])
 
 
-def assert_whole(service: JobService, storage: Storage, job: Job, whole: dict[str, bytes]) -> None:
+def assert_whole(service: Services, storage: Storage, job: Job, whole: dict[str, bytes]) -> None:
     """The job went on from a checkpoint, did nothing before it again, and came to the same end."""
-    events = service.events(job.id, limit=10_000)
+    events = service.clients.events(job.id, limit=10_000)
     (resume,) = [event for event in events if event.type == "checkpoint" and event.data.get("resumed")]
     assert resume.data["step"] > 0
     later = [event.data["step"] for event in events if event.type == "metrics" and event.seq > resume.seq]
@@ -123,7 +123,7 @@ def assert_whole(service: JobService, storage: Storage, job: Job, whole: dict[st
 
 
 def test_a_killed_worker_costs_what_came_after_the_last_checkpoint(
-    service: JobService,
+    service: Services,
     storage: Storage,
     whole: dict[str, bytes],
     job_id: str,
@@ -145,7 +145,7 @@ def test_a_killed_worker_costs_what_came_after_the_last_checkpoint(
 
 
 def test_a_deploy_loses_no_step(
-    service: JobService,
+    service: Services,
     storage: Storage,
     whole: dict[str, bytes],
     job_id: str,
@@ -155,7 +155,7 @@ def test_a_deploy_loses_no_step(
     wait_for_checkpoints(service, job_id)
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(timeout=60) == 0
-    job = service.get(job_id)
+    job = service.clients.get(job_id)
     assert (job.status, job.attempt) == (JobStatus.QUEUED, 1)
     last_step = max(data["step"] for data in event_data(service, job_id, "metrics"))
     start_distiller()
@@ -166,19 +166,19 @@ def test_a_deploy_loses_no_step(
 
 
 def test_a_damaged_checkpoint_is_stepped_over(
-    service: JobService, storage: Storage, whole: dict[str, bytes], job_id: str, settings: Settings
+    service: Services, storage: Storage, whole: dict[str, bytes], job_id: str, settings: Settings
 ) -> None:
     with running_supervisor(settings) as (supervisor, thread):
         wait_for_checkpoints(service, job_id)
         supervisor.drain.request()
         thread.join(60)
     steps = [data["step"] for data in event_data(service, job_id, "checkpoint")]
-    claim = service.claim("distill", "tests")
+    claim = service.workers.claim("distill", "tests")
     assert claim is not None
-    newest, older, *_ = service.checkpoints(claim)
+    newest, older, *_ = service.workers.checkpoints(claim)
     (state,) = [file for name, file in newest.files.items() if name.startswith("state") and name[-1] == "s"]
     storage.put_stream([b"".join(storage.open_range(state.key))[:-1] + b"!"], state.key)
-    service.release(claim, counts_attempt=False, reason="looked at")
+    service.workers.release(claim, counts_attempt=False, reason="looked at")
     with running_supervisor(settings):
         job = wait_for_status(service, job_id, JobStatus.SUCCEEDED, seconds=90)
     codes = [data["code"] for data in event_data(service, job_id, "warning")]
@@ -188,7 +188,7 @@ def test_a_damaged_checkpoint_is_stepped_over(
 
 
 def test_a_checkpoint_of_an_older_release_costs_no_attempt_and_the_run_starts_again(
-    service: JobService,
+    service: Services,
     storage: Storage,
     whole: dict[str, bytes],
     job_id: str,
@@ -199,16 +199,16 @@ def test_a_checkpoint_of_an_older_release_costs_no_attempt_and_the_run_starts_ag
         wait_for_checkpoints(service, job_id, count=1)
         supervisor.drain.request()
         thread.join(60)
-    claim = service.claim("distill", "tests")
+    claim = service.workers.claim("distill", "tests")
     assert claim is not None
-    newest = service.checkpoints(claim)[0]
+    newest = service.workers.checkpoints(claim)[0]
     (name,) = [name for name in newest.files if name.endswith(".json")]
     record = json.loads(b"".join(storage.open_range(newest.files[name].key)))
     record["facts"]["format"] -= 1
     (tmp_path / name).write_text(json.dumps(record))
     files = {**newest.files, name: storage.publish(tmp_path / name, "checkpoints")}
-    service.checkpointed(claim, Checkpoint(claim.fence, newest.epoch, newest.step, files))
-    service.release(claim, counts_attempt=False, reason="deployed")
+    service.workers.checkpointed(claim, Checkpoint(claim.fence, newest.epoch, newest.step, files))
+    service.workers.release(claim, counts_attempt=False, reason="deployed")
     with running_supervisor(settings):
         job = wait_for_status(service, job_id, JobStatus.SUCCEEDED, seconds=90)
     assert job.attempt == 1
@@ -219,7 +219,7 @@ def test_a_checkpoint_of_an_older_release_costs_no_attempt_and_the_run_starts_ag
 
 
 def test_a_run_whose_disk_fills_up_goes_on_where_there_is_room(
-    service: JobService,
+    service: Services,
     storage: Storage,
     whole: dict[str, bytes],
     job_id: str,
@@ -231,7 +231,7 @@ def test_a_run_whose_disk_fills_up_goes_on_where_there_is_room(
             wait_for_checkpoints(service, job_id)
             fill(folder)
             thread.join(60)
-        job = service.get(job_id)
+        job = service.clients.get(job_id)
         assert (job.status, job.attempt) == (JobStatus.QUEUED, 2)
         reason = event_data(service, job_id, "status")[-1]["reason"]
         assert reason == "the disk of the distill worker took no more from the program"
@@ -242,7 +242,7 @@ def test_a_run_whose_disk_fills_up_goes_on_where_there_is_room(
 
 
 def test_training_goes_on_while_the_store_is_away(
-    service: JobService, storage: Storage, whole: dict[str, bytes], job_id: str, settings: Settings
+    service: Services, storage: Storage, whole: dict[str, bytes], job_id: str, settings: Settings
 ) -> None:
     folder = Path(settings.storage_url.removeprefix("file://")) / "checkpoints"
     with running_supervisor(settings):

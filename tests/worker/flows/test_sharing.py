@@ -5,9 +5,9 @@ import json
 import pytest
 
 from jobs.files.store import Storage
-from jobs.service.job_service import JobService
 from jobs.settings import Settings
 from jobs.states import JobStatus
+from tests.support.services import Services
 from tests.worker.conftest import FAKE_CORE, Submit
 from worker.claims.supervisor import Supervisor
 from worker.flows import FLOWS
@@ -15,7 +15,7 @@ from worker.flows import FLOWS
 
 @pytest.mark.parametrize(("processes", "option"), [(1, None), (4, "4")])
 def test_the_program_is_asked_to_share_a_run_where_the_settings_say_so(
-    service: JobService,
+    service: Services,
     storage: Storage,
     settings: Settings,
     submit: Submit,
@@ -29,7 +29,7 @@ def test_the_program_is_asked_to_share_a_run_where_the_settings_say_so(
         supervisor.run_jobs("distill")
     finally:
         supervisor.close()
-    job = service.get(job_id)
+    job = service.clients.get(job_id)
     assert job.status is JobStatus.SUCCEEDED
     file = next(artifact for artifact in job.artifacts if artifact.name == "model_card.json")
     card = json.loads(b"".join(storage.open_range(file.key)))

@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 
 from jobs.files.store import Storage
-from jobs.service.job_service import JobService
 from jobs.states import JobStatus
+from tests.support.services import Services
 from tests.worker.conftest import Submit
 from worker.claims.supervisor import Supervisor
 
 
 @pytest.fixture
-def work(service: JobService, supervisor: Supervisor, submit: Submit) -> Any:
+def work(service: Services, supervisor: Supervisor, submit: Submit) -> Any:
     """Submit a job whose core behaves so, and run it; returns it and its events by type."""
 
     of_this_test = uuid.uuid4().hex  # a teacher that no other test has
@@ -22,10 +22,10 @@ def work(service: JobService, supervisor: Supervisor, submit: Submit) -> Any:
         job_id = submit(of_this_test=of_this_test, **behaviours)
         supervisor.run_jobs("inspect")
         supervisor.run_jobs("distill")
-        job = service.get(job_id)
+        job = service.clients.get(job_id)
         assert job.status is JobStatus.SUCCEEDED
         events: dict[str, list[dict[str, Any]]] = {}
-        for event in service.events(job_id, after=0, limit=1000):
+        for event in service.clients.events(job_id, after=0, limit=1000):
             events.setdefault(event.type, []).append(event.data)
         return job, events
 

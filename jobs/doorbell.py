@@ -1,4 +1,4 @@
-"""Ring the doorbell after commit. The message says "look" and nothing more: the row is the job."""
+"""Messages to workers, sent after a commit. One says "look" and nothing more: the row is the job."""
 
 import logging
 import time
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 class Doorbell:
-    """Sends one small message to a queue; losing it costs seconds, for upkeep rings again.
+    """Sends one small message to a queue; a lost one costs seconds, because upkeep rings again.
 
     Args:
         redis_url: the broker, `redis://host:port/0`.
@@ -46,7 +46,7 @@ class Doorbell:
         )
 
     def ring(self, queue: QueueName, job_id: str) -> bool:
-        """Tell the workers of `queue` to look: task `worker.<queue>` with the argument `job_id`.
+        """Send the workers of `queue` to look: task `worker.<queue>` with the argument `job_id`.
 
         Never raises and blocks no longer than about two seconds.
 
@@ -56,7 +56,7 @@ class Doorbell:
         try:
             self._app.send_task(TASK_NAMES[queue], kwargs={"job_id": job_id}, queue=queue, retry=False)
         except Exception as error:
-            # Whatever it is: the row is committed, and upkeep rings again.
+            # No failure may reach the caller: the row is committed, and upkeep rings again.
             logger.warning(
                 "the doorbell of %s did not ring for job %s: %s", queue, job_id, type(error).__name__
             )
@@ -70,8 +70,8 @@ class Doorbell:
     def check(self) -> float | None:
         """Measure one round trip to the broker in seconds; None when it does not answer."""
         began = time.perf_counter()
-        answered = self._ask(lambda redis: bool(redis.ping()))
-        return time.perf_counter() - began if answered else None
+        is_there = self._ask(lambda redis: bool(redis.ping()))
+        return time.perf_counter() - began if is_there else None
 
     def close(self) -> None:
         """Close the connections to the broker."""

@@ -1,4 +1,4 @@
-"""The doorbell rings in a moment or not at all, and its message is one a worker understands."""
+"""The doorbell rings within a moment or not at all, and workers understand its message."""
 
 import base64
 import json
@@ -11,15 +11,15 @@ import pytest
 import redis
 
 from cli.embedded import EmbeddedValkey
-from jobs.queue import Doorbell
+from jobs.doorbell import Doorbell
 
 
 @pytest.fixture
 def doorbell(valkey: EmbeddedValkey) -> Iterator[Doorbell]:
     valkey.flush()
-    opened = Doorbell(valkey.url)
-    yield opened
-    opened.close()
+    bell = Doorbell(valkey.url)
+    yield bell
+    bell.close()
 
 
 def test_the_message_names_the_task_and_the_job_and_nothing_more(

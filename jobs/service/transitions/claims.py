@@ -1,0 +1,97 @@
+"""A worker takes a job, passes it on, or hands it back."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+
+from jobs.rows.database import Session
+from jobs.rows.tables import JobTable
+from jobs.service.transitions import endings, files, steps
+from jobs.states import HELD_IN, JobStatus, QueueName
+from jobs.values import StoredFile
+from nayer_core.contract.errors import ErrorCode
+
+_LOST_HINTS = {
+    ErrorCode.WORKER_LOST: "Ask for less memory (smaller batches, a smaller student), or try again later.",
+    ErrorCode.DISK_FAILED: "Try again when the operator has made room for the workers.",
+}
+
+
+def claim(
+    session: Session, job: JobTable, queue: QueueName, worker: str, lease: timedelta, now: datetime
+) -> None:
+    """Give a waiting job to a worker, under a higher fence than any before."""
+    job.fence += 1
+    job.version += 1
+    job.lease_until = now + lease
+    job.claimed_at = now
+    job.worker = worker
+    job.started_at = job.started_at or now
+    if HELD_IN[queue] != job.status:
+        steps.move(session, job, HELD_IN[queue])
+
+
+def finish_inspection(
+    session: Session,
+    job: JobTable,
+    now: datetime,
+    *,
+    resolved: Mapping[str, object],
+    report: Mapping[str, object],
+    inputs: Mapping[str, StoredFile],
+) -> None:
+    """Let an inspected job wait for distillation; a dry run has succeeded.
+
+    A job whose end was requested since the last heartbeat is cancelled: no worker would take it again.
+    """
+    job.resolved, job.report = dict(resolved), dict(report)
+    if job.cancel_requested:
+        endings.cancel(session, job, now)
+        return
+    for name, file in inputs.items():
+        files.put_file(job, "input", name, file, now)
+    if job.dry_run:
+        endings.succeed(session, job, now)
+        return
+    endings.end_claim(job, now)
+    files.let_uploads_go(job)
+    job.rung_at = now
+    steps.move(session, job, JobStatus.QUEUED)
+
+
+def hand_back(
+    session: Session,
+    job: JobTable,
+    now: datetime,
+    *,
+    reason: str,
+    counts_attempt: bool,
+    max_attempts: int,
+    code: ErrorCode = ErrorCode.WORKER_LOST,
+) -> None:
+    """Let another worker have the job; end it, or let it rest, where that was requested.
+
+    Args:
+        reason: the cause, as in "the process was killed by signal 9".
+        counts_attempt: whether this uses up an attempt; with the last one the job fails.
+        code: of the failure, where no attempt is left.
+    """
+    if job.cancel_requested:
+        endings.cancel(session, job, now, reason=reason)
+    elif counts_attempt and job.attempt >= max_attempts:
+        message = f"{max_attempts} attempts at this job were lost; at the last one {reason}."
+        endings.fail(session, job, now, endings.failure(code, message, _LOST_HINTS[code], retryable=True))
+    else:
+        endings.end_claim(job, now)
+        job.attempt += counts_attempt
+        if job.pause_requested:
+            rest(session, job, reason=reason)
+        else:
+            job.rung_at = now
+            waiting = JobStatus.QUEUED if job.status == JobStatus.RUNNING else JobStatus(job.status)
+            steps.move(session, job, waiting, reason=reason)
+
+
+def rest(session: Session, job: JobTable, **details: object) -> None:
+    """Pause a job that no worker holds; its inputs and checkpoints are kept."""
+    job.pause_requested = False
+    steps.move(session, job, JobStatus.PAUSED, **details)
