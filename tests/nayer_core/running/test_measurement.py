@@ -1,23 +1,44 @@
 """What is told of a run's images while it goes on."""
 
+import torch
+
 from nayer_core.contract.events import MetricsEvent, WarningEvent
 from nayer_core.running.measurement import Measurement
 from tests.support.small_runs import Run
 
 
-def measured(*, one_image_a_class: bool) -> Run:
-    """A run whose bank holds two rounds, every image its own or all of a class the same."""
+def measured(*, one_image_a_class: bool, only_class: int | None = None, answer: int | None = None) -> Run:
+    """A run whose bank holds two rounds.
+
+    Args:
+        one_image_a_class: whether all images of a class are the same; else each is its own.
+        only_class: the only class that images are made for; None for all four.
+        answer: the class that the teacher sees in every image; None leaves it as it is.
+    """
     run = Run()
     distillation = run.distillation
+    teacher = distillation.synthesizer.teacher
+    if answer is not None:
+        head = [layer for layer in teacher.modules() if isinstance(layer, torch.nn.Linear)][-1]
+        head.weight.data.zero_()
+        head.bias.data = torch.nn.functional.one_hot(torch.tensor(answer), 4).float()
     distillation.synthesizer.redraw_generator()
     rounds = [distillation.synthesizer.run_round(index, None) for index in range(2)]
     shown = rounds[0].images[: distillation.lte.shape[0]]  # a round begins with each class once
     for made in rounds:
         images = shown[made.labels] if one_image_a_class else made.images
-        distillation.bank.add(images, made.labels)
+        kept = made.labels >= 0 if only_class is None else made.labels == only_class
+        distillation.bank.add(images[kept], made.labels[kept])
     distillation.position.epoch = distillation.config.warmup_epochs + distillation.config.epochs
-    Measurement(distillation, distillation.synthesizer.teacher, None, run.events.append).after_epoch()
+    Measurement(distillation, teacher, None, run.events.append).after_epoch()
     return run
+
+
+def collapse(run: Run) -> str:
+    """The message of the one warning of a run."""
+    (warning,) = run.of(WarningEvent)
+    assert warning.code == "generator_collapse"
+    return str(warning.message)
 
 
 def test_a_generator_that_repeats_itself_is_told_by_a_warning() -> None:
@@ -25,9 +46,22 @@ def test_a_generator_that_repeats_itself_is_told_by_a_warning() -> None:
     (report,) = run.of(MetricsEvent)
     assert report.values["diversity"] > 0.01  # of all pairs: classes differ
     assert report.values["class_diversity"] < 1e-3
-    assert [warning.code for warning in run.of(WarningEvent)] == ["generator_collapse"]
+    message = collapse(run)
+    assert "diversity within a class 0.000, the least is 0.2" in message
+    assert "25% of those asked for, the least is 50%" in message
+
+
+def test_a_warning_of_collapse_names_the_limit_that_was_broken_and_no_other() -> None:
+    repeating = collapse(measured(one_image_a_class=True, only_class=1, answer=1))
+    assert "diversity within a class 0.000, the least is 0.2" in repeating
+    assert "%" not in repeating
+    missing = collapse(measured(one_image_a_class=False, answer=1))
+    assert "the teacher sees 25% of those asked for, the least is 50%" in missing
+    assert "diversity" not in missing
 
 
 def test_diversity_within_a_class_is_reported() -> None:
-    (report,) = measured(one_image_a_class=False).of(MetricsEvent)
+    run = measured(one_image_a_class=False)
+    (report,) = run.of(MetricsEvent)
     assert report.values["class_diversity"] > 1e-3
+    assert run.of(WarningEvent) == []
