@@ -7,13 +7,14 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from cli import options
+from cli import options, wording
 from cli.client import DEFAULT_URL, Client, RemoteJob
 from cli.display import JobDisplay, transfer
 from cli.errors import RequestError
 from cli.follow import follow
+from cli.labels import read_labels
 from cli.output import EXIT_FAILED, EXIT_INTERRUPTED, Output, answering
-from cli.request import Document, merge, numbers, pairs, read_labels, read_spec, settings
+from cli.request import Document, merge, missing_fields, numbers, pairs, read_spec, settings
 from nayer_core.contract.artifacts import STUDENT
 
 OutFile = Annotated[Path, typer.Option("-o", "--output", help="Where the student is written.")]
@@ -90,13 +91,16 @@ def validate(
 def build_spec(asked: Document) -> Document:
     """Lay the options over the specification file, where there is one.
 
+    Args:
+        asked: the options by name; `labels` are the class names.
+
     Raises:
         RequestError: an option or a file cannot be read.
     """
     size, mean, std = asked.get("input_size"), asked.get("mean"), asked.get("std")
     encoder = asked.get("text_encoder") or ("file" if asked.get("embeddings") else None)
     changes: Document = {
-        "labels": read_labels(asked["labels"]) if asked.get("labels") else None,
+        "labels": asked.get("labels"),
         "teacher": {
             "architecture": asked.get("architecture"),
             "input_size": numbers(size, int, "--input-size") if size else None,
@@ -155,8 +159,8 @@ def end(out: Output, job: RemoteJob, document: Document, text: str) -> None:
     error = job.error or {}
     out.problem(
         error.get("code") or job.status,
-        error.get("message") or f"The job was {job.status}.",
-        error.get("hint"),
+        wording.in_options(error.get("message") or f"The job was {job.status}."),
+        wording.in_options(error.get("hint") or ""),
     )
     if out.as_json:
         out.result(document, "")
@@ -167,13 +171,13 @@ def _send(
     client: Client, out: Output, asked: Document, *, idempotency_key: str | None = None, dry_run: bool = False
 ) -> RemoteJob:
     files: dict[str, Any] = {name: asked[name] for name in ("evaluation", "embeddings")}
-    document = build_spec(asked)
-    if "student" not in document or "labels" not in document:
-        raise RequestError(
-            "request_incomplete",
-            "The request lacks the " + ("student." if "labels" in document else "labels."),
-            "Give --labels FILE and --student NAME, or both in --spec FILE.",
-        )
+    labels = read_labels(asked["labels"]) if asked.get("labels") else None
+    if labels is not None and labels.form is not None:
+        out.say(escape(str(labels)))
+    document = build_spec(asked | {"labels": labels.names if labels else None})
+    lacking = missing_fields(document)
+    if lacking:
+        raise RequestError("request_incomplete", *wording.missing(lacking))
     with transfer(out.messages, "upload") as on_bytes:
         job = client.submit(
             asked["teacher"],
