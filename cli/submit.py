@@ -60,7 +60,7 @@ def submit(
             out.result(job.model_dump(mode="json"), job.id)
             return
         job = follow_to_end(client, out, job.id)
-        deliver(client, out, job, output)
+        deliver(client, out, job, output, teacher)
 
 
 def validate(
@@ -85,7 +85,7 @@ def validate(
     asked = dict(locals())
     with answering(as_json) as out, Client(url, api_key) as client:
         job = follow_to_end(client, out, _send(client, out, asked, dry_run=True).id)
-        end(out, job, job.model_dump(mode="json"), json.dumps(job.teacher, indent=2))
+        end(out, job, job.model_dump(mode="json"), json.dumps(job.teacher, indent=2), teacher)
 
 
 def build_spec(asked: Document) -> Document:
@@ -141,26 +141,43 @@ def follow_to_end(client: Client, out: Output, job_id: str) -> RemoteJob:
         raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
-def deliver(client: Client, out: Output, job: RemoteJob, path: Path) -> None:
-    """Fetch the student of a job that succeeded, and end with the job's exit code."""
+def deliver(client: Client, out: Output, job: RemoteJob, path: Path, teacher: Path) -> None:
+    """Fetch the student of a job that succeeded, and end with the job's exit code.
+
+    Args:
+        client: the service.
+        out: where the result goes.
+        job: has ended.
+        path: where the student is written.
+        teacher: the file that was sent.
+    """
     document: Document = {"job": job.model_dump(mode="json")}
     if job.succeeded:
         with transfer(out.messages, "student") as on_bytes:
             sha256 = client.download(job.id, STUDENT, path, on_bytes)
         document |= {"path": str(path), "sha256": sha256, "bytes": path.stat().st_size}
-    end(out, job, document, str(path))
+    end(out, job, document, str(path), teacher)
 
 
-def end(out: Output, job: RemoteJob, document: Document, text: str) -> None:
-    """Print how the job ended; exit 1 unless it succeeded."""
+def end(out: Output, job: RemoteJob, document: Document, text: str, teacher: Path | None = None) -> None:
+    """Print how the job ended; exit 1 unless it succeeded.
+
+    Args:
+        out: where the result goes.
+        job: has ended.
+        document: printed with --json.
+        text: printed without it, of a job that succeeded.
+        teacher: the file that was sent, where it is known here.
+    """
     if job.succeeded:
         out.result(document, text)
         return
     error = job.error or {}
+    hint = wording.in_options(error.get("hint") or "")
     out.problem(
         error.get("code") or job.status,
         wording.in_options(error.get("message") or f"The job was {job.status}."),
-        wording.in_options(error.get("hint") or ""),
+        wording.with_file(hint, teacher) if teacher else hint,
     )
     if out.as_json:
         out.result(document, "")

@@ -1,7 +1,9 @@
 """The service's words, in those of the command line: options in place of fields of a spec."""
 
+import json
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from types import MappingProxyType
 
 from nayer_core.contract import catalog
@@ -82,11 +84,21 @@ _PHRASES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 )
 
 
+# How a line of Python in a hint reads the teacher's file.
+_READ_FILE = re.compile(r'((?:load|load_file|open|ZipFile)\()"teacher\.\w+"')
+
+
 def in_options(text: str) -> str:
     """Name options where `text` names fields of a spec."""
     for pattern, replacement in _PHRASES:
         text = pattern.sub(replacement, text)
     return text
+
+
+def with_file(text: str, teacher: Path) -> str:
+    """Let a line of Python in `text` read the file that was sent."""
+    name = json.dumps(str(teacher), ensure_ascii=False)
+    return _READ_FILE.sub(lambda match: match[1] + name, text)
 
 
 def option(pointer: str) -> str:

@@ -135,6 +135,20 @@ def read_teacher(
     return Teacher(network.eval(), recognition, kind, keys, prefix)
 
 
+def assumption(recognition: Recognition) -> list[WarningEvent]:
+    """Warn where another network may have been meant, and say how to name it; empty where none may."""
+    if not recognition.alternatives:
+        return []
+    another, *more = recognition.alternatives
+    message = (
+        f"The teacher's tensors fit networks that compute different things. {recognition.architecture} is"
+        f" assumed. If another one was trained, name it, as in teacher.architecture: {another}"
+    )
+    if more:
+        message += f" (or {', '.join(more)})"
+    return [WarningEvent(code="architecture_assumed", message=message)]
+
+
 def _check_variances(network: nn.Module) -> None:
     """Refuse a BatchNorm that takes the root of a negative number; training leaves some a hair below zero."""
     for name, layer in network.named_modules():
@@ -210,24 +224,12 @@ def _doubts(teacher: Teacher, spec: ResolvedSpec) -> list[WarningEvent]:
             "teacher.normalization stand in: experimental, and the student will be worse."
         )
         doubts.append(WarningEvent(code="no_batch_norm", message=message))
-    if teacher.recognition.alternatives:
-        doubts.append(_assumed(teacher.recognition))
+    doubts += assumption(teacher.recognition)
     student, its_teacher = _parameters(spec.student_architecture, spec), count_parameters(teacher.network)
     if student > its_teacher:
         message = f"The student has {student} parameters and the teacher {its_teacher}."
         doubts.append(WarningEvent(code="student_larger_than_teacher", message=message))
     return doubts
-
-
-def _assumed(recognition: Recognition) -> WarningEvent:
-    others = recognition.alternatives
-    message = (
-        f"The teacher's tensors fit networks that compute different things. {recognition.architecture} is"
-        f" assumed. If another one was trained, name it, as in teacher.architecture: {others[0]}"
-    )
-    if others[1:]:
-        message += f" ({', '.join(others[1:])} would fit too)"
-    return WarningEvent(code="architecture_assumed", message=message)
 
 
 @torch.no_grad()

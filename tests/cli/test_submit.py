@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.numpy import load_file
 from typer.testing import CliRunner, Result
 
@@ -110,6 +111,22 @@ def test_validate_prints_the_report_and_distils_nothing(
     result = invoke("validate", *request(teacher, labels, serving.url))
     assert result.exit_code == 0, result.stderr
     assert json.loads(result.stdout)["architecture"] == "wrn_10_1"
+
+
+def test_a_refused_teacher_is_mended_by_the_line_that_is_shown(
+    serving: Serving, teacher: Path, labels: Path, tmp_path: Path
+) -> None:
+    state = torch.load(teacher)
+    sent = tmp_path / "my teacher.pt"
+    torch.save({"net": {f"backbone.{name}": tensor for name, tensor in state.items()}}, sent)
+    refused = invoke("validate", *request(sent, labels, serving.url))
+    assert refused.exit_code == 1
+    (line,) = (line for line in refused.stderr.splitlines() if "import torch" in line)
+    line = line[line.index("import torch") :]
+    subprocess.run([sys.executable, "-c", line], cwd=tmp_path, check=True)
+    accepted = invoke("validate", *request(tmp_path / "new_teacher.pt", labels, serving.url))
+    assert accepted.exit_code == 0, accepted.stderr
+    assert json.loads(accepted.stdout)["architecture"] == "wrn_10_1"
 
 
 def test_a_detached_job_runs_until_it_is_cancelled(serving: Serving, teacher: Path, labels: Path) -> None:

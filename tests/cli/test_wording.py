@@ -1,5 +1,7 @@
 """What the service says, in the words of the command line: options, each fault once, and what to type."""
 
+import ast
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -100,6 +102,28 @@ def test_a_problem_without_places_is_told_whole() -> None:
 )
 def test_fields_in_a_hint_become_options(said: str, here: str) -> None:
     assert wording.in_options(said) == here
+
+
+@pytest.mark.parametrize(
+    ("line", "changed"),
+    [
+        ('sd = torch.load("teacher.pt", map_location="cpu")', 'torch.load("my net.pth", map_location'),
+        (
+            'sd = load_file("teacher.safetensors"); save_file(sd, "new_teacher.safetensors")',
+            'load_file("my net',
+        ),
+        ('pickle.load(open("teacher.pkl", "rb")), "teacher.pt")', 'open("my net.pth", "rb")), "teacher.pt")'),
+        ('old = zipfile.ZipFile("teacher.pt")', 'zipfile.ZipFile("my net.pth")'),
+    ],
+)
+def test_a_line_of_python_reads_the_file_that_was_sent(line: str, changed: str) -> None:
+    assert changed in wording.with_file(line, Path("my net.pth"))
+
+
+def test_the_name_of_a_file_is_a_literal_of_python() -> None:
+    path = Path('a"b\\c é.pt')
+    line = wording.with_file('torch.load("teacher.pt")', path)
+    assert ast.literal_eval(line.removeprefix("torch.load(").removesuffix(")")) == str(path)
 
 
 def test_a_line_of_python_stays_as_it_is() -> None:

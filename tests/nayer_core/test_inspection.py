@@ -159,7 +159,9 @@ def test_a_variance_may_be_below_zero_by_less_than_the_networks_epsilon(inspect)
         with pytest.raises(TeacherError) as raised:
             inspect(changed(**{"bn1.running_var": variances}))
         assert raised.value.code == ErrorCode.NON_FINITE_WEIGHTS
-        assert f"bn1.running_var holds the negative variance {lowest:g}; with eps, 1e-05," in str(raised.value)
+        assert f"bn1.running_var holds the negative variance {lowest:g}; with eps, 1e-05," in str(
+            raised.value
+        )
 
 
 def test_weights_whose_products_overflow_are_refused(inspect):
