@@ -26,7 +26,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nayer_core.contract.errors import SpecError
 from nayer_core.networks import registry
@@ -40,7 +40,7 @@ LARGEST_COMPARED = 130_000_000
 
 _COMPARED_SIZES: tuple[InputSize, ...] = ((3, 96, 96), (3, 224, 224), (3, 256, 256))
 _ODD_SIDE = 83  # pixels; shows paddings that agree on even sides only
-_DISTURBANCE = 0.05
+_SPREAD = 0.05  # of the weights of a normalisation, and of biases
 _TOLERANCE = 1e-6  # of the largest logit: rounding passes, another epsilon in a normalisation does not
 
 _log = logging.getLogger(__name__)
@@ -188,40 +188,49 @@ def compute_the_same(
         odd_side: side in pixels of further images to compare, which shows paddings that agree on even
             sides only; None compares images of `input_size` alone.
     """
+    sizes = [input_size] if odd_side is None else [input_size, (input_size[0], odd_side, odd_side)]
+    answers = (_answers(name, input_size, tuple(sizes)) for name in (first, second))
+    return all(map(_agree, *answers))
+
+
+@functools.lru_cache(maxsize=64)  # of a few numbers each: one network is compared with many
+def _answers(name: str, built_for: InputSize, sizes: tuple[InputSize, ...]) -> tuple[Tensor | None, ...]:
+    """The logits of two random images of each size, from weights that are random and always the same.
+
+    None for a size that the network refuses.
+    """
+    generator = torch.Generator().manual_seed(0)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(0)
-        one = registry.build(first, num_classes=10, input_size=input_size).eval()
-        for name, tensor in one.state_dict().items():
-            _disturb(name, tensor)
-        other = registry.build(second, num_classes=10, input_size=input_size).eval()
-        other.load_state_dict(one.state_dict(), assign=True)  # one copy of the weights
-        if not _agree(one, other, torch.randn(2, *input_size)):
-            return False
-        return odd_side is None or _agree(one, other, torch.randn(2, input_size[0], odd_side, odd_side))
+        network = registry.build(name, num_classes=10, input_size=built_for).eval()
+        for key, tensor in sorted(network.state_dict().items()):
+            _fill(key, tensor, generator)
+        answers: list[Tensor | None] = []
+        for size in sizes:
+            try:
+                answers.append(network(torch.randn(2, *size, generator=generator)))
+            except (AssertionError, RuntimeError, ValueError):
+                answers.append(None)
+    return tuple(answers)
 
 
-def _disturb(name: str, tensor: torch.Tensor) -> None:
-    """Make every tensor count: many are drawn as zeros or ones and would hide a difference."""
+def _fill(name: str, tensor: Tensor, generator: torch.Generator) -> None:
+    """Draw a tensor so that it counts, and that the answers of a deep network neither vanish nor overflow."""
     if name.endswith("running_var"):
-        tensor.uniform_(0.1, 1)
-    elif tensor.is_floating_point():
-        # Less for what sums many inputs: the answers of a wide, deep network would overflow.
-        inputs = math.prod(tensor.shape[1:])
-        tensor.add_(torch.randn_like(tensor), alpha=min(_DISTURBANCE, 0.5 / math.sqrt(inputs)))
+        tensor.uniform_(0.5, 2, generator=generator)
+    elif not tensor.is_floating_point():
+        return
+    elif tensor.dim() > 1:
+        tensor.normal_(0, 1 / math.sqrt(math.prod(tensor.shape[1:])), generator=generator)
+    else:
+        tensor.normal_(1 if name.endswith("weight") else 0, _SPREAD, generator=generator)
 
 
-def _agree(one: nn.Module, other: nn.Module, images: torch.Tensor) -> bool:
-    """Whether both give the same logits, or both refuse the images."""
-    logits = []
-    for network in (one, other):
-        try:
-            logits.append(network(images))
-        except (AssertionError, RuntimeError, ValueError):
-            logits.append(None)
-    if logits[0] is None or logits[1] is None:
-        return logits[0] is logits[1]
-    limit = _TOLERANCE * float(logits[0].abs().max())
-    return float((logits[0] - logits[1]).abs().max()) <= limit
+def _agree(first: Tensor | None, second: Tensor | None) -> bool:
+    """Whether both are the same logits, or both networks refused the images."""
+    if first is None or second is None:
+        return first is second
+    limit = _TOLERANCE * float(first.abs().max())
+    return float((first - second).abs().max()) <= limit
 
 
 def main() -> None:

@@ -1,6 +1,8 @@
 """Hints are lines of Python for the file that was refused: each is run here, and what it writes is taken."""
 
+import json
 import re
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ from torch import Tensor
 
 from nayer_core.contract.errors import ErrorCode, TeacherError
 from nayer_core.inspection import Teacher, read_teacher
-from tests.support.hostile_files import of_opcodes
+from tests.support.hostile_files import archive, of_opcodes, tar
 from tests.support.refused_files import REFUSED, STILL_UNRECOGNISED, network, under
 
 IMAGES = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
@@ -96,6 +98,94 @@ def test_keys_of_the_file_are_quoted_in_a_line(tmp_path: Path, monkeypatch: pyte
         assert hint.isascii()
         assert read(follow(hint, folder)).recognition.architecture == "resnet20"
     assert not list(tmp_path.rglob("owned"))
+
+
+LARGE_METADATA = json.dumps({"metadata": {"note": "x" * 3000}, "weight_map": {"a": "m-1.safetensors"}})
+
+
+@pytest.mark.parametrize(
+    ("contents", "code", "said", "hint"),
+    [
+        pytest.param(
+            archive([("model/best.pth", b"x"), ("model/log.txt", b"y")], zipfile.ZIP_DEFLATED),
+            ErrorCode.UNSUPPORTED_FORMAT,
+            "a zip archive around 'model/best.pth'",
+            "Unpack it and upload that file.",
+            id="a zip around a file of weights",
+        ),
+        pytest.param(
+            archive([("a.safetensors", b"x"), ("b.safetensors", b"y")]),
+            ErrorCode.UNSUPPORTED_FORMAT,
+            "'a.safetensors', 'b.safetensors'",
+            "upload the one with the teacher's weights",
+            id="a zip around two",
+        ),
+        pytest.param(
+            archive([("metadata.json", b"{}"), ("config.json", b"{}"), ("model.weights.h5", b"x")]),
+            ErrorCode.UNSUPPORTED_FORMAT,
+            "a Keras network",
+            "Only networks of PyTorch are taken",
+            id="Keras",
+        ),
+        pytest.param(
+            archive([("saved/saved_model.pb", b"x"), ("saved/variables/variables.index", b"y")]),
+            ErrorCode.UNSUPPORTED_FORMAT,
+            "a TensorFlow SavedModel",
+            "Only networks of PyTorch are taken",
+            id="SavedModel",
+        ),
+        pytest.param(
+            archive([("photos/1.jpg", b"x")]),
+            ErrorCode.NOT_A_CHECKPOINT,
+            "a zip archive of something else; it begins with 'photos/1.jpg'",
+            "torch.save(network.state_dict()",
+            id="a zip of pictures",
+        ),
+        pytest.param(
+            b"\n <!DOCTYPE html><title>Virus scan warning</title>",
+            ErrorCode.NOT_A_CHECKPOINT,
+            "a web page",
+            "Download the file again",
+            id="a web page",
+        ),
+        pytest.param(
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+            ErrorCode.NOT_A_CHECKPOINT,
+            "a Git LFS pointer",
+            "`git lfs pull`",
+            id="a Git LFS pointer",
+        ),
+        pytest.param(
+            b'\xef\xbb\xbf{"architectures": ["ViTForImageClassification"]}',
+            ErrorCode.NOT_A_CHECKPOINT,
+            "a JSON document",
+            "model.safetensors",
+            id="a config of the hub",
+        ),
+        pytest.param(
+            LARGE_METADATA.encode(),
+            ErrorCode.NOT_A_CHECKPOINT,
+            "an index of shards",
+            "Join the shards",
+            id="an index of shards that says late what it is",
+        ),
+        pytest.param(
+            tar(),
+            ErrorCode.UNSUPPORTED_FORMAT,
+            "a tar archive",
+            "Unpack it and upload the file inside.",
+            id="tar",
+        ),
+    ],
+)
+def test_files_in_place_of_a_teacher_are_told_with_what_to_do(
+    contents: bytes, code: ErrorCode, said: str, hint: str, tmp_path: Path
+) -> None:
+    (tmp_path / "teacher.pt").write_bytes(contents)
+    error = refused(tmp_path / "teacher.pt")
+    assert error.code == code
+    assert said in error.message
+    assert hint in error.hint
 
 
 @pytest.mark.parametrize("harm", [b"posix\nsystem", b"torch\nload", b"numpy.testing\nrundocs"])
