@@ -11,6 +11,8 @@ from nayer_core.networks.registry import InputSize, Shapes
 _MOST_NAMED = 3  # names of each kind in a message
 _LONGEST = 120  # characters; names come from an untrusted file
 
+# What is tried: a stranger's file may hold shapes for which no network can be built.
+_MOST_CLASSES, _MOST_CHANNELS = 100_000, 64
 # Sides of square images that are tried where a network was trained with another size than the client gave.
 _USUAL_SIDES = (28, 32, 48, 64, 84, 96, 112, 128, 160, 192, 224, 240, 256, 288, 299, 320, 336, 384, 448, 512)
 
@@ -143,14 +145,14 @@ def _settings(difference: Difference, setting: Setting) -> Iterator[Setting]:
     classes = [setting.num_classes]
     depths = [channels]
     for is_, not_ in difference.misshaped.values():
-        if is_ and not_ and not_[0] == setting.num_classes and is_[0] not in classes:
+        if is_ and not_ and not_[0] == setting.num_classes and 0 < is_[0] <= _MOST_CLASSES:
             classes.append(is_[0])
-        if len(is_) == len(not_) == 4 and not_[1] == channels and is_[1] not in depths:
+        if len(is_) == len(not_) == 4 and not_[1] == channels and 0 < is_[1] <= _MOST_CHANNELS:
             depths.append(is_[1])
     sides = [(height, width)]
     if _resizes(difference, setting):
         sides += [(side, side) for side in _USUAL_SIDES]
-    for side, depth, count in itertools.product(sides, depths, classes):
+    for side, depth, count in itertools.product(sides, dict.fromkeys(depths), dict.fromkeys(classes)):
         other = Setting(count, (depth, *side))
         if other != setting:
             yield other

@@ -173,6 +173,16 @@ def test_the_image_size_that_fits_is_told(name: str, size: tuple[int, int, int],
     assert setting in error.hint
 
 
+def test_shapes_that_no_network_has_are_not_tried():
+    for shapes in (
+        {"linear.weight": (10**9, 64), "linear.bias": (10**9,)},
+        {"conv1.weight": (16, 10**9, 3, 3)},
+    ):
+        error = _error(_shapes("resnet20") | shapes)
+        assert error.code == ErrorCode.ARCHITECTURE_UNRECOGNISED
+        assert "nearest known network is resnet20" in error.message
+
+
 @pytest.mark.parametrize("labels", [2, 10])
 def test_a_head_of_one_output_is_told_apart_from_a_wrong_count_of_labels(labels: int):
     error = _error(_shapes("resnet20", 1), classes=labels)
