@@ -103,11 +103,11 @@ def _read_plain(lines: list[str], *, is_table: bool) -> Labels:
         if not is_table:
             raise _UnreadableError(f"its first line, {lines[0]!r}, looks like the heading of a table")
         lines, form = lines[1:], "a column with a heading"
-    for number, line in enumerate(lines, start=1):
+    for line in lines:
         if _STRANGE.fullmatch(line):
-            raise _UnreadableError(f"line {number}, {line[:60]!r}, does not look like a class name")
-    numbered = [match for match in map(_NUMBERED.fullmatch, lines) if match]
-    if len({match[2] for match in numbered}) == len(lines) > 2:
+            raise _UnreadableError(f"the line {line[:60]!r} does not look like a class name")
+    matches = [match for match in map(_NUMBERED.fullmatch, lines) if match]
+    if len({match[2] for match in matches}) == len(lines) > 2:
         raise _UnreadableError(
             f"its lines begin with numbers that are neither 0 to {len(lines) - 1} nor 1 to {len(lines)}"
         )
@@ -186,17 +186,17 @@ def _read_quoted(lines: list[str]) -> Labels | None:
 def _read_yaml(lines: list[str]) -> Labels | None:
     """Read a list of YAML, or a mapping from indices, with or without a key above."""
     entries = lines[1:] if _HEADING_OF_YAML.fullmatch(lines[0]) else lines
-    dashed = [_DASHED.fullmatch(line) for line in entries]
-    if entries and all(dashed):
-        return Labels([_unquoted(match[1]) for match in dashed if match], "a list of YAML")
+    matches = [_DASHED.fullmatch(line) for line in entries]
+    if entries and all(matches):
+        return Labels([_unquoted(match[1]) for match in matches if match], "a list of YAML")
     if entries is lines:
         return None
-    numbered = _read_numbered(entries)
-    if numbered is None:
+    mapping = _read_numbered(entries)
+    if mapping is None:
         raise _UnreadableError(
             f"it looks like YAML, and {lines[0]!r:.60} is no list and no mapping from indices"
         )
-    return Labels(numbered.names, "a mapping of YAML")
+    return Labels(mapping.names, "a mapping of YAML")
 
 
 def _unquoted(text: str) -> str:

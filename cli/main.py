@@ -139,17 +139,17 @@ def architectures(
         matches = client.architectures(query)
         if limit is None and not as_json and sys.stdout.isatty():
             limit = ROWS_IN_A_TERMINAL
-        listed = matches[:limit]
-        rows = ((entry["name"], entry["family"], entry["notes"]) for entry in listed)
-        if listed:
-            out.table({"data": listed}, ("name", "family", "notes"), rows)
+        page = matches[:limit]
+        rows = ((entry["name"], entry["family"], entry["notes"]) for entry in page)
+        if page:
+            out.table({"data": page}, ("name", "family", "notes"), rows)
         elif as_json:
             out.result({"data": []}, "")
-        if not listed:
+        if not page:
             out.say(f"No architecture holds {escape(query)!r}. All are listed without QUERY.")
-        elif len(listed) < len(matches):
+        elif len(page) < len(matches):
             out.say(
-                f"{len(listed)} of {len(matches)}. More: --limit {len(matches)}"
+                f"{len(page)} of {len(matches)}. More: --limit {len(matches)}"
                 + ("" if query else ", or fewer with a QUERY, e.g. `nayer architectures mobilenet`")
             )
 

@@ -192,9 +192,9 @@ def _send(
     if labels is not None and labels.form is not None:
         out.say(escape(str(labels)))
     document = build_spec(asked | {"labels": labels.names if labels else None})
-    lacking = missing_fields(document)
-    if lacking:
-        raise RequestError("request_incomplete", *wording.missing(lacking))
+    missing = missing_fields(document)
+    if missing:
+        raise RequestError("request_incomplete", *wording.missing(missing))
     with transfer(out.messages, "upload") as on_bytes:
         job = client.submit(
             asked["teacher"],

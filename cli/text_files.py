@@ -24,8 +24,8 @@ def read_text(path: Path) -> str:
         text = contents.decode(encoding)
     except UnicodeDecodeError as error:
         line = contents.count(b"\n", 0, error.start) + 1
-        shown = contents[error.start : error.start + 1].hex()
-        raise ValueError(f"it is no text in UTF-8: line {line} has the byte 0x{shown}") from None
+        byte = contents[error.start : error.start + 1].hex()
+        raise ValueError(f"it is no text in UTF-8: line {line} has the byte 0x{byte}") from None
     if "\0" in text:
         raise ValueError(
             "it is no text in UTF-8: it has zero bytes, as UTF-16 without a mark or a binary file"

@@ -127,12 +127,12 @@ def hint(code: str, hint_of_service: str, message: str) -> str:
     Args:
         code: of the problem.
         hint_of_service: what the service advises.
-        message: what is wrong; may name what was asked for.
+        message: what is wrong; may name the name that was not known.
     """
     if code != "unknown_architecture":
         return _HINTS.get(code) or in_options(hint_of_service)
-    asked = re.search(r"named '(?:\w+/)?([A-Za-z]+)", message)
-    example = f", e.g. `nayer architectures {asked[1].lower()}`" if asked else ""
+    family = re.search(r"named '(?:\w+/)?([A-Za-z]+)", message)
+    example = f", e.g. `nayer architectures {family[1].lower()}`" if family else ""
     return f"`nayer architectures QUERY` lists the names that hold QUERY{example}."
 
 
@@ -144,7 +144,7 @@ def missing(pointers: Iterable[str]) -> tuple[str, str]:
     """
     lines = [REQUIRED[pointer] for pointer in pointers]
     options = [line.partition(" ")[0] for line in lines]
-    listed = " and ".join(filter(None, (", ".join(options[:-1]), options[-1])))
+    enumeration = " and ".join(filter(None, (", ".join(options[:-1]), options[-1])))
     return "\n".join(
-        [f"The request lacks {listed}.", *lines]
+        [f"The request lacks {enumeration}.", *lines]
     ), "Give options, or the fields in the file of --spec."

@@ -33,15 +33,15 @@ def merge_equal(names: Sequence[str], input_size: InputSize) -> list[list[str]]:
     classes = _known_equal(names)
     if len(classes) == 1:
         return classes
-    merged: list[list[str]] = []
+    equal: list[list[str]] = []
     for members in _known_equal([name for name in names if registry.takes(name, input_size)]):
-        for others in merged:
+        for others in equal:
             if _answer_alike(others[0], members[0], input_size):
                 others += members
                 break
         else:
-            merged.append(members)
-    return [sorted(members, key=names.index) for members in merged]
+            equal.append(members)
+    return [sorted(members, key=names.index) for members in equal]
 
 
 def _known_equal(names: Sequence[str]) -> list[list[str]]:

@@ -96,11 +96,10 @@ def explained(attempts: Iterable[Attempt], setting: Setting, file: ClientFile) -
 
 def misnamed(tensors: int, difference: Difference, fitting: Sequence[str]) -> TeacherError:
     """Say that the tensors are those of other networks than the one that was named."""
-    listed = _listed(fitting)
     return TeacherError(
         ErrorCode.ARCHITECTURE_MISMATCH,
-        f"The teacher's {tensors} tensors are not those of {difference.architecture}, but of {listed}:"
-        f" {difference}.",
+        f"The teacher's {tensors} tensors are not those of {difference.architecture}, but of"
+        f" {_listed(fitting)}: {difference}.",
         f"Give teacher.architecture: {fitting[0]}",
     )
 
@@ -118,13 +117,13 @@ def mismatched(shapes: Shapes, difference: Difference, setting: Setting, file: C
 
 def unrecognised(shapes: Shapes, setting: Setting, file: ClientFile) -> TeacherError:
     """Describe tensors that no network has, with the nearest network or a change of names that helps."""
-    described = first([f"{name} {list(shape)}" for name, shape in shapes.items()])
+    examples = first([f"{name} {list(shape)}" for name, shape in shapes.items()])
     classes = head_classes(shapes)
     head = "no linear layer" if classes is None else f"{classes} rows in the last linear layer"
     likeness = find_nearest(shapes, setting)
     return _unlike(
         ErrorCode.ARCHITECTURE_UNRECOGNISED,
-        f"No known network has these {len(shapes)} tensors ({described}; {head}).",
+        f"No known network has these {len(shapes)} tensors ({examples}; {head}).",
         _renaming(likeness, setting, file) or _likeness(shapes, likeness, setting),
     )
 
@@ -140,11 +139,11 @@ def ambiguous(classes: Sequence[Sequence[str]]) -> TeacherError:
     Args:
         classes: networks that compute the same stand together.
     """
-    listed = ", ".join(" = ".join(members) for members in classes)
+    members_of_all = ", ".join(" = ".join(members) for members in classes)
     options = " or ".join(f"teacher.architecture: {members[0]}" for members in classes[:_MOST_LISTED])
     return TeacherError(
         ErrorCode.ARCHITECTURE_AMBIGUOUS,
-        f"The teacher's tensors fit {len(classes)} networks that compute different things: {listed}.",
+        f"The teacher's tensors fit {len(classes)} networks that compute different things: {members_of_all}.",
         f"Name the one that was trained: {options}",
     )
 
@@ -171,10 +170,10 @@ def head_classes(shapes: Shapes) -> int | None:
 
 
 def _other_images(difference: Difference, setting: Setting, fitting: Setting) -> TeacherError:
-    given, fits = setting.input_size, fitting.input_size
-    message = f"The teacher is {difference.architecture} for images of {_size(fits)}, not {_size(given)}"
+    size, fits = setting.input_size, fitting.input_size
+    message = f"The teacher is {difference.architecture} for images of {_size(fits)}, not {_size(size)}"
     hint = f"Give teacher.input_size: {list(fits)}"
-    if fits[0] != given[0]:
+    if fits[0] != size[0]:
         hint += ", and a mean and a std for each channel"
     if fitting.num_classes != setting.num_classes:
         message += f", and tells {fitting.num_classes} classes apart, not {setting.num_classes}"
@@ -214,14 +213,14 @@ def _renaming(likeness: Likeness | None, setting: Setting, file: ClientFile) -> 
     if rename.setting.num_classes != setting.num_classes:
         message += f" with {rename.setting.num_classes} classes"
     message += "."
-    if rename.left_out:
+    if rename.surplus:
         message += (
-            f" {len(rename.left_out)} would be left out ({first(rename.left_out)}): right only if the"
+            f" {len(rename.surplus)} would be left out ({first(rename.surplus)}): right only if the"
             " network's answers do not depend on them."
         )
-        inner = [name for name in rename.left_out if _NORMALISER.search(name)]
-        if inner:
-            message += f" Give the values of {first(inner)} as teacher.normalization."
+        statistics = [name for name in rename.surplus if _NORMALISER.search(name)]
+        if statistics:
+            message += f" Give the values of {first(statistics)} as teacher.normalization."
     return message, f"Upload what this line writes: {line}"
 
 

@@ -21,7 +21,7 @@ _LEAST_SHARE = 0.5  # of the tensors; a network that fits fewer is not worth nam
 _NEAREST_BUILT = 4  # library networks that are built for each prefix
 _LEAST_UNDER_PREFIX = 0.3  # share of the tensors
 _DEEPEST_PREFIX = 3
-_MOST_DROPPED_ROOTS = 2
+_MOST_ROOTS_LEFT_OUT = 2
 _MOST_ROOTS = 40
 _MOST_LISTED = 4  # tensors that a line of Python names one by one
 _HEAD_ROOTS = ("fc", "classifier", "head", "linear")
@@ -33,12 +33,12 @@ class Rename:
 
     Attributes:
         statements: Python that changes `sd`, a dict of tensors by name.
-        left_out: names that the network does not need.
+        surplus: names that the network does not need.
         setting: for how many classes and which images the network then fits.
     """
 
     statements: tuple[str, ...]
-    left_out: tuple[str, ...]
+    surplus: tuple[str, ...]
     setting: Setting
 
 
@@ -124,14 +124,14 @@ def _relatives(shapes: Shapes) -> Iterator[str]:
 
 def _roots(names: Iterable[str]) -> Iterator[set[str]]:
     """Yield the outermost modules, then with up to two of them left out, each with and without a head."""
-    present = set(map(_first_word, names))
-    if len(present) > _MOST_ROOTS:
+    modules = set(map(_first_word, names))
+    if len(modules) > _MOST_ROOTS:
         return
-    for dropped in range(_MOST_DROPPED_ROOTS + 1):
-        for left_out in itertools.combinations(sorted(present), dropped):
-            kept = present.difference(left_out)
-            yield kept
-            yield from (kept | {head} for head in _HEAD_ROOTS if head not in kept)
+    for count_out in range(_MOST_ROOTS_LEFT_OUT + 1):
+        for foreign in itertools.combinations(sorted(modules), count_out):
+            own = modules.difference(foreign)
+            yield own
+            yield from (own | {head} for head in _HEAD_ROOTS if head not in own)
 
 
 def _rename(
@@ -148,8 +148,8 @@ def _rename(
     zeros = [name for name in difference.missing if name not in sources]
     if not all(_has_no_bias(name, inside, sources) for name in zeros):
         return None
-    left_out = [name for name in spare if name not in sources.values()]
-    if not _may_be_left_out(left_out, inside, expected, sources.values()):
+    surplus = [name for name in spare if name not in sources.values()]
+    if not _may_be_left_out(surplus, inside, expected, sources.values()):
         return None
     after = {name: shape for name, shape in inside.items() if name not in spare}
     after |= {name: spare[source] for name, source in sources.items()} | {
@@ -157,14 +157,14 @@ def _rename(
     }
     remaining = compare(difference.architecture, after, expected)
     fitting = setting if not remaining else find_setting(after, remaining, setting)
-    if fitting is None or (fitting != setting and _hold_a_head(left_out, spare, setting)):
+    if fitting is None or (fitting != setting and _hold_a_head(surplus, spare, setting)):
         return None
-    statements = _selection(prefix, inside, outside, sources.values(), left_out)
+    statements = _selection(prefix, inside, outside, sources.values(), surplus)
     if statements is None:
         return None
     statements += [f"sd[{quoted(name)}] = sd.pop({quoted(source)})" for name, source in sources.items()]
     statements += [f"sd[{quoted(name)}] = torch.zeros({expected[name][0]})" for name in zeros]
-    return Rename(tuple(statements), tuple(left_out), fitting)
+    return Rename(tuple(statements), tuple(surplus), fitting)
 
 
 def _sources(missing: Sequence[str], spare: Shapes, expected: Shapes) -> dict[str, str]:
@@ -204,34 +204,34 @@ def _hold_a_head(names: Iterable[str], shapes: Shapes, setting: Setting) -> bool
 
 
 def _selection(
-    prefix: str, inside: Shapes, outside: Shapes, sources: Collection[str], left_out: Sequence[str]
+    prefix: str, inside: Shapes, outside: Shapes, sources: Collection[str], surplus: Sequence[str]
 ) -> list[str] | None:
     """Return statements that remove the prefix and what is not needed; None where none is short."""
     statements = []
-    dropped = list(left_out)
+    surplus_here = list(surplus)
     if prefix and not any(source in outside for source in sources):
         p = quoted(prefix)
         statements.append(f"sd = {{k.removeprefix({p}): v for k, v in sd.items() if k.startswith({p})}}")
-        dropped = [name for name in left_out if name in inside]
+        surplus_here = [name for name in surplus if name in inside]
     elif prefix:
         if not outside.keys().isdisjoint(inside):
             return None
         statements.append(removed_prefix(prefix))
-    if dropped:
-        condition = _condition(dropped, {*inside, *outside}.difference(dropped))
+    if surplus_here:
+        condition = _condition(surplus_here, {*inside, *outside}.difference(surplus_here))
         if condition is None:
             return None
         statements.append(f"sd = {{k: v for k, v in sd.items() if {condition}}}")
     return statements
 
 
-def _condition(dropped: Sequence[str], kept: Collection[str]) -> str | None:
+def _condition(surplus: Sequence[str], needed: Collection[str]) -> str | None:
     """Return the Python condition that is true of the names to keep; None if none is short."""
-    if len(dropped) <= _MOST_LISTED:
-        return f"k not in [{_list(dropped)}]"
+    if len(surplus) <= _MOST_LISTED:
+        return f"k not in [{_list(surplus)}]"
     for word, expression in ((_last_word, 'k.rpartition(".")[2]'), (_first_word, 'k.partition(".")[0]')):
-        words = {word(name) for name in dropped}
-        if len(words) <= _MOST_LISTED and words.isdisjoint(map(word, kept)):
+        words = {word(name) for name in surplus}
+        if len(words) <= _MOST_LISTED and words.isdisjoint(map(word, needed)):
             return f"{expression} not in [{_list(sorted(words))}]"
     return None
 

@@ -164,11 +164,11 @@ def _choose(matches: list[Recognition], setting: Setting) -> Recognition:
     classes = merge_equal(names, setting.input_size)
     if not classes:
         raise misfit.no_candidate_takes(names, setting.input_size)
-    chosen = plainest(classes, setting.input_size)
-    if chosen is None:
+    plain = plainest(classes, setting.input_size)
+    if plain is None:
         raise misfit.ambiguous(classes)
-    others = [name for members in classes if members is not chosen for name in members]
-    return Recognition(chosen[0], matches[0].renamed, (*chosen, *others), tuple(others))
+    others = [name for members in classes if members is not plain for name in members]
+    return Recognition(plain[0], matches[0].renamed, (*plain, *others), tuple(others))
 
 
 def _preference(name: str) -> tuple[int, int, str]:

@@ -47,8 +47,8 @@ def convert_teacher(upload: Path, output: Path) -> tuple[dict[str, Tensor], File
         return refuse(ErrorCode.TEACHER_REJECTED, f"The teacher file {problem}.")
 
     def read(source: BufferedReader) -> tuple[Mapping[str, Tensor], dict[str, str | None]]:
-        found = teacher_file.read_teacher(source)
-        return found.tensors, {"kind": found.kind, "keys": json.dumps(found.keys)}
+        file = teacher_file.read_teacher(source)
+        return file.tensors, {"kind": file.kind, "keys": json.dumps(file.keys)}
 
     teacher_file.warm_up()
     size = upload.stat().st_size

@@ -85,11 +85,11 @@ def other_archive(members: Sequence[str]) -> TeacherError:
     if any(name == "data.pkl" for name in names):  # an archive of torch.save, in parts
         weights = []
     if weights:
-        shown = ", ".join(map(printable, weights[:_MOST_LISTED]))
+        names_of_weights = ", ".join(map(printable, weights[:_MOST_LISTED]))
         which = "that file" if len(weights) == 1 else "the one with the teacher's weights"
         return refuse(
             ErrorCode.UNSUPPORTED_FORMAT,
-            f"The teacher file is a zip archive around {shown}.",
+            f"The teacher file is a zip archive around {names_of_weights}.",
             f"Unpack it and upload {which}.",
         )
     return refuse(

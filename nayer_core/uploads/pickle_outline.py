@@ -104,9 +104,9 @@ def _run(file: BinaryIO) -> Any:
 
 def _step(stack: list[Any], opcode: pickletools.OpcodeInfo, argument: Any) -> None:
     name = opcode.name
-    taken = _take(stack, opcode)
+    operands = _take(stack, opcode)
     if name in ("SETITEM", "SETITEMS"):
-        target, *pairs = taken
+        target, *pairs = operands
         if isinstance(target, _Dict):
             keys, values = pairs[::2], pairs[1::2]
             target.entries |= {
@@ -118,9 +118,9 @@ def _step(stack: list[Any], opcode: pickletools.OpcodeInfo, argument: Any) -> No
     elif name == "GLOBAL":
         stack.append(_Global(str(argument).replace(" ", ".")))
     elif name in ("REDUCE", "NEWOBJ"):
-        stack.append(_made(taken[0]))
+        stack.append(_made(operands[0]))
     elif name == "BUILD":
-        target, state = taken
+        target, state = operands
         if isinstance(target, _Object) and isinstance(state, _Dict):
             target.is_network = "_modules" in state.entries
         stack.append(target)
@@ -146,9 +146,9 @@ def _take(stack: list[Any], opcode: pickletools.OpcodeInfo) -> list[Any]:
         while stack[mark] is not _MARK:
             mark -= 1
         below = before.index(pickletools.markobject)
-        taken = stack[mark - below : mark] + stack[mark + 1 :]
+        operands = stack[mark - below : mark] + stack[mark + 1 :]
         del stack[mark - below :]
-        return taken
-    taken = stack[len(stack) - len(before) :]
+        return operands
+    operands = stack[len(stack) - len(before) :]
     del stack[len(stack) - len(before) :]
-    return taken
+    return operands
