@@ -180,9 +180,13 @@ class Client:
         series: dict[str, list[dict[str, Any]]] = self._get(f"/jobs/{job_id}/metrics")["series"]
         return series
 
-    def architectures(self) -> list[dict[str, str]]:
-        """What a teacher or a student may be: `name`, `family` and `notes` of each."""
-        found: list[dict[str, str]] = self._get("/architectures")["data"]
+    def architectures(self, query: str = "") -> list[dict[str, str]]:
+        """What a teacher or a student may be: `name`, `family` and `notes` of each.
+
+        Args:
+            query: words that each must hold in one of the three; all are listed where it is empty.
+        """
+        found: list[dict[str, str]] = self._get("/architectures", {"q": query} if query else None)["data"]
         return found
 
     def presets(self) -> list[dict[str, Any]]:

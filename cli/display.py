@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from typing import Any, Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
+from cli import wording
 from cli.client import JobEvent
 from cli.upload import OnBytes
 
@@ -54,7 +56,8 @@ class JobDisplay:
         elif event.type == "progress":
             self._step(data)
         elif event.type == "warning":
-            self._say(f"[yellow]warning[/] {data['code']}: {data['message']}")
+            message = escape(wording.in_options(data["message"]))
+            self._say(f"[yellow]warning[/] {escape(data['code'])}: {message}")
 
     def trouble(self, sentence: str) -> None:
         """Say that the connection was lost."""

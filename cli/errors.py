@@ -10,6 +10,8 @@ ClientError                 carries a stable code, a message and a hint
 
 import httpx
 
+from cli import wording
+
 
 class ClientError(Exception):
     """Something between this program and the student went wrong, told so that it can be mended."""
@@ -56,7 +58,8 @@ def raise_for_problem(response: httpx.Response) -> None:
     """Raise what the service says is wrong; a good answer passes.
 
     Raises:
-        ApiError: with the problem's code, and a line for each place in the request that is wrong.
+        ApiError: with the problem's code; its message has a line for each option that is wrong, or else says
+            what is wrong with the whole.
     """
     if response.is_success:
         return
@@ -67,13 +70,12 @@ def raise_for_problem(response: httpx.Response) -> None:
         problem = {}
     if not isinstance(problem, dict):
         problem = {}
-    message = str(problem.get("detail") or problem.get("title") or f"HTTP {response.status_code}.")
+    code = str(problem.get("code") or f"http_{response.status_code}")
     places = [
-        f"{error.get('pointer', '')}: {error.get('detail', '')}" for error in problem.get("errors") or []
+        wording.place(*(str(error.get(part, "")) for part in ("pointer", "code", "detail")))
+        for error in problem.get("errors") or []
     ]
-    raise ApiError(
-        response.status_code,
-        str(problem.get("code") or f"http_{response.status_code}"),
-        "\n".join([message, *places]),
-        str(problem.get("hint") or ""),
-    )
+    whole = str(problem.get("detail") or problem.get("title") or f"HTTP {response.status_code}.")
+    message = "\n".join(places) or wording.in_options(whole)
+    hint = wording.hint(code, str(problem.get("hint") or ""), message)
+    raise ApiError(response.status_code, code, message, hint)

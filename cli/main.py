@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from cli import options
 from cli.client import DEFAULT_URL, Client, RemoteJob
@@ -21,6 +22,8 @@ from cli.output import answering
 from cli.serve import DEFAULT_DATA_DIR, DataDir, serve
 from cli.submit import end, follow_to_end, submit, validate
 from nayer_core.contract.artifacts import STUDENT
+
+ROWS_IN_A_TERMINAL = 30
 
 app = typer.Typer(
     name="nayer",
@@ -120,15 +123,35 @@ def list_jobs(
 
 @app.command()
 def architectures(
+    query: Annotated[str, typer.Argument(help="Only those with this in their name, family or notes.")] = "",
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="How many at most. Default: 30 in a terminal, else all.", show_default=False
+        ),
+    ] = None,
     as_json: options.AsJson = False,
     url: options.Url = DEFAULT_URL,
     api_key: options.ApiKey = None,
 ) -> None:
-    """List the networks that a teacher or a student may be."""
+    """List the networks that a teacher or a student may be: `nayer architectures mobilenet`."""
     with answering(as_json) as out, Client(url, api_key) as client:
-        found = client.architectures()
-        rows = ((entry["name"], entry["family"], entry["notes"]) for entry in found)
-        out.table({"data": found}, ("name", "family", "notes"), rows)
+        matches = client.architectures(query)
+        if limit is None and not as_json and sys.stdout.isatty():
+            limit = ROWS_IN_A_TERMINAL
+        page = matches[:limit]
+        rows = ((entry["name"], entry["family"], entry["notes"]) for entry in page)
+        if page:
+            out.table({"data": page}, ("name", "family", "notes"), rows)
+        elif as_json:
+            out.result({"data": []}, "")
+        if not page:
+            out.say(f"No architecture holds {escape(query)!r}. All are listed without QUERY.")
+        elif len(page) < len(matches):
+            out.say(
+                f"{len(page)} of {len(matches)}. More: --limit {len(matches)}"
+                + ("" if query else ", or fewer with a QUERY, e.g. `nayer architectures mobilenet`")
+            )
 
 
 @app.command()

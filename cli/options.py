@@ -17,7 +17,9 @@ Teacher = Annotated[
 ]
 Labels = Annotated[
     Path | None,
-    typer.Option(**_READABLE, help="Class names in the order of the teacher's outputs: lines or JSON."),
+    typer.Option(
+        **_READABLE, help="Class names in the order of the teacher's outputs: one a line, or a JSON list."
+    ),
 ]
 SpecFile = Annotated[
     Path | None, typer.Option("--spec", **_READABLE, help="Whole request as JSON; options win over it.")

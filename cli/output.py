@@ -28,8 +28,8 @@ class Output:
         self.messages = Console(stderr=True)
 
     def say(self, text: str) -> None:
-        """Tell a person something, with rich's markup."""
-        self.messages.print(text, highlight=False)
+        """Tell a person something, with rich's markup; lines stay whole, to be copied."""
+        self.messages.print(text, highlight=False, soft_wrap=True)
 
     def result(self, document: Any, text: str) -> None:
         """Print the result: `document` with --json, else `text`."""

@@ -9,24 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from cli.errors import RequestError
+from cli.text_files import read_text
+from cli.wording import REQUIRED
 
 Document = dict[str, Any]
-
-
-def read_labels(path: Path) -> list[str]:
-    """Read class names from a JSON list, or one a line; empty lines do not count.
-
-    Raises:
-        RequestError: `labels_unreadable`: not text, or JSON that is no list of strings.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        labels = json.loads(text) if text.lstrip().startswith("[") else text.splitlines()
-    except (OSError, ValueError) as error:
-        raise _unreadable_labels(path, str(error)) from error
-    if not all(isinstance(label, str) for label in labels):
-        raise _unreadable_labels(path, "the JSON list holds something that is no string")
-    return [label.strip() for label in labels if label.strip()]
 
 
 def read_spec(path: Path) -> Document:
@@ -36,7 +22,7 @@ def read_spec(path: Path) -> Document:
         RequestError: `spec_unreadable`.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8-sig"))
+        document = json.loads(read_text(path))
     except (OSError, ValueError) as error:
         raise RequestError(
             "spec_unreadable", f"{path} cannot be read: {error}.", "Give a JSON file."
@@ -95,16 +81,22 @@ def merge(document: Document, changes: Document) -> Document:
     return merged
 
 
+def missing_fields(document: Document) -> list[str]:
+    """Return the JSON pointers of what has no default and is not in `document`."""
+    missing = []
+    for pointer in REQUIRED:
+        value: Any = document
+        for key in pointer.removeprefix("/").split("/"):
+            value = (
+                value.get(key) if isinstance(value, dict) else value
+            )  # the service judges what is no object
+        if value is None:
+            missing.append(pointer)
+    return missing
+
+
 def _json_or_text(value: str) -> Any:
     try:
         return json.loads(value)
     except ValueError:
         return value
-
-
-def _unreadable_labels(path: Path, reason: str) -> RequestError:
-    return RequestError(
-        "labels_unreadable",
-        f"The labels in {path} cannot be read: {reason}.",
-        "Give one class name a line, or a JSON list of names, in the order of the teacher's outputs.",
-    )

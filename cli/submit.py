@@ -7,13 +7,14 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from cli import options
+from cli import options, wording
 from cli.client import DEFAULT_URL, Client, RemoteJob
 from cli.display import JobDisplay, transfer
 from cli.errors import RequestError
 from cli.follow import follow
+from cli.labels import read_labels
 from cli.output import EXIT_FAILED, EXIT_INTERRUPTED, Output, answering
-from cli.request import Document, merge, numbers, pairs, read_labels, read_spec, settings
+from cli.request import Document, merge, missing_fields, numbers, pairs, read_spec, settings
 from nayer_core.contract.artifacts import STUDENT
 
 OutFile = Annotated[Path, typer.Option("-o", "--output", help="Where the student is written.")]
@@ -59,7 +60,7 @@ def submit(
             out.result(job.model_dump(mode="json"), job.id)
             return
         job = follow_to_end(client, out, job.id)
-        deliver(client, out, job, output)
+        deliver(client, out, job, output, teacher)
 
 
 def validate(
@@ -84,11 +85,14 @@ def validate(
     asked = dict(locals())
     with answering(as_json) as out, Client(url, api_key) as client:
         job = follow_to_end(client, out, _send(client, out, asked, dry_run=True).id)
-        end(out, job, job.model_dump(mode="json"), json.dumps(job.teacher, indent=2))
+        end(out, job, job.model_dump(mode="json"), json.dumps(job.teacher, indent=2), teacher)
 
 
 def build_spec(asked: Document) -> Document:
     """Lay the options over the specification file, where there is one.
+
+    Args:
+        asked: the options by name; `labels` are the class names.
 
     Raises:
         RequestError: an option or a file cannot be read.
@@ -96,7 +100,7 @@ def build_spec(asked: Document) -> Document:
     size, mean, std = asked.get("input_size"), asked.get("mean"), asked.get("std")
     encoder = asked.get("text_encoder") or ("file" if asked.get("embeddings") else None)
     changes: Document = {
-        "labels": read_labels(asked["labels"]) if asked.get("labels") else None,
+        "labels": asked.get("labels"),
         "teacher": {
             "architecture": asked.get("architecture"),
             "input_size": numbers(size, int, "--input-size") if size else None,
@@ -137,26 +141,43 @@ def follow_to_end(client: Client, out: Output, job_id: str) -> RemoteJob:
         raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
-def deliver(client: Client, out: Output, job: RemoteJob, path: Path) -> None:
-    """Fetch the student of a job that succeeded, and end with the job's exit code."""
+def deliver(client: Client, out: Output, job: RemoteJob, path: Path, teacher: Path) -> None:
+    """Fetch the student of a job that succeeded, and end with the job's exit code.
+
+    Args:
+        client: the service.
+        out: where the result goes.
+        job: has ended.
+        path: where the student is written.
+        teacher: the file that was sent.
+    """
     document: Document = {"job": job.model_dump(mode="json")}
     if job.succeeded:
         with transfer(out.messages, "student") as on_bytes:
             sha256 = client.download(job.id, STUDENT, path, on_bytes)
         document |= {"path": str(path), "sha256": sha256, "bytes": path.stat().st_size}
-    end(out, job, document, str(path))
+    end(out, job, document, str(path), teacher)
 
 
-def end(out: Output, job: RemoteJob, document: Document, text: str) -> None:
-    """Print how the job ended; exit 1 unless it succeeded."""
+def end(out: Output, job: RemoteJob, document: Document, text: str, teacher: Path | None = None) -> None:
+    """Print how the job ended; exit 1 unless it succeeded.
+
+    Args:
+        out: where the result goes.
+        job: has ended.
+        document: printed with --json.
+        text: printed without it, of a job that succeeded.
+        teacher: the file that was sent, where it is known here.
+    """
     if job.succeeded:
         out.result(document, text)
         return
     error = job.error or {}
+    hint = wording.in_options(error.get("hint") or "")
     out.problem(
         error.get("code") or job.status,
-        error.get("message") or f"The job was {job.status}.",
-        error.get("hint"),
+        wording.in_options(error.get("message") or f"The job was {job.status}."),
+        wording.with_file(hint, teacher) if teacher else hint,
     )
     if out.as_json:
         out.result(document, "")
@@ -167,13 +188,13 @@ def _send(
     client: Client, out: Output, asked: Document, *, idempotency_key: str | None = None, dry_run: bool = False
 ) -> RemoteJob:
     files: dict[str, Any] = {name: asked[name] for name in ("evaluation", "embeddings")}
-    document = build_spec(asked)
-    if "student" not in document or "labels" not in document:
-        raise RequestError(
-            "request_incomplete",
-            "The request lacks the " + ("student." if "labels" in document else "labels."),
-            "Give --labels FILE and --student NAME, or both in --spec FILE.",
-        )
+    labels = read_labels(asked["labels"]) if asked.get("labels") else None
+    if labels is not None and labels.form is not None:
+        out.say(escape(str(labels)))
+    document = build_spec(asked | {"labels": labels.names if labels else None})
+    missing = missing_fields(document)
+    if missing:
+        raise RequestError("request_incomplete", *wording.missing(missing))
     with transfer(out.messages, "upload") as on_bytes:
         job = client.submit(
             asked["teacher"],

@@ -7,14 +7,19 @@ import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import onnxruntime
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 
+from nayer_core.contract.spec import Normalization
+from nayer_core.networks.network_file import Description
 from nayer_core.networks.registry import build
 
 ROOT = Path(__file__).parents[1]
@@ -42,14 +47,28 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]
             process.kill()
 
 
-def shell_block() -> str:
-    found = re.findall(
-        r"<!-- tests/test_readme.py runs this block -->\n```sh\n(.*?)```",
+def block(language: str, holds: str) -> str:
+    """The block of the README that is to be run, in this language and with these words."""
+    blocks = re.findall(
+        rf"^( *)<!-- tests/test_readme.py runs this block -->\n *```{language}\n(.*?)^ *```",
         (ROOT / "README.md").read_text(),
-        flags=re.DOTALL,
+        flags=re.DOTALL | re.MULTILINE,
     )
-    assert len(found) == 1
-    return str(found[0])
+    (match,) = (textwrap.dedent(text) for _, text in blocks if holds in text)
+    return str(match)
+
+
+def save_student(architecture: str, folder: Path) -> None:
+    """Write `student.safetensors` as a job does, for two classes."""
+    size = (3, 32, 32)
+    normalization = Normalization(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    labels = ("cat", "dog")
+    description = Description(
+        architecture=architecture, labels=labels, input_size=size, normalization=normalization
+    )
+    torch.manual_seed(0)
+    network = build(architecture, num_classes=2, input_size=size)
+    description.save(network, folder / "student.safetensors")
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the walk uses curl, which is not on this machine")
@@ -64,7 +83,7 @@ def test_the_walk_with_curl_gives_a_verified_student(service: dict[str, Any], tm
         "CONFIG": json.dumps(TINY),
     }
     done = subprocess.run(
-        ["/bin/sh", "-eu", "-c", shell_block()],
+        ["/bin/sh", "-eu", "-c", block("sh", "curl")],
         env=environment,
         cwd=tmp_path,
         capture_output=True,
@@ -77,6 +96,32 @@ def test_the_walk_with_curl_gives_a_verified_student(service: dict[str, Any], tm
     assert '"status":"succeeded"' in done.stdout.replace(" ", "")
     with safe_open(tmp_path / "student.safetensors", "pt") as student:
         assert json.loads(student.metadata()["network"])["architecture"] == "wrn_16_1"
+
+
+def test_a_student_of_timm_loads_in_timm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_student("timm/mobilenetv3_small_050", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(block("python", "timm"), names)  # noqa: S102 - what the README tells people to run
+    with torch.no_grad():
+        logits = names["network"](torch.zeros(1, 3, 32, 32))
+    assert logits.shape == (1, 2)
+
+
+def test_a_student_is_exported_with_its_normalisation_inside(tmp_path: Path) -> None:
+    save_student("wrn_16_1", tmp_path)
+    command = block("sh", "export").replace("python ", f"{sys.executable} ", 1)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(["/bin/sh", "-eu", "-c", command], cwd=tmp_path, env=environment, check=False)
+    assert done.returncode == 0
+    session = onnxruntime.InferenceSession(tmp_path / "student.onnx")
+    image = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    (logits,) = session.run(None, {"images": image.numpy()})
+    student = build("wrn_16_1", num_classes=2, input_size=(3, 32, 32)).eval()
+    student.load_state_dict(load_file(tmp_path / "student.safetensors"))
+    with torch.no_grad():
+        expected = student((image - 0.5) / 0.25)
+    torch.testing.assert_close(torch.from_numpy(logits), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_the_commands_that_are_named_exist() -> None:

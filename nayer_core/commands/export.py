@@ -39,7 +39,7 @@ class _WithNormalization(nn.Module):
         return logits
 
 
-def run(args: argparse.Namespace, emit: Emit) -> dict[str, Any]:  # noqa: ARG001 - as every command
+def run(args: argparse.Namespace, emit: Emit) -> dict[str, Any]:
     """Write the network in `args.network` as `args.format` to `args.out`.
 
     What the network is stands in the header of a student file; for any other, `args.spec` and
@@ -60,6 +60,8 @@ def run(args: argparse.Namespace, emit: Emit) -> dict[str, Any]:  # noqa: ARG001
             input_size=description.input_size,
             scratch=Path(scratch),
         )
+    for warning in inspection.assumption(teacher.recognition):
+        emit(warning)
     description = description.model_copy(update={"architecture": teacher.recognition.architecture})
     args.out.parent.mkdir(parents=True, exist_ok=True)
     _WRITERS[args.format](teacher.network, description, args.out)

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from nayer_core.commands.spec_file import read_job_spec
 from nayer_core.contract.artifacts import REPORT
@@ -21,6 +22,7 @@ from nayer_core.contract.events import Emit, Phase, PhaseEvent, WarningEvent
 from nayer_core.contract.spec import JobSpec, ResolvedSpec
 from nayer_core.methods.parts.bn_regularization import BNRegularization, is_experimental
 from nayer_core.methods.registry import method_class
+from nayer_core.networks.client_file import ClientFile
 from nayer_core.networks.recognition import Recognition, recognise
 from nayer_core.networks.registry import InputSize, build, build_on_meta, count_parameters
 from nayer_core.networks.weights import (
@@ -36,6 +38,7 @@ from nayer_core.uploads.file_kind import FileKind
 from nayer_core.uploads.refusals import refuse
 
 _PROBE_IMAGES = 4
+_MAX_WRAPPER_CHARS = 100
 
 
 @dataclass(frozen=True)
@@ -46,15 +49,20 @@ class Teacher:
         network: with its weights, in eval mode.
         recognition: which network it is.
         kind: layout of the file.
-        wrapped_in: keys that led to the state dict.
+        keys: led to the state dict, outermost first.
         prefix: removed from every name; "" if there was none.
     """
 
     network: nn.Module
     recognition: Recognition
     kind: FileKind
-    wrapped_in: str | None
+    keys: tuple[str, ...]
     prefix: str
+
+    @property
+    def wrapped_in(self) -> str | None:
+        """The keys in plain ASCII, e.g. `state_dict` or `net.model`; None where there are none."""
+        return ascii(".".join(self.keys)[:_MAX_WRAPPER_CHARS])[1:-1] or None
 
 
 def run(args: argparse.Namespace, emit: Emit) -> dict[str, Any]:
@@ -109,7 +117,7 @@ def read_teacher(
     """
     converted = scratch / ".teacher.part"
     try:
-        tensors, kind, wrapped_in = conversion.convert_teacher(path, converted)
+        tensors, kind, keys = conversion.convert_teacher(path, converted)
     finally:
         converted.unlink(missing_ok=True)
     prefix = wrapper_prefix(tensors)
@@ -119,10 +127,41 @@ def read_teacher(
         num_classes=num_classes,
         input_size=input_size,
         architecture=architecture,
+        file=ClientFile(kind is FileKind.SAFETENSORS, keys, prefix),
     )
     network = build(recognition.architecture, num_classes=num_classes, input_size=input_size)
     load_weights(network, canonical(state, recognition.renamed, network), recognition.architecture)
-    return Teacher(network.eval(), recognition, kind, wrapped_in, prefix)
+    _check_variances(network)
+    return Teacher(network.eval(), recognition, kind, keys, prefix)
+
+
+def assumption(recognition: Recognition) -> list[WarningEvent]:
+    """Warn where another network may have been meant, and say how to name it; empty where none may."""
+    if not recognition.alternatives:
+        return []
+    another, *more = recognition.alternatives
+    message = (
+        f"The teacher's tensors fit networks that compute different things. {recognition.architecture} is"
+        f" assumed. If another one was trained, name it, as in teacher.architecture: {another}"
+    )
+    if more:
+        message += f" (or {', '.join(more)})"
+    return [WarningEvent(code="architecture_assumed", message=message)]
+
+
+def _check_variances(network: nn.Module) -> None:
+    """Refuse a BatchNorm that takes the root of a negative number; training leaves some a hair below zero."""
+    for name, layer in network.named_modules():
+        if not isinstance(layer, _BatchNorm) or layer.running_var is None:
+            continue
+        lowest = float(layer.running_var.min())
+        if lowest + layer.eps <= 0:
+            raise refuse(
+                ErrorCode.NON_FINITE_WEIGHTS,
+                f"{name}.running_var holds the negative variance {lowest:g}; with eps, {layer.eps:g}, it has"
+                " no root.",
+                "Upload a checkpoint whose BatchNorm statistics are sound.",
+            )
 
 
 def _convert_side_files(args: argparse.Namespace, spec: JobSpec) -> list[WarningEvent]:
@@ -186,6 +225,7 @@ def _doubts(teacher: Teacher, spec: ResolvedSpec) -> list[WarningEvent]:
             "teacher.normalization stand in: experimental, and the student will be worse."
         )
         doubts.append(WarningEvent(code="no_batch_norm", message=message))
+    doubts += assumption(teacher.recognition)
     student, its_teacher = _parameters(spec.student_architecture, spec), count_parameters(teacher.network)
     if student > its_teacher:
         message = f"The student has {student} parameters and the teacher {its_teacher}."

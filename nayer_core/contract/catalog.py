@@ -28,6 +28,10 @@ TEXT_ENCODERS = ("open_clip", "sbert", "file", "one_hot", "gaussian")
 TEXT_ENCODER_NAMES = ("auto", *TEXT_ENCODERS)
 
 
+_MOST_NEAREST, _ALIKE = 3, 0.6  # share of the letters that two spellings have in common
+_FEW_NAMES = 12
+
+
 @functools.cache
 def library_architectures() -> tuple[str, ...]:
     """Names of the torchvision and timm classification networks, e.g. `torchvision/resnet18`."""
@@ -69,9 +73,35 @@ def require_name(name: str, known: Sequence[str], kind: str) -> str:
     """
     if name in known:
         return name
-    nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or list(known[:3])
+    names = _nearest(name, known)
+    relation = "the nearest are" if len(names) > 1 else "the nearest is"
+    if not names and len(known) <= _FEW_NAMES:
+        names, relation = list(known), "there are"
+    message = "there is no {kind} named '{name}'" + ("; {relation} {names}" if names else "")
     raise PydanticCustomError(
         f"unknown_{kind.replace(' ', '_')}",
-        "there is no {kind} named '{name}'; the nearest are {nearest}",
-        {"kind": kind, "name": name, "nearest": ", ".join(nearest)},
+        message,
+        {"kind": kind, "name": name, "relation": relation, "names": ", ".join(names)},
     )
+
+
+def _nearest(name: str, known: Sequence[str]) -> list[str]:
+    """Find the names that hold `name`, the likeliest first, and then those that are spelt much like it."""
+    wanted = _letters(name).strip("/")
+    if not wanted:
+        return []
+    holding = [it for it in known if wanted in _letters(it)]
+    end = wanted.rpartition("/")[2]
+    holding.sort(key=lambda it: (_last(it) != end, not _last(it).startswith(end), "/" in it, len(it)))
+    by_spelling = {_last(it): it for it in reversed(known)}  # our own before a library's
+    alike = difflib.get_close_matches(end, by_spelling, _MOST_NEAREST, _ALIKE)
+    return list(dict.fromkeys((*holding, *(by_spelling[spelling] for spelling in alike))))[:_MOST_NEAREST]
+
+
+def _last(name: str) -> str:
+    return _letters(name.rpartition("/")[2])
+
+
+def _letters(name: str) -> str:
+    """`name` without what people write in different ways: capitals, hyphens, underscores."""
+    return re.sub(r"[^a-z0-9/]", "", name.lower())

@@ -98,8 +98,7 @@ class Measurement:
         coverage = class_coverage(new.logits, labels)
         if len(bank.segments) > 1:
             values |= self._diversity(new.features, labels.cpu())
-        if values.get("class_diversity", math.inf) < LEAST_CLASS_DIVERSITY or coverage < LEAST_CLASS_COVERAGE:
-            self._warn_of_collapse(values.get("class_diversity"), coverage)
+        self._warn_of_collapse(values.get("class_diversity", math.inf), coverage)
         return values
 
     def _diversity(self, new: Tensor, labels: Tensor) -> dict[str, float]:
@@ -115,17 +114,25 @@ class Measurement:
             {} if within is None else {"class_diversity": within}
         )
 
-    def _warn_of_collapse(self, diversity: float | None, coverage: float) -> None:
-        if self._has_warned:
+    def _warn_of_collapse(self, diversity: float, coverage: float) -> None:
+        """Warn once, with each limit that was broken; `diversity` is infinite where it is not known."""
+        broken = []
+        if diversity < LEAST_CLASS_DIVERSITY:
+            broken.append(
+                f"it makes nearly the same images again (diversity within a class {diversity:.3f}, the least"
+                f" is {LEAST_CLASS_DIVERSITY})"
+            )
+        if coverage < LEAST_CLASS_COVERAGE:
+            broken.append(
+                f"it misses classes (the teacher sees {coverage:.0%} of those asked for, the least is"
+                f" {LEAST_CLASS_COVERAGE:.0%})"
+            )
+        if self._has_warned or not broken:
             return
         self._has_warned = True
-        known = "unknown" if diversity is None else f"{diversity:.3f}"
-        message = (
-            f"The generator makes nearly the same images again: diversity within a class {known} (below "
-            f"{LEAST_CLASS_DIVERSITY} is collapse), {coverage:.0%} of the classes asked for. "
-            "More generator_steps or another seed may help."
-        )
-        self.run.emit(WarningEvent(code="generator_collapse", message=message))
+        message = f"The generator has collapsed: {', and '.join(broken)}."
+        hint = "More config.generator_steps or another seed may help."
+        self.run.emit(WarningEvent(code="generator_collapse", message=f"{message} {hint}"))
 
     def _on_evaluation_set(self) -> Metrics:
         if self.evaluation is None:

@@ -1,17 +1,20 @@
 """How a state dict differs from the network it was taken for, and what that says to the client."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from nayer_core.contract.errors import SpecError
 from nayer_core.networks import registry
 from nayer_core.networks.registry import InputSize, Shapes
 
-_MOST_TOLD = 3  # names of each kind in a message
+_MOST_NAMED = 3  # names of each kind in a message
 _LONGEST = 120  # characters; names come from an untrusted file
 
-Cause = Literal["classes", "channels", "image_size"]
+# What is tried: a stranger's file may hold shapes for which no network can be built.
+_MOST_CLASSES, _MOST_CHANNELS = 100_000, 64
+# Sides of square images that are tried where a network was trained with another size than the client gave.
+_USUAL_SIDES = (28, 32, 48, 64, 84, 96, 112, 128, 160, 192, 224, 240, 256, 288, 299, 320, 336, 384, 448, 512)
 
 
 @dataclass(frozen=True)
@@ -23,12 +26,14 @@ class Difference:
         missing: names that only the network has.
         unexpected: names that only the state dict has.
         misshaped: name -> (shape in the state dict, shape in the network).
+        fitting: how many tensors agree in name and shape.
     """
 
     architecture: str
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
     misshaped: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
+    fitting: int = 0
 
     def __len__(self) -> int:
         return len(self.missing) + len(self.unexpected) + len(self.misshaped)
@@ -36,7 +41,7 @@ class Difference:
     def __str__(self) -> str:
         shapes = [f"{name} is {list(is_)}, not {list(not_)}" for name, (is_, not_) in self.misshaped.items()]
         kinds = {"missing": self.missing, "unexpected": self.unexpected, "of another shape": shapes}
-        return "; ".join(f"{len(told)} {kind} ({_first(told)})" for kind, told in kinds.items() if told)
+        return "; ".join(f"{len(names)} {kind} ({first(names)})" for kind, names in kinds.items() if names)
 
     @property
     def only_shapes(self) -> bool:
@@ -52,66 +57,123 @@ def compare(architecture: str, found: Shapes, expected: Shapes) -> Difference:
         found: name -> shape in the state dict.
         expected: name -> shape in the network.
     """
+    misshaped = {
+        name: (tuple(found[name]), shape)
+        for name, shape in expected.items()
+        if name in found and tuple(found[name]) != shape
+    }
+    shared = sum(name in found for name in expected if _is_compared(name))
     return Difference(
         architecture,
-        missing=tuple(name for name in expected if name not in found and _counts(name)),
-        unexpected=tuple(name for name in found if name not in expected and _counts(name)),
-        misshaped={
-            name: (tuple(found[name]), shape)
-            for name, shape in expected.items()
-            if name in found and tuple(found[name]) != shape
-        },
+        missing=tuple(name for name in expected if name not in found and _is_compared(name)),
+        unexpected=tuple(name for name in found if name not in expected and _is_compared(name)),
+        misshaped=misshaped,
+        fitting=shared - len(misshaped),
     )
 
 
-def causes(difference: Difference, num_classes: int, input_size: InputSize) -> set[Cause]:
-    """Find what in the spec, set otherwise, would change all shapes that differ.
+@dataclass(frozen=True)
+class Setting:
+    """What a network is built for: as many classes, and images of this (channels, height, width)."""
 
-    Empty where the network itself is another one: no count of classes and no size of images can
-    make the tensors fit.
+    num_classes: int
+    input_size: InputSize
+
+
+def find_setting(shapes: Shapes, difference: Difference, setting: Setting) -> Setting | None:
+    """Find a setting for which the tensors are those of the network, by trying.
+
+    Args:
+        shapes: name -> shape of the state dict.
+        difference: from the network in `setting`; all names agree.
+        setting: what the client gave.
+
+    Returns:
+        A setting that was tried and fits, or None: the network itself may be another one, or was trained
+        with images of an unusual size.
     """
     if not difference.only_shapes:
-        return set()
-    channels, height, width = input_size
-    variants: dict[Cause, tuple[int, InputSize]] = {
-        "classes": (num_classes + 1, input_size),
-        "channels": (num_classes, (4 - channels, height, width)),  # 1 or 3
-        "image_size": (num_classes, (channels, 2 * height, 2 * width)),
-    }
-    found: set[Cause] = set()
-    explained: set[str] = set()
-    for cause, (classes, size) in variants.items():
-        changed = _changed(difference.architecture, (num_classes, input_size), (classes, size))
-        touched = changed & difference.misshaped.keys()
-        if touched:
-            found.add(cause)
-            explained |= touched
-    return found if explained == difference.misshaped.keys() else set()
-
-
-def classes_found(difference: Difference, num_classes: int, input_size: InputSize) -> int | None:
-    """Read the count of classes from the head whose shape differs; None if no head does."""
-    head = _changed(difference.architecture, (num_classes, input_size), (num_classes + 1, input_size))
-    for name in head & difference.misshaped.keys():
-        is_, not_ = difference.misshaped[name]
-        if len(is_) == len(not_) and not_[0] == num_classes:
-            return is_[0]
+        return None
+    for other in _settings(difference, setting):
+        try:
+            expected = registry.state_shapes(
+                difference.architecture, num_classes=other.num_classes, input_size=other.input_size
+            )
+        except SpecError:
+            continue
+        if not compare(difference.architecture, shapes, expected):
+            return other
     return None
 
 
-def _changed(architecture: str, one: tuple[int, InputSize], other: tuple[int, InputSize]) -> set[str]:
+def depends_on_image_size(difference: Difference, setting: Setting) -> bool:
+    """Whether all shapes that differ would be others for other heights, widths or counts of classes."""
+    channels, height, width = setting.input_size
+    resized = _changed(
+        difference.architecture, setting, Setting(setting.num_classes, (channels, 2 * height, 2 * width))
+    )
+    head = _changed(difference.architecture, setting, Setting(setting.num_classes + 1, setting.input_size))
+    misshaped = difference.misshaped.keys()
+    return bool(misshaped & resized) and misshaped <= resized | head
+
+
+def head_with_other_inputs(difference: Difference, setting: Setting) -> str | None:
+    """Describe the last layer where it alone differs, and in its inputs; None where that is not so."""
+    head = _changed(difference.architecture, setting, Setting(setting.num_classes + 1, setting.input_size))
+    if not difference.misshaped.keys() <= head:
+        return None
+    for name, (is_, not_) in difference.misshaped.items():
+        if len(is_) == len(not_) >= 2 and is_[1:] != not_[1:]:
+            return f"{name[:_LONGEST]} has {is_[1]} inputs where {difference.architecture} has {not_[1]}"
+    return None
+
+
+def count(names: Iterable[str]) -> int:
+    """Count the tensors that are compared: counters of batches are not."""
+    return sum(_is_compared(name) for name in names)
+
+
+def first(names: Sequence[str], most: int = _MOST_NAMED) -> str:
+    """Return the first of some names, for a message; names that are too long are cut."""
+    cut = [name if len(name) <= _LONGEST else f"{name[:_LONGEST]}..." for name in names[:most]]
+    return ", ".join(cut + ["..."] * (len(names) > most))
+
+
+def _settings(difference: Difference, setting: Setting) -> Iterator[Setting]:
+    """Yield the settings that the shapes suggest, those nearest to the client's first."""
+    channels, height, width = setting.input_size
+    classes = [setting.num_classes]
+    depths = [channels]
+    for is_, not_ in difference.misshaped.values():
+        if is_ and not_ and not_[0] == setting.num_classes and 0 < is_[0] <= _MOST_CLASSES:
+            classes.append(is_[0])
+        if len(is_) == len(not_) == 4 and not_[1] == channels and 0 < is_[1] <= _MOST_CHANNELS:
+            depths.append(is_[1])
+    sides = [(height, width)]
+    if _resizes(difference, setting):
+        sides += [(side, side) for side in _USUAL_SIDES]
+    for side, depth, count in itertools.product(sides, dict.fromkeys(depths), dict.fromkeys(classes)):
+        other = Setting(count, (depth, *side))
+        if other != setting:
+            yield other
+
+
+def _resizes(difference: Difference, setting: Setting) -> bool:
+    channels, height, width = setting.input_size
+    resized = Setting(setting.num_classes, (channels, 2 * height, 2 * width))
+    return bool(_changed(difference.architecture, setting, resized) & difference.misshaped.keys())
+
+
+def _changed(architecture: str, one: Setting, other: Setting) -> set[str]:
     try:
-        first = registry.state_shapes(architecture, num_classes=one[0], input_size=one[1])
-        second = registry.state_shapes(architecture, num_classes=other[0], input_size=other[1])
+        first_shapes, second_shapes = (
+            registry.state_shapes(architecture, num_classes=it.num_classes, input_size=it.input_size)
+            for it in (one, other)
+        )
     except SpecError:
         return set()
-    return {name for name, shape in first.items() if second[name] != shape}
+    return {name for name, shape in first_shapes.items() if second_shapes[name] != shape}
 
 
-def _counts(name: str) -> bool:
+def _is_compared(name: str) -> bool:
     return not name.endswith("num_batches_tracked")  # absent in files older than PyTorch 0.4.1
-
-
-def _first(told: Sequence[str]) -> str:
-    clipped = [words if len(words) <= _LONGEST else f"{words[:_LONGEST]}..." for words in told[:_MOST_TOLD]]
-    return ", ".join(clipped + ["..."] * (len(told) > _MOST_TOLD))

@@ -1,7 +1,7 @@
 """The index that tells which library networks a state dict can belong to, made once.
 
 `python -m nayer_core.networks.fingerprints` writes `nayer_core/contract/fingerprints.json.gz`,
-a quarter of an hour of work for torchvision and timm. It holds:
+an hour of work for torchvision and timm. It holds:
 
     versions   {library: version} it was made with
     networks   {name: trained parameters at 1000 classes}, in order of their names
@@ -21,11 +21,12 @@ import hashlib
 import importlib.resources
 import json
 import logging
-from collections.abc import Collection, Iterable, Mapping
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nayer_core.contract.errors import SpecError
 from nayer_core.networks import registry
@@ -34,12 +35,12 @@ from nayer_core.networks.registry import InputSize
 _FILE = "fingerprints.json.gz"
 _CLASSES = 1000
 
-# Parameters above which equality stays unknown, hence ambiguous: comparing takes real weights.
-_LARGEST_COMPARED = 40_000_000
-_LARGEST_TWIN = 100_000_000  # where both libraries have the network
+# Parameters above which equality stays unknown: comparing takes real weights, two times 520 MB at most.
+LARGEST_COMPARED = 130_000_000
 
-_COMPARED_SIZES: tuple[InputSize, ...] = ((3, 96, 96), (3, 224, 224))  # the first that all can take
+_COMPARED_SIZES: tuple[InputSize, ...] = ((3, 96, 96), (3, 224, 224), (3, 256, 256))
 _ODD_SIDE = 83  # pixels; shows paddings that agree on even sides only
+_SPREAD = 0.05  # of the weights of a normalisation, and of biases
 _TOLERANCE = 1e-6  # of the largest logit: rounding passes, another epsilon in a normalisation does not
 
 _log = logging.getLogger(__name__)
@@ -138,7 +139,7 @@ def _examine(name: str) -> tuple[nn.Module, Collection[str]]:
     return network, network.state_dict().keys()
 
 
-def equal_networks(group: list[str], parameters: Mapping[str, int]) -> list[list[str]]:
+def equal_networks(group: Sequence[str], parameters: Mapping[str, int]) -> list[list[str]]:
     """Find the networks in `group` that compute the same logits from the same weights.
 
     Args:
@@ -148,69 +149,88 @@ def equal_networks(group: list[str], parameters: Mapping[str, int]) -> list[list
     Returns:
         Lists of at least two names each.
     """
-    twins = len({name.partition("/")[0] for name in group}) > 1
-    largest = _LARGEST_TWIN if twins else _LARGEST_COMPARED
-    compared = [name for name in group if parameters[name] <= largest]
-    if len(compared) < 2:
-        return []
-    sizes = (size for size in _COMPARED_SIZES if all(_fits(name, size) for name in compared))
-    if (size := next(sizes, None)) is None:
-        return []
-    alike: dict[tuple[tuple[int, ...], ...], list[list[str]]] = {}
-    for name in compared:
-        shapes = registry.state_shapes(name, num_classes=10, input_size=size)
-        classes = alike.setdefault(tuple(shapes[key] for key in sorted(shapes)), [])
-        for same in classes:
-            if compute_the_same(same[0], name, size):
-                same.append(name)
+    alike: dict[tuple[object, ...], list[list[str]]] = {}
+    for name in group:
+        if parameters[name] > LARGEST_COMPARED:
+            continue
+        classes = alike.setdefault(tuple(_shapes(name, size) for size in _COMPARED_SIZES), [])
+        for members in classes:
+            if _are_equal(members[0], name):
+                members.append(name)
                 break
         else:
             classes.append([name])
-    return [same for classes in alike.values() for same in classes if len(same) > 1]
+    return [members for classes in alike.values() for members in classes if len(members) > 1]
 
 
-def _fits(name: str, size: InputSize) -> bool:
+def _are_equal(first: str, second: str) -> bool:
+    """Whether both compute the same at two of `_COMPARED_SIZES` that both take, or at the only one."""
+    sizes = [size for size in _COMPARED_SIZES if registry.takes(first, size) and registry.takes(second, size)]
+    return bool(sizes) and all(compute_the_same(first, second, size) for size in sizes[:2])
+
+
+def _shapes(name: str, size: InputSize) -> tuple[object, ...] | None:
     try:
-        registry.macs_per_image(name, num_classes=10, input_size=size)
+        return tuple(sorted(registry.state_shapes(name, num_classes=10, input_size=size).items()))
     except SpecError:
-        return False
-    return True
+        return None
 
 
-def compute_the_same(first: str, second: str, input_size: InputSize) -> bool:
-    """Whether two networks give the same logits from the same random weights and images."""
+def compute_the_same(
+    first: str, second: str, input_size: InputSize, *, odd_side: int | None = _ODD_SIDE
+) -> bool:
+    """Whether two networks give the same logits from the same random weights and images.
+
+    Args:
+        first: a network.
+        second: one whose state dict has the same names and shapes.
+        input_size: (channels, height, width) that both are built for.
+        odd_side: side in pixels of further images to compare, which shows paddings that agree on even
+            sides only; None compares images of `input_size` alone.
+    """
+    sizes = [input_size] if odd_side is None else [input_size, (input_size[0], odd_side, odd_side)]
+    answers = (_answers(name, input_size, tuple(sizes)) for name in (first, second))
+    return all(map(_agree, *answers))
+
+
+@functools.lru_cache(maxsize=64)  # of a few numbers each: one network is compared with many
+def _answers(name: str, built_for: InputSize, sizes: tuple[InputSize, ...]) -> tuple[Tensor | None, ...]:
+    """The logits of two random images of each size, from weights that are random and always the same.
+
+    None for a size that the network refuses.
+    """
+    generator = torch.Generator().manual_seed(0)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(0)
-        one = registry.build(first, num_classes=10, input_size=input_size).eval()
-        for name, tensor in one.state_dict().items():
-            _disturb(name, tensor)
-        other = registry.build(second, num_classes=10, input_size=input_size).eval()
-        other.load_state_dict(one.state_dict())
-        even = torch.randn(2, *input_size)
-        odd = torch.randn(2, input_size[0], _ODD_SIDE, _ODD_SIDE)
-        return _agree(one, other, even) and _agree(one, other, odd)
+        network = registry.build(name, num_classes=10, input_size=built_for).eval()
+        for key, tensor in sorted(network.state_dict().items()):
+            _fill(key, tensor, generator)
+        answers: list[Tensor | None] = []
+        for size in sizes:
+            try:
+                answers.append(network(torch.randn(2, *size, generator=generator)))
+            except (AssertionError, RuntimeError, ValueError):
+                answers.append(None)
+    return tuple(answers)
 
 
-def _disturb(name: str, tensor: torch.Tensor) -> None:
-    """Make every tensor count: many are drawn as zeros or ones and would hide a difference."""
+def _fill(name: str, tensor: Tensor, generator: torch.Generator) -> None:
+    """Draw a tensor so that it counts, and that the answers of a deep network neither vanish nor overflow."""
     if name.endswith("running_var"):
-        tensor.uniform_(0.1, 1)
-    elif tensor.is_floating_point():
-        tensor.add_(torch.randn_like(tensor), alpha=0.05)
+        tensor.uniform_(0.5, 2, generator=generator)
+    elif not tensor.is_floating_point():
+        return
+    elif tensor.dim() > 1:
+        tensor.normal_(0, 1 / math.sqrt(math.prod(tensor.shape[1:])), generator=generator)
+    else:
+        tensor.normal_(1 if name.endswith("weight") else 0, _SPREAD, generator=generator)
 
 
-def _agree(one: nn.Module, other: nn.Module, images: torch.Tensor) -> bool:
-    """Whether both give the same logits, or both refuse the images."""
-    logits = []
-    for network in (one, other):
-        try:
-            logits.append(network(images))
-        except (AssertionError, RuntimeError, ValueError):
-            logits.append(None)
-    if logits[0] is None or logits[1] is None:
-        return logits[0] is logits[1]
-    limit = _TOLERANCE * float(logits[0].abs().max())
-    return float((logits[0] - logits[1]).abs().max()) <= limit
+def _agree(first: Tensor | None, second: Tensor | None) -> bool:
+    """Whether both are the same logits, or both networks refused the images."""
+    if first is None or second is None:
+        return first is second
+    limit = _TOLERANCE * float(first.abs().max())
+    return float((first - second).abs().max()) <= limit
 
 
 def main() -> None:

@@ -88,6 +88,22 @@ def build(name: str, *, num_classes: int, input_size: InputSize) -> nn.Module:
     return network.train()
 
 
+def takes(name: str, input_size: InputSize) -> bool:
+    """Whether the network `name` can be run on images of (channels, height, width); tried without numbers.
+
+    Raises:
+        SpecError: `unknown_architecture`.
+    """
+    try:
+        network = build_on_meta(name, num_classes=2, input_size=input_size).eval()
+        _check_size(network, torch.empty(1, *input_size, device="meta"), name, input_size)
+    except SpecError as error:
+        if error.code == ErrorCode.UNKNOWN_ARCHITECTURE:
+            raise
+        return False
+    return True
+
+
 def _check_size(network: nn.Module, image: Tensor, name: str, input_size: InputSize) -> None:
     with torch.no_grad(), _refuse_size(name, input_size):
         network(image)

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from nayer_core.contract.errors import ErrorCode, TeacherError
+from nayer_core.networks.client_file import ClientFile, subscripts
 from nayer_core.networks.difference import compare
 from nayer_core.networks.registry import Shapes
 
@@ -19,6 +20,7 @@ WRAPPER_PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
 # Where training code keeps the weights in what it saves, likeliest first.
 _WEIGHTS_KEYS = ("state_dict", "model_state_dict", "model", "net", "network", "weights", "teacher", "student")
 _DEEPEST = 4  # wrappers around wrappers
+_MOST_PLACES = 5  # that a message names
 
 _Network = TypeVar("_Network", bound=nn.Module)
 
@@ -41,20 +43,27 @@ def find_state_dict(document: object) -> tuple[dict[str, Tensor], tuple[str, ...
         raise TeacherError(
             ErrorCode.NOT_A_CHECKPOINT,
             "The file holds no tensors with names.",
-            "Save network.state_dict() and upload that.",
+            'Upload what this line writes: torch.save(network.state_dict(), "teacher.pt")',
         )
     for key in _WEIGHTS_KEYS:
         chosen = [entry for entry in found if entry[1] and entry[1][-1] == key]
         if chosen:
             return chosen[0]
     if len(found) > 1:
-        places = ", ".join(".".join(path)[:80] for _, path in found[:5])
+        places = ", ".join(_place(path) for _, path in found[:_MOST_PLACES])
+        _, path = max(found, key=lambda entry: len(entry[0]))
+        tensors_only = "sd = {k: v for k, v in sd.items() if isinstance(v, torch.Tensor)}"
+        line = ClientFile(keys=path).edited(tensors_only)
         raise TeacherError(
             ErrorCode.NOT_A_CHECKPOINT,
-            f"The file holds {len(found)} sets of tensors, at {places}.",
-            "Save network.state_dict() alone and upload that.",
+            f"The file holds {len(found)} sets of tensors: {places}.",
+            f"Upload one of them, as this line writes it: {line}" if line else "Upload one of them alone.",
         )
     return found[0]
+
+
+def _place(path: tuple[str, ...]) -> str:
+    return f"at {subscripts(path)[:80]}" if path else "at the top"
 
 
 def _state_dicts(

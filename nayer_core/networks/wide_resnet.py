@@ -6,9 +6,13 @@ convolution behind its normalisation and activation.
 Activations overwrite what a BatchNorm or a sum has just made, which nothing else reads.
 """
 
+import re
+from collections.abc import Mapping
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nayer_core.contract import catalog
 from nayer_core.networks.initialisation import initialise
 
 
@@ -69,3 +73,17 @@ class WideResNet(nn.Module):
         x = F.adaptive_avg_pool2d(F.relu_(self.bn1(x)), 1).flatten(1)
         logits: Tensor = self.fc(x)
         return logits
+
+
+def names_from(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
+    """Read `wrn_d_k` from the blocks of a state dict and their channels; empty where it is none.
+
+    Args:
+        shapes: name -> shape of a state dict.
+    """
+    blocks = [name for name in shapes if re.fullmatch(r"block1\.layer\.\d+\.conv1\.weight", name)]
+    last = shapes.get("bn1.weight", ())
+    if not blocks or len(last) != 1 or last[0] % 64 != 0:
+        return ()
+    name = f"wrn_{6 * len(blocks) + 4}_{last[0] // 64}"
+    return (name,) if catalog.is_wide_resnet(name) else ()

@@ -1,6 +1,7 @@
 """Uploads in, safetensors out: each reader of a stranger's file, run in the jail."""
 
 import functools
+import json
 import warnings
 from collections.abc import Callable, Mapping
 from io import BufferedReader, BufferedWriter
@@ -21,13 +22,13 @@ from nayer_core.uploads.safetensors_layout import BadLayoutError, read_tensors, 
 MEMORY_BYTES = 1 << 30  # beside three times the file: itself, as float32, one tensor on its way
 CPU_SECONDS, CPU_SECONDS_PER_GIB = 8, 20  # a sound file takes under 1, and 5 a GiB
 _WALL_SECONDS_PER_CPU_SECOND = 3  # on a machine that has other things to do
-_MAX_TOLD_CHARS, _MAX_WRAPPER_CHARS = 1000, 100
+_MAX_TOLD_CHARS = 1000
 
 # Reads an upload; gives the tensors to keep and what else is to be known.
 Read = Callable[[BufferedReader], tuple[Mapping[str, Tensor], dict[str, str | None]]]
 
 
-def convert_teacher(upload: Path, output: Path) -> tuple[dict[str, Tensor], FileKind, str | None]:
+def convert_teacher(upload: Path, output: Path) -> tuple[dict[str, Tensor], FileKind, tuple[str, ...]]:
     """Read an untrusted teacher.
 
     Args:
@@ -35,8 +36,8 @@ def convert_teacher(upload: Path, output: Path) -> tuple[dict[str, Tensor], File
         output: a safetensors file to write on the way.
 
     Returns:
-        The state dict (float32 and int64, finite), the layout it came in, and the keys it was
-        wrapped in.
+        The state dict (float32 and int64, finite), the layout it came in, and the keys that led to it,
+        outermost first.
 
     Raises:
         TeacherError: the file cannot be used; `teacher_rejected` if its reader did not survive it.
@@ -46,17 +47,20 @@ def convert_teacher(upload: Path, output: Path) -> tuple[dict[str, Tensor], File
         return refuse(ErrorCode.TEACHER_REJECTED, f"The teacher file {problem}.")
 
     def read(source: BufferedReader) -> tuple[Mapping[str, Tensor], dict[str, str | None]]:
-        found = teacher_file.read_teacher(source)
-        return found.tensors, {"kind": found.kind, "wrapped_in": found.wrapped_in}
+        file = teacher_file.read_teacher(source)
+        return file.tensors, {"kind": file.kind, "keys": json.dumps(file.keys)}
 
     teacher_file.warm_up()
     size = upload.stat().st_size
     limits = _limits(size, MEMORY_BYTES + 3 * size, 2 * size)
     tensors, told = _convert(read, upload, output, limits, killed)
-    wrapped_in = told.get("wrapped_in")
-    if told.get("kind") not in list(FileKind) or not isinstance(wrapped_in, str | None):
+    try:
+        keys = json.loads(str(told.get("keys")))
+    except (ValueError, RecursionError):
+        keys = None
+    if told.get("kind") not in list(FileKind) or not _are_keys(keys):
         raise killed("broke the reader")
-    return tensors, FileKind(told["kind"]), wrapped_in and ascii(wrapped_in[:_MAX_WRAPPER_CHARS])[1:-1]
+    return tensors, FileKind(told["kind"]), tuple(keys)
 
 
 def convert_evaluation(
@@ -92,6 +96,10 @@ def convert_embeddings(upload: Path, output: Path, *, num_classes: int) -> None:
     _convert(
         read, upload, output, _limits(size, MEMORY_BYTES + 3 * size, 2 * size), side_files.bad_embeddings
     )
+
+
+def _are_keys(keys: object) -> bool:
+    return isinstance(keys, list) and all(isinstance(key, str) for key in keys)
 
 
 def _limits(size: int, memory_bytes: int, output_bytes: int) -> Limits:

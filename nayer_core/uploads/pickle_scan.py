@@ -7,11 +7,14 @@ keep a machine busy for a minute), and it knows what to say to the one who uploa
 
 import pickletools
 import re
-from collections.abc import Iterable
+import sys
+from collections.abc import Sequence
 from typing import BinaryIO
 
 from nayer_core.contract.errors import ErrorCode, TeacherError
-from nayer_core.uploads.refusals import SAVE_HINT, printable, refuse
+from nayer_core.networks.client_file import ClientFile, subscripts
+from nayer_core.uploads.pickle_outline import Outline, read_outline
+from nayer_core.uploads.refusals import DENSE, SAVE_HINT, WRITES, printable, refuse
 
 MAX_OPCODES = 2_000_000  # a state dict of 20,000 tensors has 700,000
 
@@ -35,6 +38,18 @@ _OF_TENSORS = re.compile(
     r"|torch\.(\w+(Storage|Tensor)|Tensor|complex\w+|float\w+|u?q?u?int\w+|bits\w+|per_\w+)"
     r"|torch\.(cuda|sparse)\.\w+"
 )
+# What training code saves beside the weights, and what pickle itself needs for it. Other names of the
+# standard library, of NumPy and of torch are taken for code that would do harm.
+_HARMLESS = re.compile(
+    r"argparse\.Namespace|collections\.[A-Za-z]+|datetime\.\w+|pathlib\.\w+Path|functools\.partial"
+    r"|decimal\.Decimal|uuid\.UUID|(copyreg|copy_reg|_codecs)\.\w+"
+    r"|torch\.((nn|optim)\..+|torch_version\.TorchVersion|_C\._nn\.\w+)"
+    r"|(builtins|__builtin__)\.(list|dict|set|frozenset|slice|x?range|complex|object)"
+    r"|numpy\.(_?core\.(multiarray|numeric)\.\w+|random\..+|dtype|ndarray|(bool|u?int|float|complex|str)\w*)"
+)
+_JUDGED = {*sys.stdlib_module_names, "__builtin__", "exceptions", "numpy", "torch"}
+_DO_NOT_LOAD = "Do not load this file: it holds code. Ask whoever made it for a safetensors file."
+_IF_TRUSTED = "If you trust the file, run this line where it was trained, and upload what it writes:"
 # Opcodes whose argument is the name of something to import.
 _IMPORTS = {"GLOBAL", "INST"}
 _IMPORTS_FROM_STACK = {"STACK_GLOBAL", "EXT1", "EXT2", "EXT4"}
@@ -49,6 +64,7 @@ def require_tensors_only(file: BinaryIO) -> None:
     Raises:
         TeacherError: it is a whole network, tensors of a strange kind, code, or damaged.
     """
+    start = file.tell()
     imports: set[str] = set()
     try:
         for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
@@ -75,15 +91,19 @@ def require_tensors_only(file: BinaryIO) -> None:
         ) from error
     strange = sorted(imports - _ALLOWED)
     if strange:
-        raise _refusal(strange)
+        file.seek(start)
+        raise _refusal(strange, read_outline(file))
 
 
-def _refusal(strange: Iterable[str]) -> TeacherError:
-    names = ", ".join(printable(name) for name in list(strange)[:3])
-    if any(name.startswith(("torch.nn.modules.", "torch.nn.parallel.")) for name in strange):
+def _refusal(strange: Sequence[str], outline: Outline) -> TeacherError:
+    names = ", ".join(printable(name) for name in strange[:3])
+    is_code = any(map(_may_harm, strange))
+    has_modules = any(name.startswith(("torch.nn.modules.", "torch.nn.parallel.")) for name in strange)
+    if has_modules and outline.weights is None:
         return refuse(
             ErrorCode.PICKLED_MODULE,
             "The teacher file is a whole pickled network; loading it would run code from the file.",
+            _DO_NOT_LOAD if is_code else _whole_network_hint(outline),
         )
     if any(name.startswith("__torch__.") for name in strange):
         return torchscript()
@@ -91,12 +111,40 @@ def _refusal(strange: Iterable[str]) -> TeacherError:
         return refuse(
             ErrorCode.UNSUPPORTED_TENSOR,
             f"The teacher file holds tensors that are not plain dense ones (it needs {names}).",
-            "Convert each to a dense float tensor before saving: tensor.to_dense().float()",
+            "Networks with complex weights are not taken." if "omplex" in names else _dense_hint(outline),
         )
+    if is_code:
+        return refuse(
+            ErrorCode.UNSAFE_CHECKPOINT,
+            f"The teacher file wants to use {names} when it is loaded, which no state dict needs.",
+            _DO_NOT_LOAD,
+        )
+    line = None if outline.weights is None else ClientFile(keys=outline.weights, needs_trust=True).edited()
     return refuse(
         ErrorCode.UNSAFE_CHECKPOINT,
-        f"The teacher file wants to use {names} when it is loaded, which no state dict needs.",
+        f"The teacher file holds more than tensors: it needs {names} to be loaded.",
+        f"{_IF_TRUSTED} {line}" if line else SAVE_HINT,
     )
+
+
+def _may_harm(name: str) -> bool:
+    return (
+        name.partition(".")[0] in _JUDGED
+        and not _HARMLESS.fullmatch(name)
+        and not _OF_TENSORS.fullmatch(name)
+    )
+
+
+def _whole_network_hint(outline: Outline) -> str:
+    if outline.network is None:
+        return SAVE_HINT
+    load = f'torch.load("teacher.pt", map_location="cpu", weights_only=False){subscripts(outline.network)}'
+    return f'{_IF_TRUSTED} import torch; torch.save({load}.state_dict(), "new_teacher.pt")'
+
+
+def _dense_hint(outline: Outline) -> str:
+    line = None if outline.weights is None else ClientFile(keys=outline.weights).edited(DENSE)
+    return f"{WRITES} {line}" if line else SAVE_HINT
 
 
 def torchscript() -> TeacherError:

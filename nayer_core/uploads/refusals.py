@@ -3,7 +3,13 @@
 from nayer_core.contract.errors import ErrorCode, TeacherError
 
 SAVE_STATE_DICT = 'torch.save(network.state_dict(), "teacher.pt")'
-SAVE_HINT = f"Upload what this line writes: {SAVE_STATE_DICT}"
+WRITES = "Upload what this line writes:"
+SAVE_HINT = f"{WRITES} {SAVE_STATE_DICT}"
+# The statement that makes every tensor of `sd` plain.
+DENSE = (
+    "sd = {k: (v.dequantize() if v.is_quantized else v.to_dense()).float()"
+    " for k, v in sd.items() if isinstance(v, torch.Tensor)}"
+)
 
 
 def refuse(code: ErrorCode, message: str, hint: str = SAVE_HINT) -> TeacherError:

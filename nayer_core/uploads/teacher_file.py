@@ -4,6 +4,7 @@ import functools
 import io
 import os
 import warnings
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BufferedReader
@@ -13,13 +14,23 @@ import torch
 from torch import Tensor
 
 from nayer_core.contract.errors import ErrorCode, TeacherError
+from nayer_core.networks.client_file import ClientFile, quoted
 from nayer_core.networks.weights import find_state_dict
 from nayer_core.uploads import pickle_scan, safetensors_layout, zip_archive
 from nayer_core.uploads.file_kind import FileKind, identify
-from nayer_core.uploads.refusals import printable, refuse
+from nayer_core.uploads.other_files import other_archive
+from nayer_core.uploads.refusals import DENSE, WRITES, printable, refuse
 
 _PICKLES_BEFORE_LEGACY_STORAGES = 5  # magic number, protocol, system, tensors, names of storages
 _INTEGERS = (torch.int64, torch.int32)
+_LARGEST_EXPANSION = 4  # times; weights hardly compress
+_FINDERS_FOLDER = "__MACOSX"
+_PACK_AGAIN = (
+    'import zipfile; old = zipfile.ZipFile("teacher.pt"); new = zipfile.ZipFile("new_teacher.pt", "w");'
+    ' [new.writestr(n, old.read(n)) for n in old.namelist() if n[-1] != "/" and n[:8] != "__MACOSX"];'
+    " new.close()"
+)
+_CLONED = "sd = {k: v.clone() for k, v in sd.items() if isinstance(v, torch.Tensor)}"
 _AGAIN = "Upload it again; if that does not help, save it again."
 
 
@@ -29,12 +40,12 @@ class TeacherFile:
 
     Args:
         kind: its layout.
-        wrapped_in: the keys that led to the state dict, e.g. "state_dict"; None if it lay bare.
+        keys: lead to the state dict, e.g. ("state_dict",); outermost first.
         tensors: float32, and int64 for counters and indices.
     """
 
     kind: FileKind
-    wrapped_in: str | None
+    keys: tuple[str, ...]
     tensors: dict[str, Tensor]
 
 
@@ -47,13 +58,15 @@ def read_teacher(file: BufferedReader) -> TeacherFile:
     size = os.fstat(file.fileno()).st_size
     kind = identify(file, size)
     if kind is FileKind.SAFETENSORS:
-        return TeacherFile(kind, None, _dense(_read_safetensors(file, size), size))
+        return TeacherFile(
+            kind, (), _dense(_read_safetensors(file, size), size, ClientFile(safetensors=True))
+        )
     if kind is FileKind.TORCH_ZIP:
         _check_zip(file, size)
     else:
         _check_legacy(file)
-    state, path = _unwrap(_load(file))
-    return TeacherFile(kind, ".".join(path) or None, _dense(state, size))
+    state, keys = _unwrap(_load(file))
+    return TeacherFile(kind, keys, _dense(state, size, ClientFile(keys=keys)))
 
 
 @functools.cache
@@ -63,7 +76,9 @@ def warm_up() -> None:
         file = io.BytesIO()
         state = {"a": torch.ones(2, 2, dtype=torch.float16), "b": torch.ones(1, dtype=torch.bfloat16)}
         torch.save(state, file, _use_new_zipfile_serialization=new_layout)
-        safetensors_layout.write_tensors(io.BytesIO(), _dense(_load(file), len(file.getvalue())))
+        safetensors_layout.write_tensors(
+            io.BytesIO(), _dense(_load(file), len(file.getvalue()), ClientFile())
+        )
     file.seek(0)
     pickle_scan.require_tensors_only(file)
 
@@ -74,7 +89,10 @@ def _read_safetensors(file: BufferedReader, size: int) -> dict[str, Tensor]:
     except safetensors_layout.IncompleteError as error:
         raise refuse(ErrorCode.TRUNCATED_FILE, f"The safetensors file {error}.", _AGAIN) from error
     except safetensors_layout.UnknownDtypeError as error:
-        raise refuse(ErrorCode.UNSUPPORTED_TENSOR, f"The safetensors file {error}.") from error
+        line = ClientFile(safetensors=True).edited("sd = {k: v.float() for k, v in sd.items()}")
+        raise refuse(
+            ErrorCode.UNSUPPORTED_TENSOR, f"The safetensors file {error}.", f"{WRITES} {line}"
+        ) from error
     except safetensors_layout.BadLayoutError as error:
         raise refuse(ErrorCode.DAMAGED_FILE, f"The safetensors file {error}.", _AGAIN) from error
 
@@ -86,6 +104,7 @@ def _check_zip(file: BinaryIO, size: int) -> None:
         names = {member.partition("/")[2]: member for member in archive.namelist()}
         # Before the structure: TorchScript has compressed members, and is to be called by its name.
         _check_purpose(archive.namelist(), names)
+        _check_packing(archive, size)
         zip_archive.check_structure(archive, file, rules)
         zip_archive.check_sums(archive)
         with archive.open(names["data.pkl"]) as pickled:
@@ -112,12 +131,32 @@ def _check_purpose(members: list[str], names: Mapping[str, str]) -> None:
             'torch.save(torch.export.load("teacher.pt2").state_dict, "weights.pt")',
         )
     if any(member.endswith(".npy") for member in members):
-        raise refuse(ErrorCode.UNSUPPORTED_FORMAT, "The teacher file is an archive of NumPy arrays.")
-    roots = {member.partition("/")[0] for member in members}
-    if "data.pkl" not in names or len(roots) > 1:  # or torch might read another one than is checked
         raise refuse(
-            ErrorCode.NOT_A_CHECKPOINT,
-            f"The teacher file is a zip archive of something else; it begins with {printable(members[0])}.",
+            ErrorCode.UNSUPPORTED_FORMAT,
+            "The teacher file is an archive of NumPy arrays.",
+            f'{WRITES} import numpy, torch; arrays = numpy.load("teacher.npz");'
+            ' torch.save({k: torch.from_numpy(arrays[k]) for k in arrays}, "teacher.pt")',
+        )
+    roots = {member.partition("/")[0] for member in members} - {_FINDERS_FOLDER}
+    if "data.pkl" not in names or len(roots) > 1:  # or torch might read another one than is checked
+        raise other_archive(members)
+
+
+def _check_packing(archive: zipfile.ZipFile, size: int) -> None:
+    """Refuse what was unpacked and packed again: sound, but compressed or with folders of its own.
+
+    What unpacks to many times its size is left to the check of the structure.
+    """
+    members = archive.infolist()
+    compressed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
+    folders = any(member.is_dir() or member.filename.startswith(_FINDERS_FOLDER) for member in members)
+    unpacked = sum(member.file_size for member in members)
+    if (compressed or folders) and unpacked <= _LARGEST_EXPANSION * size:
+        kind = "its members are compressed" if compressed else "it has members that torch.save does not write"
+        raise refuse(
+            ErrorCode.UNSUPPORTED_FORMAT,
+            f"The teacher file was unpacked and packed again by another program: {kind}.",
+            f"{WRITES} {_PACK_AGAIN}",
         )
 
 
@@ -153,11 +192,12 @@ def _unwrap(found: Any) -> tuple[dict[str, Tensor], tuple[str, ...]]:
         ) from error
 
 
-def _dense(state: Mapping[str, Tensor], file_bytes: int) -> dict[str, Tensor]:
+def _dense(state: Mapping[str, Tensor], file_bytes: int, source: ClientFile) -> dict[str, Tensor]:
     """Check every tensor; floats become float32, integers int64."""
     if len(state) > safetensors_layout.MAX_TENSORS:
-        raise _strange(
-            f"The teacher has {len(state)} tensors; the limit is {safetensors_layout.MAX_TENSORS}."
+        raise refuse(
+            ErrorCode.UNSUPPORTED_TENSOR,
+            f"The teacher has {len(state)} tensors; the limit is {safetensors_layout.MAX_TENSORS}.",
         )
     total = 0
     tensors: dict[str, Tensor] = {}
@@ -166,26 +206,39 @@ def _dense(state: Mapping[str, Tensor], file_bytes: int) -> dict[str, Tensor]:
             raise refuse(
                 ErrorCode.NOT_A_CHECKPOINT, f"{printable(name)} is no name of a tensor in a state dict."
             )
-        _check_plain(name, tensor)
+        _check_plain(name, tensor, source)
         total += tensor.numel() * tensor.element_size()
         if total > 2 * file_bytes:
-            raise _strange(f"The teacher's tensors take more than twice the {file_bytes} bytes of its file.")
+            message = f"The teacher's tensors take more than twice the {file_bytes} bytes of its file."
+            raise _strange(message, _CLONED, source)
         tensors[name] = _canonical(name, tensor)
     return tensors
 
 
-def _check_plain(name: str, tensor: Tensor) -> None:
-    shown = printable(name)
+def _check_plain(name: str, tensor: Tensor, source: ClientFile) -> None:
+    shown, entry = printable(name), f"sd[{quoted(name)}]"
+    as_float = f"{entry} = {entry}.float()"
     if type(tensor) not in (Tensor, torch.nn.Parameter) or tensor.layout is not torch.strided:
-        raise _strange(f"{shown} is not a dense tensor.")
-    if tensor.device.type != "cpu" or tensor.is_quantized:
-        raise _strange(f"{shown} is quantized, or a tensor without data.")
+        raise _strange(f"{shown} is not a dense tensor.", DENSE, source)
+    if tensor.device.type != "cpu":
+        raise refuse(ErrorCode.UNSUPPORTED_TENSOR, f"{shown} is a tensor without data.")
+    if tensor.is_quantized:
+        raise _strange(f"{shown} is quantized.", DENSE, source)
+    if tensor.is_complex():
+        raise _strange(f"{shown} holds {tensor.dtype}; floats are needed.", None, source)
     if not tensor.is_floating_point() and tensor.dtype not in _INTEGERS:
-        raise _strange(f"{shown} holds {tensor.dtype}; floats are needed, or int64 for counters.")
-    if tensor.dim() > safetensors_layout.MAX_DIMS or tensor.numel() == 0:
-        raise _strange(f"{shown} has {tensor.dim()} dimensions and {tensor.numel()} numbers.")
+        message = f"{shown} holds {tensor.dtype}; floats are needed, or int64 for counters."
+        raise _strange(message, as_float, source)
+    if tensor.numel() == 0:
+        raise _strange(f"{shown} has no numbers: its shape is {list(tensor.shape)}.", f"del {entry}", source)
+    if tensor.dim() > safetensors_layout.MAX_DIMS:
+        raise _strange(
+            f"{shown} has {tensor.dim()} dimensions; the limit is {safetensors_layout.MAX_DIMS}.",
+            None,
+            source,
+        )
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-        raise _strange(f"{shown} shows the same numbers many times.")
+        raise _strange(f"{shown} shows the same numbers many times.", f"{entry} = {entry}.clone()", source)
 
 
 def _canonical(name: str, tensor: Tensor) -> Tensor:
@@ -198,16 +251,15 @@ def _canonical(name: str, tensor: Tensor) -> Tensor:
             f"{printable(name)} holds NaN or infinite numbers (as float32).",
             "Upload a checkpoint from before the training diverged.",
         )
-    if name.endswith("running_var") and bool((numbers < 0).any()):
-        raise refuse(
-            ErrorCode.NON_FINITE_WEIGHTS,
-            f"{printable(name)} holds negative variances, whose roots are not finite.",
-            "Upload a checkpoint whose BatchNorm statistics are sound.",
-        )
     return numbers
 
 
-def _strange(message: str) -> TeacherError:
-    return refuse(
-        ErrorCode.UNSUPPORTED_TENSOR, message, "Save plain dense tensors: tensor.detach().clone().float()"
+def _strange(message: str, statement: str | None, source: ClientFile) -> TeacherError:
+    """Refuse a tensor; `statement` makes it one that is taken."""
+    line = source.edited(statement) if statement else None
+    hint = (
+        f"{WRITES} {line}"
+        if line
+        else "No known network has such a tensor; leave it out if it is not needed."
     )
+    return refuse(ErrorCode.UNSUPPORTED_TENSOR, message, hint)

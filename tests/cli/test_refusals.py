@@ -10,11 +10,12 @@ from typer.testing import CliRunner
 from cli.main import app
 
 DOWN = "http://127.0.0.1:9"  # the port of "discard": nobody listens
+IMAGES = ["--input-size", "1,8,8", "--mean", "0.5", "--std", "0.5"]
 
 
 def test_a_service_that_is_down_is_told_with_what_to_do(teacher: Path, labels: Path) -> None:
     arguments = ["submit", str(teacher), "--labels", str(labels), "--student", "wrn_10_1", "--url", DOWN]
-    result = CliRunner().invoke(app, [*arguments, "--json"])
+    result = CliRunner().invoke(app, [*arguments, *IMAGES, "--json"])
     assert result.exit_code == 2
     assert json.loads(result.stdout)["error"]["code"] == "service_unreachable"
     assert "nayer serve" in result.stderr
@@ -55,14 +56,43 @@ def test_labels_that_cannot_be_read_are_refused(teacher: Path, tmp_path: Path, c
     assert "labels_unreadable" in result.stderr
 
 
-def test_a_request_without_labels_or_student_is_incomplete(teacher: Path, labels: Path) -> None:
-    without_labels = CliRunner().invoke(app, ["submit", str(teacher), "--student", "wrn_10_1", "--url", DOWN])
-    without_student = CliRunner().invoke(
-        app, ["submit", str(teacher), "--labels", str(labels), "--url", DOWN]
-    )
-    for result, missing in ((without_labels, "labels"), (without_student, "student")):
-        assert result.exit_code == 2
-        assert f"lacks the {missing}" in result.stderr
+@pytest.mark.parametrize("command", ["submit", "validate"])
+def test_all_that_a_request_lacks_is_said_in_one_message(command: str, teacher: Path) -> None:
+    result = CliRunner().invoke(app, [command, str(teacher), "--url", DOWN])
+    assert result.exit_code == 2
+    assert "lacks --labels, --student, --input-size, --mean and --std." in result.stderr
+    for option in ("--labels FILE", "--student NAME", "--input-size C,H,W", "--mean M,M,M", "--std S,S,S"):
+        assert f"\n{option}: " in result.stderr, option
+    assert "service_unreachable" not in result.stderr, "nothing is sent before"
+
+
+@pytest.mark.parametrize(
+    ("left_out", "said"),
+    [
+        ("--labels", "lacks --labels."),
+        ("--student", "lacks --student."),
+        ("--input-size", "lacks --input-size."),
+        ("--mean", "lacks --mean."),
+    ],
+)
+def test_the_one_thing_that_a_request_lacks_is_named(
+    left_out: str, said: str, teacher: Path, labels: Path
+) -> None:
+    arguments = ["--labels", str(labels), "--student", "wrn_10_1", *IMAGES]
+    place = arguments.index(left_out)
+    del arguments[place : place + 2]
+    result = CliRunner().invoke(app, ["submit", str(teacher), *arguments, "--url", DOWN])
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert result.stderr.count("\n--") == 1
+
+
+def test_what_labels_were_read_from_is_said(teacher: Path, tmp_path: Path) -> None:
+    path = tmp_path / "labels.txt"
+    path.write_text("{0: 'tench, Tinca tinca',\n 1: 'goldfish'}")
+    arguments = ["submit", str(teacher), "--labels", str(path), "--student", "wrn_10_1", *IMAGES]
+    result = CliRunner().invoke(app, [*arguments, "--url", DOWN])
+    assert "2 labels read from an object of Python: 'tench, Tinca tinca' to 'goldfish'" in result.stderr
 
 
 def test_a_taken_port_is_told_before_anything_starts(tmp_path: Path) -> None:

@@ -6,17 +6,10 @@ from pathlib import Path
 import pytest
 
 from cli.errors import RequestError
-from cli.request import merge, read_labels, settings
+from cli.request import merge, missing_fields, read_spec, settings
 from cli.submit import build_spec
 from nayer_core.contract.spec import JobSpec
 from tests.support.receiver import SECRET
-
-
-def test_labels_are_lines_or_a_json_list(tmp_path: Path) -> None:
-    lines, listed = tmp_path / "a.txt", tmp_path / "b.json"
-    lines.write_text("\ufeffcat\r\n\r\n dog \nmünchen\n", encoding="utf-8")
-    listed.write_text('["cat", "dog", "münchen"]', encoding="utf-8")
-    assert read_labels(lines) == read_labels(listed) == ["cat", "dog", "münchen"]
 
 
 def test_settings_are_json_where_they_can_be() -> None:
@@ -37,12 +30,10 @@ def test_merge_lays_only_what_is_there_over_a_document() -> None:
     }
 
 
-def test_options_make_a_document_that_the_contract_accepts(tmp_path: Path) -> None:
-    labels = tmp_path / "labels.txt"
-    labels.write_text("cat\ndog\n")
+def test_options_make_a_document_that_the_contract_accepts() -> None:
     document = build_spec(
         {
-            "labels": labels,
+            "labels": ["cat", "dog"],
             "student": "wrn_16_1",
             "input_size": "3,32,32",
             "mean": "0.5,0.5,0.5",
@@ -77,6 +68,30 @@ def test_a_specification_that_is_no_object_is_refused(tmp_path: Path) -> None:
     path.write_text("[1]")
     with pytest.raises(RequestError, match="spec_unreadable"):
         build_spec({"spec": path})
+
+
+def test_a_specification_may_be_saved_by_any_editor(tmp_path: Path) -> None:
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        path = tmp_path / encoding
+        path.write_text('{"labels": ["Kühe"]}', encoding=encoding)
+        assert read_spec(path) == {"labels": ["Kühe"]}
+    path = tmp_path / "cp1252"
+    path.write_text('{"labels":\n["Kühe"]}', encoding="cp1252")
+    with pytest.raises(RequestError, match="no text in UTF-8: line 2 has the byte 0xfc"):
+        read_spec(path)
+
+
+def test_everything_without_a_default_that_is_missing_is_found() -> None:
+    everything = ["/labels", "/student/architecture", "/teacher/input_size"]
+    everything += ["/teacher/normalization/mean", "/teacher/normalization/std"]
+    assert missing_fields({}) == everything
+    assert missing_fields({"teacher": {}, "student": {"architecture": None}}) == everything
+    normalization = {"mean": [0.5], "std": [0.5]}
+    document = {"labels": [], "teacher": {"input_size": [1, 8, 8], "normalization": normalization}}
+    assert missing_fields(document) == ["/student/architecture"]
+    assert missing_fields(document | {"student": "wrn_16_1"}) == [], (
+        "what is no object is judged by the service"
+    )
 
 
 def test_a_web_hook_is_signed_with_the_secret_of_the_environment(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.numpy import load_file
 from typer.testing import CliRunner, Result
 
@@ -111,6 +113,22 @@ def test_validate_prints_the_report_and_distils_nothing(
     assert json.loads(result.stdout)["architecture"] == "wrn_10_1"
 
 
+def test_a_refused_teacher_is_mended_by_the_line_that_is_shown(
+    serving: Serving, teacher: Path, labels: Path, tmp_path: Path
+) -> None:
+    state = torch.load(teacher)
+    sent = tmp_path / "my teacher.pt"
+    torch.save({"net": {f"backbone.{name}": tensor for name, tensor in state.items()}}, sent)
+    refused = invoke("validate", *request(sent, labels, serving.url))
+    assert refused.exit_code == 1
+    (line,) = (line for line in refused.stderr.splitlines() if "import torch" in line)
+    line = line[line.index("import torch") :]
+    subprocess.run([sys.executable, "-c", line], cwd=tmp_path, check=True)
+    accepted = invoke("validate", *request(tmp_path / "new_teacher.pt", labels, serving.url))
+    assert accepted.exit_code == 0, accepted.stderr
+    assert json.loads(accepted.stdout)["architecture"] == "wrn_10_1"
+
+
 def test_a_detached_job_runs_until_it_is_cancelled(serving: Serving, teacher: Path, labels: Path) -> None:
     sent = invoke("submit", *request(teacher, labels, serving.url, epochs=50_000), "--detach", "--json")
     assert sent.exit_code == 0, sent.stderr
@@ -142,8 +160,26 @@ def test_an_unknown_student_is_refused_with_the_nearest_name(
 ) -> None:
     result = invoke("submit", *request(teacher, labels, serving.url, student="wrn_16_l"), "--json")
     assert result.exit_code == 2
-    assert "wrn_16_1" in json.loads(result.stdout)["error"]["message"]
-    assert "wrn_16_1" in result.stderr
+    error = json.loads(result.stdout)["error"]
+    assert error["message"].startswith(
+        "--student: there is no architecture named 'wrn_16_l'; the nearest are"
+    )
+    assert "wrn_16_1" in error["message"]
+    assert "`nayer architectures wrn`" in error["hint"]
+    assert result.stderr.count("there is no architecture") == 1
+
+
+def test_faults_of_a_request_are_told_as_options(serving: Serving, teacher: Path, labels: Path) -> None:
+    arguments = request(teacher, labels, serving.url)
+    arguments[arguments.index("1,8,8")] = "1,4,4"
+    result = invoke("validate", *arguments, "--architecture", "resnet21")
+    assert result.exit_code == 2
+    for option in ("--input-size: ", "--architecture: "):
+        assert option in result.stderr
+    assert "/teacher" not in result.stderr
+    epochs = invoke("validate", *request(teacher, labels, serving.url, epochs=0))
+    assert epochs.exit_code == 2
+    assert "--set epochs=...: " in epochs.stderr
 
 
 def test_an_unknown_job_is_said_to_be_unknown(serving: Serving) -> None:
@@ -151,6 +187,44 @@ def test_an_unknown_job_is_said_to_be_unknown(serving: Serving) -> None:
         result = invoke(command, "no-such-job", "--url", serving.url)
         assert result.exit_code == 2
         assert "job_not_found" in result.stderr
+
+
+def test_architectures_are_listed_by_a_part_of_their_name(serving: Serving) -> None:
+    listed = json.loads(invoke("architectures", "mobilenetv3", "--json", "--url", serving.url).stdout)["data"]
+    assert len(listed) > 2
+    assert all("mobilenetv3" in entry["name"] for entry in listed)
+    few = invoke("architectures", "mobilenetv3", "--limit", "2", "--url", serving.url)
+    assert len(few.stdout.splitlines()) == 3, "a heading and two rows"
+    assert f"2 of {len(listed)}. More: --limit {len(listed)}" in few.stderr
+    none = invoke("architectures", "nosuchnet", "--url", serving.url)
+    assert (none.exit_code, none.stdout) == (0, "")
+    assert "No architecture holds 'nosuchnet'" in none.stderr
+
+
+def test_a_terminal_is_not_flooded_with_architectures(serving: Serving) -> None:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "cli.main", "architectures", "--url", serving.url]
+    with subprocess.Popen(command, stdout=theirs, stderr=subprocess.PIPE, text=True) as listing:
+        os.close(theirs)
+        shown = b""
+        while chunk := _read(ours):
+            shown += chunk
+        assert listing.stderr is not None
+        said = listing.stderr.read()
+    os.close(ours)
+    assert listing.returncode == 0
+    assert b"wrn_16_1" in shown
+    assert b"timm/vit_base_patch16_224" not in shown
+    assert "30 of 1" in said
+    assert "nayer architectures mobilenet" in said
+    assert "timm/vit_base_patch16_224" in invoke("architectures", "--url", serving.url).stdout
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 1 << 16)
+    except OSError:  # how Linux tells that the other end is closed
+        return b""
 
 
 def test_the_catalog_and_the_version_are_shown(serving: Serving) -> None:

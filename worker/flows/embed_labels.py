@@ -80,22 +80,6 @@ def cache_key(spec: Mapping[str, Any], settings: Settings) -> str:
     return hashlib.sha256(json.dumps(causes, sort_keys=True).encode()).hexdigest()
 
 
-def _embed(job: HeldJob, bench: Workbench, spec: Mapping[str, Any], out: Path) -> dict[str, Any]:
-    """Run the core's `embed`, which sees the specification and no upload."""
-    folder, settings = bench.new_folder("embed"), bench.settings
-    spec_file = folder / "spec.json"
-    spec_file.write_text(json.dumps(spec))
-    run = CoreRun(job, bench.program, Watchdog(seconds=settings.embed_seconds))
-    result = run.execute(
-        ["embed", "--spec", str(spec_file), "--out", str(folder)],
-        folder=folder,
-        environment=embed_environment(folder, settings),
-        limits=Limits(network=settings.allow_hub),
-    )
-    (folder / LTE).replace(out / LTE)
-    return {**result, "warnings": run.warnings}
-
-
 def _from_cache(job: HeldJob, bench: Workbench, key: str, out: Path) -> dict[str, Any] | None:
     file = job.find_embedding(key)
     if file is None:
@@ -111,6 +95,22 @@ def _from_cache(job: HeldJob, bench: Workbench, key: str, out: Path) -> dict[str
         result: dict[str, Any] = json.loads(members.read(_RESULT))
     logger.info("these labels were embedded before")
     return result
+
+
+def _embed(job: HeldJob, bench: Workbench, spec: Mapping[str, Any], out: Path) -> dict[str, Any]:
+    """Run the core's `embed`, which sees the specification and no upload."""
+    folder, settings = bench.new_folder("embed"), bench.settings
+    spec_file = folder / "spec.json"
+    spec_file.write_text(json.dumps(spec))
+    run = CoreRun(job, bench.program, Watchdog(seconds=settings.embed_seconds))
+    result = run.execute(
+        ["embed", "--spec", str(spec_file), "--out", str(folder)],
+        folder=folder,
+        environment=embed_environment(folder, settings),
+        limits=Limits(network=settings.allow_hub),
+    )
+    (folder / LTE).replace(out / LTE)
+    return {**result, "warnings": run.warnings}
 
 
 def _into_cache(job: HeldJob, bench: Workbench, key: str, out: Path, result: Mapping[str, Any]) -> None:

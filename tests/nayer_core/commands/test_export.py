@@ -96,6 +96,30 @@ def test_safetensors_of_any_file_that_inspect_reads(student, tmp_path):
     run(out, "safetensors", tmp_path / "again.safetensors")
 
 
+def test_an_architecture_that_is_assumed_is_told(tmp_path):
+    torch.manual_seed(0)
+    network = build("timm/mobilenetv3_small_100", num_classes=2, input_size=SIZE)
+    save_weights(network, tmp_path / "network.safetensors")
+    spec = {
+        "labels": ["a", "b"],
+        "teacher": {"input_size": SIZE, "normalization": NORMALIZATION.model_dump()},
+        "student": {"architecture": "resnet20"},
+    }
+    (tmp_path / "spec.json").write_text(json.dumps(spec))
+    args = argparse.Namespace(
+        network=tmp_path / "network.safetensors",
+        format="safetensors",
+        out=tmp_path / "out.safetensors",
+        spec=tmp_path / "spec.json",
+        architecture=None,
+    )
+    events = []
+    assert export.run(args, events.append)["architecture"] == "timm/mobilenetv3_small_100"
+    (warning,) = events
+    assert warning.code == "architecture_assumed"
+    assert "timm/tf_mobilenetv3_small_100" in warning.message
+
+
 def test_a_file_that_does_not_say_what_it_is_needs_a_spec(student, tmp_path):
     save_weights(student, tmp_path / "bare.safetensors")
     with pytest.raises(SpecError) as raised:

@@ -135,6 +135,35 @@ def test_a_teacher_that_answers_everything_alike_is_told(inspect):
     assert codes(report) == ["constant_teacher"]
 
 
+def test_the_plain_network_is_assumed_with_a_warning(inspect):
+    state = network("torchvision/resnet18").state_dict()
+    report, events, _ = inspect(state)
+    assert report["architecture"] == "torchvision/resnet18"
+    assert report["candidates"] == ["torchvision/resnet18", "timm/resnet18", "timm/resnetblur18"]
+    (warning,) = (event for event in events if isinstance(event, WarningEvent))
+    assert warning.code == "architecture_assumed"
+    assert "torchvision/resnet18 is assumed" in warning.message
+    assert "teacher.architecture: timm/resnetblur18" in warning.message
+    named, events, _ = inspect(state, architecture="timm/resnetblur18")
+    assert named["architecture"] == "timm/resnetblur18"
+    assert codes(named) == []
+
+
+def test_a_variance_may_be_below_zero_by_less_than_the_networks_epsilon(inspect):
+    variances = network("resnet20").state_dict()["bn1.running_var"].clone()
+    variances[3] = -1e-12
+    report, _, _ = inspect(changed(**{"bn1.running_var": variances}))
+    assert report["architecture"] == "resnet20"
+    for lowest in (-2e-5, -1.0):
+        variances[3] = lowest
+        with pytest.raises(TeacherError) as raised:
+            inspect(changed(**{"bn1.running_var": variances}))
+        assert raised.value.code == ErrorCode.NON_FINITE_WEIGHTS
+        assert f"bn1.running_var holds the negative variance {lowest:g}; with eps, 1e-05," in str(
+            raised.value
+        )
+
+
 def test_weights_whose_products_overflow_are_refused(inspect):
     state = network("resnet20").state_dict()
     state = {name: value * 1e30 if name.endswith("conv1.weight") else value for name, value in state.items()}

@@ -2,6 +2,7 @@
 where none, several or another one fits.
 """
 
+import re
 from collections.abc import Mapping
 
 import pytest
@@ -9,7 +10,8 @@ import pytest
 from nayer_core.contract import catalog
 from nayer_core.contract.errors import ErrorCode, SpecError, TeacherError
 from nayer_core.networks import registry
-from nayer_core.networks.recognition import head_classes, recognise
+from nayer_core.networks.misfit import head_classes
+from nayer_core.networks.recognition import recognise
 
 OWN = (*catalog.OWN_ARCHITECTURES, *catalog.WIDE_RESNETS, "wrn_22_3")
 Shapes = Mapping[str, tuple[int, ...]]
@@ -58,14 +60,53 @@ def test_networks_that_compute_the_same_are_one():
     assert found.candidates == ("torchvision/densenet121", "timm/densenet121")
 
 
-@pytest.mark.parametrize("name", ["torchvision/resnet18", "timm/resnetblur18", "timm/tf_efficientnet_b0"])
-def test_networks_that_only_share_their_tensors_must_be_named(name: str):
-    error = _error(_shapes(name))
-    assert error.code == ErrorCode.ARCHITECTURE_AMBIGUOUS
-    assert name in error.message
-    assert "teacher.architecture" in error.hint
+# Those of 50 well-known networks of timm that share their tensors with others.
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [
+        ("timm/resnet18", "torchvision/resnet18"),
+        ("timm/resnetblur18", "torchvision/resnet18"),
+        ("timm/resnet50", "torchvision/resnet50"),
+        ("timm/efficientnet_b0", "timm/efficientnet_b0"),
+        ("timm/tf_efficientnet_b0", "timm/efficientnet_b0"),
+        ("timm/efficientnet_b3", "timm/efficientnet_b3"),
+        ("timm/tf_efficientnetv2_s", "timm/efficientnetv2_s"),
+        ("timm/mobilenetv3_small_100", "timm/mobilenetv3_small_100"),
+        ("timm/mobilenetv3_large_100", "timm/mobilenetv3_large_100"),
+    ],
+)
+def test_of_networks_that_share_their_tensors_the_plain_one_is_assumed(name: str, plain: str):
+    found = recognise(_shapes(name), num_classes=10, input_size=(3, 32, 32))
+    assert found.architecture == plain
+    assert found.alternatives
+    assert plain not in found.alternatives
+    assert name in found.candidates
     named = recognise(_shapes(name), num_classes=10, input_size=(3, 32, 32), architecture=name)
-    assert named.architecture == name
+    assert (named.architecture, named.alternatives) == (name, ())
+
+
+def test_networks_that_differ_only_in_the_image_size_they_were_made_for_are_one():
+    size = (3, 64, 64)
+    found = recognise(_shapes("timm/vit_base_patch16_224", 10, size), num_classes=10, input_size=size)
+    assert found.architecture == "timm/vit_base_patch16_224"
+    assert "timm/vit_base_patch16_384" in found.candidates
+    assert found.alternatives == ()
+
+
+def test_a_network_that_cannot_take_the_images_is_no_candidate():
+    size = (3, 240, 240)
+    found = recognise(_shapes("timm/crossvit_15_dagger_240", 10, size), num_classes=10, input_size=size)
+    assert found.candidates == ("timm/crossvit_15_dagger_240",)
+
+
+def test_twins_without_a_plain_one_must_be_named():
+    size = (3, 64, 64)
+    error = _error(_shapes("timm/test_efficientnet_gn", 10, size), size=size)
+    assert error.code == ErrorCode.ARCHITECTURE_AMBIGUOUS
+    names = ("timm/test_efficientnet_gn", "timm/test_efficientnet_ln")
+    for name in names:
+        assert name in error.message
+        assert f"teacher.architecture: {name}" in error.hint
 
 
 def test_batch_counters_may_be_absent():
@@ -113,12 +154,60 @@ def test_another_count_of_labels_is_told(architecture: str):
     assert "Give 100 labels" in error.hint
 
 
-@pytest.mark.parametrize(("name", "size"), [("resnet20", (1, 32, 32)), ("lenet5", (3, 64, 64))])
-def test_other_images_are_told(name: str, size: tuple[int, int, int]):
-    error = _error(_shapes(name, 10, size))
+@pytest.mark.parametrize(
+    ("name", "size", "classes", "setting"),
+    [
+        ("resnet20", (1, 32, 32), 10, "teacher.input_size: [1, 32, 32], and a mean and a std for each"),
+        ("lenet5", (3, 64, 64), 10, "teacher.input_size: [3, 64, 64]"),
+        ("lenet5", (1, 64, 64), 7, "and 7 labels"),
+        ("timm/vit_small_patch32_224", (3, 384, 384), 10, "teacher.input_size: [3, 384, 384]"),
+        ("lenet5", (3, 52, 40), 10, "the usual square sizes do not fit"),
+        ("resnet20", (4, 32, 32), 10, "Only teachers for images of 1 channel (gray) or 3 (RGB)"),
+    ],
+)
+def test_the_image_size_that_fits_is_told(name: str, size: tuple[int, int, int], classes: int, setting: str):
+    error = _error(_shapes(name, classes, size))
     assert error.code == ErrorCode.ARCHITECTURE_MISMATCH
-    assert f"is {name} for other images than 3 x 32 x 32" in error.message
-    assert "teacher.input_size" in error.hint
+    assert f"The teacher is {name} for " in error.message
+    assert "3 x 32 x 32" in error.message
+    assert setting in error.hint
+
+
+def test_shapes_that_no_network_has_are_not_tried():
+    for shapes in (
+        {"linear.weight": (10**9, 64), "linear.bias": (10**9,)},
+        {"conv1.weight": (16, 10**9, 3, 3)},
+    ):
+        error = _error(_shapes("resnet20") | shapes)
+        assert error.code == ErrorCode.ARCHITECTURE_UNRECOGNISED
+        assert "nearest known network is resnet20" in error.message
+
+
+@pytest.mark.parametrize("labels", [2, 10])
+def test_a_head_of_one_output_is_told_apart_from_a_wrong_count_of_labels(labels: int):
+    error = _error(_shapes("resnet20", 1), classes=labels)
+    assert error.code == ErrorCode.CLASS_COUNT_MISMATCH
+    assert "one output" in error.message
+    assert f"{labels} labels" in error.message
+    assert ("Give two labels" in error.message) == (labels != 2)
+    assert '"linear.weight", "linear.bias"' in error.hint
+
+
+@pytest.mark.parametrize("architecture", ["auto", "vgg11_bn"])
+def test_a_head_with_another_number_of_inputs_is_told(architecture: str):
+    shapes = _shapes("vgg11_bn") | {"classifier.weight": (10, 25088)}
+    error = _error(shapes, architecture=architecture)
+    assert "classifier.weight has 25088 inputs where vgg11_bn has 512" in error.message
+    assert "labels" not in error.message + error.hint
+    assert error.message.count("1 of another shape") == 1
+
+
+@pytest.mark.parametrize("name", ["torchvision/resnet18", "torchvision/resnet50", "timm/resnet34"])
+def test_a_name_of_the_wrong_library_is_answered_with_the_right_one(name: str):
+    error = _error(_shapes(name), architecture=name.partition("/")[2])
+    assert error.code == ErrorCode.ARCHITECTURE_MISMATCH
+    assert name in error.message
+    assert error.hint == f"Give teacher.architecture: torchvision/{name.partition('/')[2]}"
 
 
 def test_a_wrong_name_is_answered_with_the_right_one():
@@ -126,19 +215,94 @@ def test_a_wrong_name_is_answered_with_the_right_one():
     assert error.code == ErrorCode.ARCHITECTURE_MISMATCH
     assert "missing" in error.message
     assert "unexpected" in error.message
-    assert "They fit wrn_16_2" in error.hint
+    assert "but of wrn_16_2" in error.message
+    assert error.hint == "Give teacher.architecture: wrn_16_2"
+
+
+def _without_head(name: str) -> dict[str, tuple[int, ...]]:
+    return {key: shape for key, shape in _shapes(name).items() if not key.startswith(("fc.", "classifier."))}
 
 
 def test_a_strange_state_dict_is_described_with_the_nearest_network():
-    shapes = _shapes("torchvision/resnet18")
-    shapes["fc.1.weight"], shapes["fc.1.bias"] = shapes.pop("fc.weight"), shapes.pop("fc.bias")
+    head = {"fc.0.weight": (64, 512), "fc.0.bias": (64,), "fc.2.weight": (10, 64), "fc.2.bias": (10,)}
+    shapes = _without_head("torchvision/resnet18") | head
     error = _error(shapes)
     assert error.code == ErrorCode.ARCHITECTURE_UNRECOGNISED
     assert f"{len(shapes)} tensors" in error.message
     assert "conv1.weight [64, 3, 7, 7]" in error.message
     assert "10 rows" in error.message
-    assert "nearest known network is t" in error.message
-    assert "2 missing (fc.weight, fc.bias); 2 unexpected (fc.1.weight, fc.1.bias)" in error.message
+    assert "nearest known network is torchvision/resnet18" in error.message
+    assert "2 missing (fc.weight, fc.bias); 4 unexpected (fc.0.weight, " in error.message
+    assert "import torch" not in error.hint, "no change of names makes two layers of one"
+
+
+@pytest.mark.parametrize(
+    "name", ["torchvision/resnet18", "torchvision/vgg11_bn", "timm/mobilenetv3_small_050"]
+)
+@pytest.mark.parametrize("named", [False, True])
+def test_a_backbone_without_a_head_is_told(name: str, named: bool):
+    error = _error(_without_head(name), architecture=name if named else "auto")
+    assert name.partition("/")[2] in error.message
+    assert "The head is missing" in error.message
+    assert error.message.count(" missing (") == 1
+
+
+def test_missing_statistics_of_batch_norm_are_told():
+    shapes = {name: shape for name, shape in _shapes("resnet20").items() if "running" not in name}
+    error = _error(shapes)
+    assert "statistics of its BatchNorm layers are missing" in error.message
+    assert "parameters alone" in error.hint
+
+
+@pytest.mark.parametrize(
+    ("names", "library"),
+    [
+        (("resnet.embedder.embedder.convolution.weight", "classifier.1.weight"), "Hugging Face transformers"),
+        (
+            ("vit.embeddings.cls_token", "vit.encoder.layer.0.attention.attention.query.weight"),
+            "Hugging Face",
+        ),
+        (("convnext.embeddings.patch_embeddings.weight", "classifier.weight"), "Hugging Face transformers"),
+        (("swin.embeddings.patch_embeddings.projection.weight",), "Hugging Face transformers"),
+        (("_conv_stem.weight", "_blocks.0._depthwise_conv.weight", "_fc.weight"), "efficientnet_pytorch"),
+    ],
+)
+def test_names_of_another_library_are_told(names: tuple[str, ...], library: str):
+    error = _error(dict.fromkeys(names, (8, 3, 3, 3)))
+    assert error.code == ErrorCode.ARCHITECTURE_UNRECOGNISED
+    assert library in error.message
+    assert "nearest" not in error.message
+
+
+def test_a_network_that_few_tensors_fit_is_not_called_the_nearest():
+    shapes = {f"layer{i}.0.conv{j}.weight": (3, 3) for i in range(1, 4) for j in (1, 2)}
+    shapes |= {"conv1.weight": (16, 3, 3, 3), "bn1.weight": (16,)}
+    assert "nearest" not in _error(shapes).message
+
+
+def test_a_layer_of_the_network_itself_is_never_left_out():
+    shapes = _shapes("resnet20") | {"layer1.0.conv3.weight": (16, 16, 3, 3)}
+    error = _error(shapes)
+    assert "nearest known network is resnet20: 1 unexpected (layer1.0.conv3.weight)" in error.message
+    assert "import torch" not in error.hint
+
+
+def test_a_second_head_is_never_left_out():
+    shapes = {f"0.{name}": shape for name, shape in _shapes("resnet20", 1000).items()}
+    error = _error(shapes | {"1.weight": (10, 1000), "1.bias": (10,)})
+    assert "import torch" not in error.hint
+
+
+def test_names_of_an_old_densenet_are_understood():
+    name = "torchvision/densenet121"
+    old = {
+        re.sub(r"(denselayer\d+\.(?:norm|conv))(\d)", r"\1.\2", key): shape
+        for key, shape in _shapes(name).items()
+    }
+    assert old.keys() != _shapes(name).keys()
+    found = recognise(old, num_classes=10, input_size=(3, 32, 32))
+    assert found.architecture == name
+    assert set(found.renamed.values()) == set(_shapes(name))
 
 
 def test_a_state_dict_like_nothing_is_described_too():

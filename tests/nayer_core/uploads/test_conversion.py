@@ -18,6 +18,10 @@ def _short_patience(monkeypatch):
     monkeypatch.setattr(conversion, "CPU_SECONDS", 4)
 
 
+# Refused for what is beside the tensors, which training code saves and which does no harm.
+NAMES_NO_CODE = ("numpy scalar", "whole module", "whole legacy module")
+
+
 def convert(contents, tmp_path):
     upload = tmp_path / "upload.pt"
     upload.write_bytes(contents)
@@ -34,8 +38,10 @@ def test_a_hostile_teacher_is_refused_with_a_code_and_a_hint(case, tmp_path):
     assert error.message
     assert error.hint
     assert not error.retryable
-    # torch's own words advise to load without protection.
-    assert "weights_only" not in f"{error.message} {error.hint}"
+    # torch's own words advise to load without protection; ours do so of files that name no code.
+    if "weights_only" in f"{error.message} {error.hint}":
+        assert case in NAMES_NO_CODE
+        assert "If you trust the file" in error.hint
     assert len(error.message) < 500
     assert error.message.isascii()
     assert not CANARY.exists()
@@ -54,56 +60,56 @@ def of_floats(change):
 
 
 @pytest.mark.parametrize(
-    ("contents", "kind", "wrapped_in"),
+    ("contents", "kind", "keys"),
     [
-        pytest.param(lambda: saved(STATE), FileKind.TORCH_ZIP, None, id="zip"),
+        pytest.param(lambda: saved(STATE), FileKind.TORCH_ZIP, (), id="zip"),
         pytest.param(
             lambda: saved(STATE, _use_new_zipfile_serialization=False),
             FileKind.TORCH_LEGACY,
-            None,
+            (),
             id="legacy",
         ),
         pytest.param(
             lambda: save_safetensors({name: value.contiguous() for name, value in STATE.items()}),
             FileKind.SAFETENSORS,
-            None,
+            (),
             id="safetensors",
         ),
         pytest.param(
             lambda: saved({"epoch": 3, "acc": 0.9, "state_dict": STATE, "optimizer": {"state": {}}}),
             FileKind.TORCH_ZIP,
-            "state_dict",
+            ("state_dict",),
             id="wrapped",
         ),
         pytest.param(
             lambda: saved({"args": {"lr": 0.1, "name": "x"}, "net": {"model": STATE}}),
             FileKind.TORCH_ZIP,
-            "net.model",
+            ("net", "model"),
             id="wrapped twice",
         ),
         pytest.param(
             lambda: saved(of_floats(torch.nn.Parameter)),
             FileKind.TORCH_ZIP,
-            None,
+            (),
             id="parameters",
         ),
         pytest.param(
             lambda: saved(of_floats(torch.Tensor.half)),
             FileKind.TORCH_ZIP,
-            None,
+            (),
             id="fp16",
         ),
         pytest.param(
             lambda: save_safetensors(of_floats(lambda value: value.contiguous().bfloat16())),
             FileKind.SAFETENSORS,
-            None,
+            (),
             id="bf16",
         ),
     ],
 )
-def test_a_state_dict_keeps_its_numbers_whatever_it_came_in(contents, kind, wrapped_in, tmp_path):
-    tensors, found_kind, found_wrapper = convert(contents(), tmp_path)
-    assert (found_kind, found_wrapper) == (kind, wrapped_in)
+def test_a_state_dict_keeps_its_numbers_whatever_it_came_in(contents, kind, keys, tmp_path):
+    tensors, found_kind, found_keys = convert(contents(), tmp_path)
+    assert (found_kind, found_keys) == (kind, keys)
     assert tensors.keys() == STATE.keys()
     for name, tensor in tensors.items():
         assert tensor.dtype == (torch.float32 if STATE[name].is_floating_point() else torch.int64)

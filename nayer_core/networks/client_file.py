@@ -1,0 +1,65 @@
+"""Lines of Python that turn the file a client has into one that is accepted.
+
+A client who is refused has a file and often no network any more, so a hint changes the file. The names in a
+line are those that were seen in the file, quoted: they are a stranger's.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+MAX_LINE_CHARS = 900  # a longer hint would be cut on its way out of the jail
+
+
+@dataclass(frozen=True)
+class ClientFile:
+    """Where in a client's file the tensors are.
+
+    Args:
+        safetensors: whether it is a safetensors file; else one that `torch.load` reads.
+        keys: that lead to the tensors, outermost first.
+        prefix: stands in front of every name of a tensor.
+        needs_trust: whether it can only be read by loading objects, which may run code of the file.
+    """
+
+    safetensors: bool = False
+    keys: tuple[str, ...] = ()
+    prefix: str = ""
+    needs_trust: bool = False
+
+    def edited(self, *statements: str) -> str | None:
+        """Return the line that changes the file, or None where it would be too long to be of use.
+
+        Args:
+            statements: change `sd`, a dict of tensors by name, without the prefix; no loops.
+        """
+        if self.safetensors:
+            steps = ["import torch", "from safetensors.torch import load_file, save_file"]
+            steps += ['sd = load_file("teacher.safetensors")', *self._unprefixed(), *statements]
+            steps.append('save_file(sd, "new_teacher.safetensors")')
+        else:
+            options = 'map_location="cpu"' + (", weights_only=False" if self.needs_trust else "")
+            steps = ["import torch", f'sd = torch.load("teacher.pt", {options}){subscripts(self.keys)}']
+            steps += [*self._unprefixed(), *statements, 'torch.save(sd, "new_teacher.pt")']
+        line = "; ".join(steps)
+        return line if len(line) <= MAX_LINE_CHARS else None
+
+    def _unprefixed(self) -> list[str]:
+        return [removed_prefix(self.prefix)] if self.prefix else []
+
+
+def subscripts(keys: Iterable[str]) -> str:
+    """Return `["state_dict"]["model"]` for these keys."""
+    return "".join(f"[{quoted(key)}]" for key in keys)
+
+
+def removed_prefix(prefix: str) -> str:
+    """Return the statement that takes `prefix` from every name of `sd`."""
+    return f"sd = {{k.removeprefix({quoted(prefix)}): v for k, v in sd.items()}}"
+
+
+def quoted(text: str) -> str:
+    """Return `text` as a Python literal of plain ASCII."""
+    literal = ascii(text)
+    return (
+        f'"{literal[1:-1]}"' if '"' not in literal and literal[0] == "'" and "\\'" not in literal else literal
+    )

@@ -1,0 +1,269 @@
+"""What is said of tensors that fit no network, another one than was named, or several.
+
+Whatever a hint asks for was tried here: with it, the tensors fit.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from nayer_core.contract.errors import ErrorCode, SpecError, TeacherError
+from nayer_core.networks.client_file import ClientFile, quoted
+from nayer_core.networks.difference import (
+    Difference,
+    Setting,
+    depends_on_image_size,
+    find_setting,
+    first,
+    head_with_other_inputs,
+)
+from nayer_core.networks.nearest import Likeness, find_nearest
+from nayer_core.networks.registry import InputSize, Shapes
+
+_HEAD_NAMES = re.compile(r"(^|\.)(fc\d*|linear|head|classifier|last_linear|logits|output)(\.|$)")
+_MOST_LISTED = 5  # networks that a message lists
+_DEPTHS = (1, 3)  # channels of images that are taken
+_NO_SUCH_NETWORK = "Train one of the networks of GET /architectures, and upload its state dict as it is."
+
+_FOREIGN_NAMES = (
+    "Only the names that torchvision and timm give are known. Rename the tensors to those of the same network"
+    " in timm, or train timm's, and upload its state dict."
+)
+_NORMALISER = re.compile(r"(^|\.)(mean|std|mu|sigma)$")
+
+# Names that only one library gives, where tensors of it cannot be renamed one by one.
+_LIBRARIES = (
+    (
+        re.compile(
+            r"(^|\.)(embeddings\.(patch_embeddings|cls_token)|attention\.attention\.(query|key|value)\.)"
+            r"|\.convolution\.weight$"
+        ),
+        "Hugging Face transformers",
+    ),
+    (re.compile(r"(^|\.)(_conv_stem\.weight$|_blocks\.\d+\._\w+)"), "the package efficientnet_pytorch"),
+)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A network that a state dict was compared with, and does not fit.
+
+    Attributes:
+        difference: what keeps it from fitting.
+        shapes: name -> shape, under the network's names.
+        renamed: name in the state dict -> name in `shapes`.
+    """
+
+    difference: Difference
+    shapes: Shapes
+    renamed: Mapping[str, str]
+
+
+def explained(attempts: Iterable[Attempt], setting: Setting, file: ClientFile) -> TeacherError | None:
+    """Say what the client must change where the network is right and the spec is not; else None.
+
+    Args:
+        attempts: networks compared with, those with the fewest differences first.
+        setting: what the client gave.
+        file: where the tensors are.
+    """
+    attempts = list(attempts)
+    for attempt in attempts:
+        fitting = find_setting(attempt.shapes, attempt.difference, setting)
+        if fitting is None:
+            continue
+        if fitting.input_size != setting.input_size:
+            return _other_images(attempt.difference, setting, fitting)
+        if fitting.num_classes == 1:
+            return _one_output(attempt, setting, file)
+        return TeacherError(
+            ErrorCode.CLASS_COUNT_MISMATCH,
+            f"The teacher ({attempt.difference.architecture}) tells {fitting.num_classes} classes apart, and"
+            f" there are {setting.num_classes} labels.",
+            f"Give {fitting.num_classes} labels, in the order of the teacher's outputs.",
+        )
+    for attempt in attempts:
+        if depends_on_image_size(attempt.difference, setting):
+            return TeacherError(
+                ErrorCode.ARCHITECTURE_MISMATCH,
+                f"The teacher is {attempt.difference.architecture} for other images than"
+                f" {_size(setting.input_size)}: {attempt.difference}.",
+                "Give the height and width it was trained with in teacher.input_size; the usual square sizes"
+                " do not fit.",
+            )
+    return None
+
+
+def misnamed(tensors: int, difference: Difference, fitting: Sequence[str]) -> TeacherError:
+    """Say that the tensors are those of other networks than the one that was named."""
+    return TeacherError(
+        ErrorCode.ARCHITECTURE_MISMATCH,
+        f"The teacher's {tensors} tensors are not those of {difference.architecture}, but of"
+        f" {_listed(fitting)}: {difference}.",
+        f"Give teacher.architecture: {fitting[0]}",
+    )
+
+
+def mismatched(shapes: Shapes, difference: Difference, setting: Setting, file: ClientFile) -> TeacherError:
+    """Say that the tensors are not those of the network that was named, nor of any other."""
+    named = difference.architecture
+    likeness = find_nearest(shapes, setting, named) or find_nearest(shapes, setting)
+    return _unlike(
+        ErrorCode.ARCHITECTURE_MISMATCH,
+        f"The teacher's {len(shapes)} tensors are not those of {named}: {difference}.",
+        _renaming(likeness, setting, file) or _likeness(shapes, likeness, setting, named),
+    )
+
+
+def unrecognised(shapes: Shapes, setting: Setting, file: ClientFile) -> TeacherError:
+    """Describe tensors that no network has, with the nearest network or a change of names that helps."""
+    examples = first([f"{name} {list(shape)}" for name, shape in shapes.items()])
+    classes = head_classes(shapes)
+    head = "no linear layer" if classes is None else f"{classes} rows in the last linear layer"
+    likeness = find_nearest(shapes, setting)
+    return _unlike(
+        ErrorCode.ARCHITECTURE_UNRECOGNISED,
+        f"No known network has these {len(shapes)} tensors ({examples}; {head}).",
+        _renaming(likeness, setting, file) or _likeness(shapes, likeness, setting),
+    )
+
+
+def _unlike(code: ErrorCode, message: str, advice: tuple[str, str]) -> TeacherError:
+    explanation, hint = advice
+    return TeacherError(code, f"{message} {explanation}".strip(), hint)
+
+
+def ambiguous(classes: Sequence[Sequence[str]]) -> TeacherError:
+    """Say that several networks fit, none of which is the plain one.
+
+    Args:
+        classes: networks that compute the same stand together.
+    """
+    members_of_all = ", ".join(" = ".join(members) for members in classes)
+    options = " or ".join(f"teacher.architecture: {members[0]}" for members in classes[:_MOST_LISTED])
+    return TeacherError(
+        ErrorCode.ARCHITECTURE_AMBIGUOUS,
+        f"The teacher's tensors fit {len(classes)} networks that compute different things: {members_of_all}.",
+        f"Name the one that was trained: {options}",
+    )
+
+
+def no_candidate_takes(names: Sequence[str], input_size: InputSize) -> SpecError:
+    """Say that the tensors fit, and that none of the networks can be run on such images."""
+    return SpecError(
+        ErrorCode.INPUT_SIZE_UNSUPPORTED,
+        f"{_listed(names)} cannot take images of {_size(input_size)}.",
+        "Give the height and width that the teacher was trained with in teacher.input_size.",
+    )
+
+
+def head_classes(shapes: Shapes) -> int | None:
+    """Guess how many classes a state dict tells apart: rows of its last linear layer.
+
+    The layer is the last one with a usual name (fc, linear, head, classifier, ...), else the last
+    matrix of all. None where there is no matrix.
+    """
+    matrices = {name: shape for name, shape in shapes.items() if len(shape) == 2 and name.endswith("weight")}
+    named = [name for name in matrices if _HEAD_NAMES.search(name)]
+    candidates = named or list(matrices)
+    return matrices[candidates[-1]][0] if candidates else None
+
+
+def _other_images(difference: Difference, setting: Setting, fitting: Setting) -> TeacherError:
+    size, fits = setting.input_size, fitting.input_size
+    message = f"The teacher is {difference.architecture} for images of {_size(fits)}, not {_size(size)}"
+    hint = f"Give teacher.input_size: {list(fits)}"
+    if fits[0] != size[0]:
+        hint += ", and a mean and a std for each channel"
+    if fitting.num_classes != setting.num_classes:
+        message += f", and tells {fitting.num_classes} classes apart, not {setting.num_classes}"
+        hint += f", and {fitting.num_classes} labels"
+    if fits[0] not in _DEPTHS:
+        hint = "Only teachers for images of 1 channel (gray) or 3 (RGB) are taken."
+    return TeacherError(ErrorCode.ARCHITECTURE_MISMATCH, f"{message}: {difference}.", hint)
+
+
+def _one_output(attempt: Attempt, setting: Setting, file: ClientFile) -> TeacherError:
+    """The refusal of a binary head, and how to make it one of two outputs: softmax(0, z) is sigmoid(z)."""
+    original = {new: old for old, new in attempt.renamed.items()}
+    head = [original[name] for name in attempt.difference.misshaped]
+    names = ", ".join(map(quoted, head))
+    line = file.edited(f"sd.update({{k: torch.cat([torch.zeros_like(sd[k]), sd[k]]) for k in [{names}]}})")
+    labels = "" if setting.num_classes == 2 else " Give two labels."
+    change = "add an output of zeros for it" + (f". Upload what this line writes: {line}" if line else ".")
+    return TeacherError(
+        ErrorCode.CLASS_COUNT_MISMATCH,
+        f"The teacher ({attempt.difference.architecture}) has one output, as after training with a sigmoid;"
+        f" there are {setting.num_classes} labels.{labels}",
+        f"Put the label of the negative class first, and {change}",
+    )
+
+
+def _renaming(likeness: Likeness | None, setting: Setting, file: ClientFile) -> tuple[str, str] | None:
+    """What to say, and the hint, where a change of names makes the tensors fit."""
+    if likeness is None or likeness.rename is None:
+        return None
+    rename = likeness.rename
+    line = file.edited(*rename.statements)
+    if line is None:
+        return None
+    message = f"With the change in the hint they are those of {likeness.difference.architecture}"
+    if rename.setting.input_size != setting.input_size:
+        message += f" for images of {_size(rename.setting.input_size)}"
+    if rename.setting.num_classes != setting.num_classes:
+        message += f" with {rename.setting.num_classes} classes"
+    message += "."
+    if rename.surplus:
+        message += (
+            f" {len(rename.surplus)} would be left out ({first(rename.surplus)}): right only if the"
+            " network's answers do not depend on them."
+        )
+        statistics = [name for name in rename.surplus if _NORMALISER.search(name)]
+        if statistics:
+            message += f" Give the values of {first(statistics)} as teacher.normalization."
+    return message, f"Upload what this line writes: {line}"
+
+
+def _likeness(
+    shapes: Shapes, likeness: Likeness | None, setting: Setting, named: str | None = None
+) -> tuple[str, str]:
+    """What to say, and the hint, where no change of names makes the tensors fit."""
+    library = next((name for pattern, name in _LIBRARIES if any(map(pattern.search, shapes))), None)
+    if library is not None:
+        return f"These are the names of {library}.", _FOREIGN_NAMES
+    if likeness is None:
+        return "", _NO_SUCH_NETWORK
+    difference = likeness.difference
+    nearest = f"The nearest known network is {difference.architecture}: {difference}."
+    if difference.architecture == named:  # which was said before
+        nearest = ""
+    explanation, hint = _reason(shapes, difference, setting)
+    return f"{nearest} {explanation}".strip(), hint
+
+
+def _reason(shapes: Shapes, difference: Difference, setting: Setting) -> tuple[str, str]:
+    """What keeps the tensors from being those of a network, where that has a name; and the hint."""
+    if not difference.unexpected and not difference.misshaped:
+        roots = {name.partition(".")[0] for name in shapes}
+        if all(name.endswith(("running_mean", "running_var")) for name in difference.missing):
+            return (
+                "The statistics of its BatchNorm layers are missing.",
+                "Upload the whole state dict: parameters alone do not hold the statistics. Networks with"
+                " GroupNorm or with BatchNorm without statistics are not taken.",
+            )
+        if all(name.partition(".")[0] not in roots for name in difference.missing):
+            return (
+                "The head is missing: a backbone alone tells no classes apart.",
+                f"Upload the weights of the whole network, with {first(difference.missing)}.",
+            )
+    inputs = head_with_other_inputs(difference, setting) if difference.only_shapes else None
+    return f"Its head differs: {inputs}." if inputs else "", _NO_SUCH_NETWORK
+
+
+def _size(input_size: InputSize) -> str:
+    return " x ".join(map(str, input_size))
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _MOST_LISTED
+    return " or ".join(names[:_MOST_LISTED]) + (f" or {more} more" if more > 0 else "")
