@@ -14,7 +14,6 @@ from starlette.routing import compile_path
 from api.problems import KINDS, FieldError, Problem, shorten
 from jobs.errors import JobsError
 
-RETRY_SECONDS = 5  # how long a client waits before it asks a service that is away again
 log = logging.getLogger(__name__)
 
 
@@ -66,9 +65,8 @@ def _jobs_error(request: Request, error: Exception) -> Response:
 
 
 def jobs_problem(error: JobsError) -> Problem:
-    """The problem that `error` is for a client; what is away may come back."""
-    away = KINDS[error.code].status == 503
-    return Problem(error.code, error.message, headers={"Retry-After": str(RETRY_SECONDS)} if away else None)
+    """The problem that `error` is for a client."""
+    return Problem(error.code, error.message)
 
 
 def _invalid_parameter(request: Request, error: Exception) -> Response:

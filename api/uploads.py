@@ -28,6 +28,7 @@ from jobs.settings import Settings
 from jobs.storage import Storage
 from nayer_core.contract.spec import JobSpec
 
+UPLOAD_PATHS = ("/jobs", "/jobs/validate")
 OVERHEAD_BYTES = 64 * 1024  # boundaries and headers of the parts
 log = logging.getLogger(__name__)
 
@@ -66,6 +67,11 @@ def part_limits(settings: Settings) -> dict[str, int]:
     }
 
 
+def max_upload_bytes(settings: Settings) -> int:
+    """Most bytes of a whole body."""
+    return sum(part_limits(settings).values()) + OVERHEAD_BYTES
+
+
 async def receive(request: Request, storage: Storage, settings: Settings) -> Upload:
     """Read a whole body, storing its files on the way.
 
@@ -73,6 +79,7 @@ async def receive(request: Request, storage: Storage, settings: Settings) -> Upl
         Problem: the body cannot be accepted; nothing of it is kept.
         JobsError: the store is away; nothing of it is kept.
     """
+    _require_plain(request.headers.get("content-encoding"))
     body = MultipartBody(request.stream(), boundary_of(request.headers.get("content-type")))
     limits = part_limits(settings)
     files: dict[str, StoredFile] = {}
@@ -136,6 +143,16 @@ def parse_spec(document: bytes) -> JobSpec:
         return JobSpec.model_validate(parsed)
     except ValidationError as error:
         raise spec_problem(error) from error
+
+
+def _require_plain(encoding: str | None) -> None:
+    if encoding is not None and encoding.strip().lower() not in ("", "identity"):
+        # The header by which RFC 7694 tells what would have been taken.
+        raise Problem(
+            "compressed_body",
+            f"The body is compressed: its Content-Encoding is {encoding}.",
+            headers={"Accept-Encoding": "identity"},
+        )
 
 
 def _require_receiver(spec: JobSpec, settings: Settings) -> None:

@@ -3,7 +3,7 @@
 import contextlib
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
@@ -11,6 +11,7 @@ from api.dependencies import JobId, Parts, PartsOf
 from api.downloads import matches
 from api.openapi import MULTIPART_BODY
 from api.problems import Problem, documented
+from api.routing import Router
 from api.schemas import JobBody, JobPage
 from api.uploads import Upload, discard, receive
 from api.views import JobView
@@ -18,12 +19,13 @@ from jobs.errors import JobNotFound, ServiceUnavailable
 from jobs.records import Job, NewJob
 from jobs.states import JobStatus
 
-router = APIRouter(tags=["jobs"])
+router = Router(tags=["jobs"])
 
 SUBMISSION_PROBLEMS = documented(
     "malformed_body", "truncated_body", "invalid_json", "invalid_idempotency_key", "upload_stalled",
-    "payload_too_large", "unsupported_media_type", "missing_part", "unknown_part", "duplicate_part",
-    "empty_file", "invalid_spec", "unknown_architecture", "unknown_preset", "unknown_text_encoder",
+    "payload_too_large", "unsupported_media_type", "compressed_body",
+    "missing_part", "unknown_part", "duplicate_part", "empty_file",
+    "invalid_spec", "unknown_architecture", "unknown_preset", "unknown_text_encoder",
     "unknown_config_field", "webhook_address_refused", "idempotency_key_reused",
     "storage_full",
 )  # fmt: skip

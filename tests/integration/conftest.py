@@ -88,7 +88,7 @@ def running_stack(postgres: EmbeddedPostgres, folder: Path, **settings: str) -> 
             port = probe.getsockname()[1]
         worker = ("celery", "-A", "worker.celery_app", "worker", "-P", "threads", "-l", "INFO")
         for command in (
-            ("uvicorn", "api.main:create_app", "--factory", "--port", str(port)),
+            ("api", "--port", str(port)),
             (*worker, "-Q", "inspect", "-c", "2", "-n", "inspect@test"),
             (*worker, "-Q", "distill", "-c", "1", "-n", "distill@test"),
             ("worker.upkeep",),
