@@ -15,7 +15,18 @@ from jobs.errors import (
     ServiceUnavailable,
 )
 from jobs.queue import Doorbell
-from jobs.records import Artifact, Job, JobEvent, JobStatistics, MetricPoint, NewJob, Page, StoredFile
+from jobs.records import (
+    Artifact,
+    Job,
+    JobEvent,
+    JobStatistics,
+    JobSummary,
+    MetricPoint,
+    NewJob,
+    Page,
+    StoredFile,
+    summarise,
+)
 from jobs.ringing import ring_after_commit
 from jobs.settings import Settings
 from jobs.states import JobStatus
@@ -76,7 +87,7 @@ class ClientSide:
         """
         with self.database.transaction() as session:
             rows = repository.list_jobs(session, status, limit + 1, after)
-            jobs = [row.as_job() for row in rows[:limit]]
+            jobs = [row.as_summary() for row in rows[:limit]]
         has_more = len(rows) > limit
         return Page(jobs, has_more, jobs[-1].id if has_more else None)
 
@@ -206,7 +217,7 @@ class ClientSide:
             job = repository.read_job(session, job_id).as_job()
             return artifacts.find(job, name, repository.now(session), self.settings.keep_artifacts_seconds)
 
-    def queue_positions(self, jobs: Sequence[Job]) -> dict[str, int]:
+    def queue_positions(self, jobs: Sequence[JobSummary]) -> dict[str, int]:
         """Tell of those that wait how many jobs are taken before they are, themselves included."""
         waiting = [job.id for job in jobs if job.status.queue is not None]
         if not waiting:
@@ -242,11 +253,13 @@ class ClientSide:
 
 
 def _first_values(new: NewJob) -> dict[str, Any]:
+    spec = _expanded(new.spec)
     return {
         "id": uuid.uuid4().hex,
         "status": JobStatus.VALIDATING,
         "dry_run": new.dry_run,
-        "spec": _expanded(new.spec),
+        "spec": spec,
+        "summary": summarise(spec, None),
         "progress": {},
         "timeline": [],
         "latest_metrics": {},

@@ -87,20 +87,32 @@ class Artifact:
         return cls(name, stored.key, stored.sha256, stored.bytes, ARTIFACT_MEDIA_TYPES[name])
 
 
-@dataclass(frozen=True)
-class Job:
-    """A job as it stands at one `version`.
+def summarise(spec: Mapping[str, Any], resolved: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Take from the documents of a job what a list shows of them: `JobSummary.summary`."""
+    teacher = (resolved or {}).get("teacher_architecture") or spec["teacher"]["architecture"]
+    return {
+        "num_classes": len(spec["labels"]),
+        "input_size": spec["teacher"]["input_size"],
+        "teacher_architecture": teacher,
+        "student_architecture": spec["student"]["architecture"],
+        "preset": spec["preset"],
+        "metadata": spec["metadata"],
+        "webhook": spec.get("webhook") is not None,
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobSummary:
+    """What a list shows of a job: bounded, whatever its spec holds.
 
     Args:
         phase: the last part of the work that began (`contract.events.Phase`); None before the first.
-        spec: the spec as asked, with its preset named and expanded; a valid `JobSpec` document.
-        resolved: the `ResolvedSpec` document, once inspection has made it.
-        report: what `inspect` and `embed` found: the `report.json` of the core program.
+        summary: {"num_classes", "input_size", "teacher_architecture", "student_architecture", "preset",
+            "metadata", "webhook"}: the teacher's is "auto" until inspected, `webhook` says if there is one;
+            {} of a job that a service older than these summaries has written and nobody has inspected since.
         progress: {} or {"phase", "fraction", "epoch", "epochs", "eta_seconds", "updated_at"}.
-        timeline: [{"phase", "started_at", "ended_at"}] in order; ISO 8601 in UTC, `ended_at` None while open.
         latest_metrics: the newest value of each metric.
         error: {"code", "message", "hint", "retryable"} of a failed job.
-        fence: rises at every claim; what a worker's writes are checked against.
         attempt: 1 at first; rises when a worker is lost, crashes or hangs, never at a drain.
         version: rises at every visible change; the ETag.
     """
@@ -109,27 +121,20 @@ class Job:
     status: JobStatus
     phase: str | None
     dry_run: bool
-    spec: dict[str, Any]
-    resolved: dict[str, Any] | None
-    report: dict[str, Any] | None
+    summary: dict[str, Any]
     progress: dict[str, Any]
-    timeline: list[dict[str, Any]]
     latest_metrics: dict[str, float]
     error: dict[str, Any] | None
     teacher: StoredFile
     evaluation: StoredFile | None
     embeddings: StoredFile | None
-    fence: int
-    lease_until: datetime | None
     attempt: int
     cancel_requested: bool
     pause_requested: bool
     version: int
-    max_runtime_seconds: int | None
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
-    metadata: dict[str, str]
     artifacts: list[Artifact] = field(default_factory=list)
 
     @property
@@ -146,6 +151,28 @@ class Job:
         if self.finished_at is None or keep_seconds is None:
             return None
         return self.finished_at + timedelta(seconds=keep_seconds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job(JobSummary):
+    """A job as it stands at one `version`.
+
+    Args:
+        spec: the spec as asked, with its preset named and expanded; a valid `JobSpec` document.
+        resolved: the `ResolvedSpec` document, once inspection has made it.
+        report: what `inspect` and `embed` found: the `report.json` of the core program.
+        timeline: [{"phase", "started_at", "ended_at"}] in order; ISO 8601 in UTC, `ended_at` None while open.
+        fence: rises at every claim; what a worker's writes are checked against.
+    """
+
+    spec: dict[str, Any]
+    resolved: dict[str, Any] | None
+    report: dict[str, Any] | None
+    timeline: list[dict[str, Any]]
+    fence: int
+    lease_until: datetime | None
+    max_runtime_seconds: int | None
+    metadata: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -249,6 +276,6 @@ class JobStatistics:
 class Page:
     """A page of the list of jobs, newest first; `next` is the `after` of the page that follows."""
 
-    jobs: Sequence[Job]
+    jobs: Sequence[JobSummary]
     has_more: bool
     next: str | None

@@ -21,7 +21,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session, selectinload
+from sqlalchemy.orm import Session, defer, selectinload
 
 from jobs.caches import BankTable, EmbeddingTable
 from jobs.errors import JobNotFound, LeaseLost
@@ -92,12 +92,14 @@ def lock_job(session: Session, job_id: str) -> JobTable:
 def list_jobs(
     session: Session, status: JobStatus | None, limit: int, after: str | None
 ) -> Sequence[JobTable]:
-    """Read at most `limit` jobs, newest first, from behind the job `after`.
+    """Read at most `limit` jobs, newest first, from behind the job `after`, without their large columns.
 
     Raises:
         JobNotFound: `after` names no job.
     """
-    listed = _jobs().order_by(JobTable.number.desc()).limit(limit)
+    large = (JobTable.spec, JobTable.resolved, JobTable.report, JobTable.timeline)
+    listed = _jobs().options(*(defer(column, raiseload=True) for column in large))
+    listed = listed.order_by(JobTable.number.desc()).limit(limit)
     if status is not None:
         listed = listed.where(JobTable.status == status)
     if after is not None:

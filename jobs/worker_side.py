@@ -9,7 +9,7 @@ from jobs.caches import Bank
 from jobs.database import Database, Session
 from jobs.queue import Doorbell
 from jobs.recording import write_lines
-from jobs.records import Artifact, Checkpoint, Claim, Control, Job, StoredFile
+from jobs.records import Artifact, Checkpoint, Claim, Control, Job, StoredFile, summarise
 from jobs.ringing import ring_after_commit
 from jobs.settings import Settings
 from jobs.states import HELD_IN, JobStatus, QueueName
@@ -111,6 +111,7 @@ class WorkerSide:
 
         def change(session: Session, row: JobTable, now: datetime) -> None:
             row.resolved, row.report = dict(resolved), dict(report)
+            row.summary = summarise(row.spec, resolved)
             if row.cancel_requested:  # since the last heartbeat; no worker would ever take it again
                 lifecycle.finish(session, row, JobStatus.CANCELLED, now)
                 return

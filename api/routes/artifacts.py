@@ -7,9 +7,9 @@ from fastapi.concurrency import run_in_threadpool
 
 from api.dependencies import JobId, Parts, PartsOf
 from api.downloads import serve
+from api.job_schemas import ArtifactList
 from api.problems import documented, shorten
 from api.routing import Router
-from api.schemas import ArtifactList
 from api.views import JobView
 from jobs.errors import ArtifactNotFound, FileMissing
 from jobs.records import ARTIFACT_MEDIA_TYPES
