@@ -19,10 +19,11 @@ from nayer_core.contract.artifacts import REPORT
 from nayer_core.contract.errors import ErrorCode
 from nayer_core.contract.events import Emit, Phase, PhaseEvent, WarningEvent
 from nayer_core.contract.spec import JobSpec, ResolvedSpec
-from nayer_core.estimate import estimate
+from nayer_core.estimate import Estimate, estimate
 from nayer_core.networks.recognition import Recognition, recognise
 from nayer_core.networks.registry import InputSize, build, build_on_meta, count_parameters
 from nayer_core.spec_file import read_job_spec
+from nayer_core.text_encoders import embedding_dim
 from nayer_core.uploads import conversion, side_files
 from nayer_core.uploads.file_kind import FileKind
 from nayer_core.uploads.refusals import refuse
@@ -67,12 +68,13 @@ def run(args: argparse.Namespace, emit: Emit) -> dict[str, Any]:
         The report.
 
     Raises:
-        SpecError, TeacherError, UploadError: the request cannot work.
+        SpecError, TeacherError, UploadError: the request cannot work; `run_too_large` where the run is
+            estimated to need more than `args.memory_bytes`.
     """
     emit(PhaseEvent(phase=Phase.INSPECT))
     spec = read_job_spec(args.spec)
     args.out.mkdir(parents=True, exist_ok=True)
-    warnings = _convert_side_files(args, spec)
+    warnings, width = _convert_side_files(args, spec)
     teacher = read_teacher(
         args.teacher,
         spec.teacher.architecture,
@@ -82,7 +84,10 @@ def run(args: argparse.Namespace, emit: Emit) -> dict[str, Any]:
     )
     resolved = _resolve(spec, teacher.recognition.architecture)
     warnings += _doubts(teacher, resolved)
-    report = _report(teacher, resolved, warnings)
+    cost = estimate(resolved, width)
+    if args.memory_bytes is not None:
+        cost.require_memory(args.memory_bytes)
+    report = _report(teacher, resolved, cost, warnings)
     save_weights(teacher.network, args.out / "teacher.safetensors")
     (args.out / "spec.json").write_text(resolved.model_dump_json(), encoding="utf-8")
     (args.out / REPORT).write_text(json.dumps(report), encoding="utf-8")
@@ -125,8 +130,12 @@ def read_teacher(
     return Teacher(network.eval(), recognition, kind, wrapped_in, prefix)
 
 
-def _convert_side_files(args: argparse.Namespace, spec: JobSpec) -> list[WarningEvent]:
-    """Turn the evaluation set and the embeddings, if given, into canonical files."""
+def _convert_side_files(args: argparse.Namespace, spec: JobSpec) -> tuple[list[WarningEvent], int]:
+    """Turn the evaluation set and the embeddings, if given, into canonical files.
+
+    Returns:
+        Warnings, and the size of the label-text embeddings that the run will have.
+    """
     num_classes = len(spec.labels)
     if args.evaluation is not None:
         conversion.convert_evaluation(
@@ -141,11 +150,13 @@ def _convert_side_files(args: argparse.Namespace, spec: JobSpec) -> list[Warning
             raise side_files.bad_embeddings(
                 "is missing", "Send it as the part 'embeddings', or choose another text_encoder.name."
             )
-        conversion.convert_embeddings(args.embeddings, args.out / "lte.safetensors", num_classes=num_classes)
-    elif args.embeddings is not None:
+        target = args.out / "lte.safetensors"
+        return [], conversion.convert_embeddings(args.embeddings, target, num_classes=num_classes)
+    warnings = []
+    if args.embeddings is not None:
         message = f"text_encoder.name is {encoder!r}: the embeddings file is not used; 'file' would use it."
-        return [WarningEvent(code="embeddings_unused", message=message)]
-    return []
+        warnings.append(WarningEvent(code="embeddings_unused", message=message))
+    return warnings, embedding_dim(encoder, num_classes)
 
 
 def _resolve(spec: JobSpec, teacher_architecture: str) -> ResolvedSpec:
@@ -204,7 +215,9 @@ def _parameters(architecture: str, spec: ResolvedSpec) -> int:
     return count_parameters(network)
 
 
-def _report(teacher: Teacher, spec: ResolvedSpec, warnings: list[WarningEvent]) -> dict[str, Any]:
+def _report(
+    teacher: Teacher, spec: ResolvedSpec, cost: Estimate, warnings: list[WarningEvent]
+) -> dict[str, Any]:
     return {
         "architecture": spec.teacher_architecture,
         "candidates": list(teacher.recognition.candidates),
@@ -220,6 +233,6 @@ def _report(teacher: Teacher, spec: ResolvedSpec, warnings: list[WarningEvent]) 
             "architecture": spec.student_architecture,
             "parameters": _parameters(spec.student_architecture, spec),
         },
-        "estimate": estimate(spec),
+        "estimate": cost.document(),
         "warnings": [{"code": warning.code, "message": warning.message} for warning in warnings],
     }

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,7 @@ def _inspect(attempt: Attempt, out: Path) -> dict[str, Any]:
     spec = attempt.folder / "spec.json"
     spec.write_text(json.dumps(job.spec))
     arguments = ["inspect", "--spec", str(spec), "--out", str(out)]
+    arguments += ["--memory-bytes", str(attempt.settings.max_run_bytes or _machine_bytes())]
     uploaded_bytes = 0
     for name, stored in (
         ("teacher", job.teacher),
@@ -87,6 +89,11 @@ def _inspect(attempt: Attempt, out: Path) -> dict[str, Any]:
         ) from crash
     remove_tree(uploads)  # what runs next on this job must not see a stranger's bytes
     return report
+
+
+def _machine_bytes() -> int:
+    """The memory of this machine; what a container may have of it is not known to be what a run may have."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _limits(uploaded_bytes: int) -> Limits:
