@@ -12,15 +12,13 @@ import asyncio
 from dataclasses import dataclass
 from enum import Enum, auto
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from api.problems import Problem, shorten
-
-if TYPE_CHECKING:
-    from api.server import ServerConfig
 
 KIB = 1024
 
@@ -46,6 +44,21 @@ class ConnectionLimits:
     connections: int = 2000
 
 
+class BoundedConfig(uvicorn.Config):
+    """uvicorn's configuration, and what its connections share.
+
+    Args:
+        app: what answers.
+        limits: bounds of the connections.
+        options: uvicorn's own.
+    """
+
+    def __init__(self, app: Any, limits: ConnectionLimits, **options: Any):
+        super().__init__(app, http=BoundedHttpProtocol, **options)
+        self.limits = limits
+        self.idle: dict[BoundedHttpProtocol, None] = {}  # longest idle first
+
+
 class _Stage(Enum):
     """What the next byte of the client belongs to."""
 
@@ -63,7 +76,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def __init__(
         self,
-        config: "ServerConfig",
+        config: BoundedConfig,
         server_state: ServerState,
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,

@@ -41,7 +41,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "invalid_json": Kind(
             400,
             "The spec is not a JSON document",
-            "Send one UTF-8 JSON object, without NaN or repeated keys.",
+            "Send one JSON object in UTF-8, without a byte order mark, NaN or repeated keys.",
         ),
         "invalid_idempotency_key": Kind(
             400,

@@ -5,18 +5,17 @@ import logging
 import resource
 import socket
 
-import uvicorn
 from fastapi import FastAPI
 
-from api.connections import BoundedHttpProtocol, ConnectionLimits
+from api.connections import BoundedConfig, ConnectionLimits
 
 MAX_DESCRIPTORS = 65_536  # more than two for each connection of the largest limit that makes sense
 BACKLOG = 2048  # connections that the kernel accepts while this process is busy
 log = logging.getLogger(__name__)
 
 
-class ServerConfig(uvicorn.Config):
-    """uvicorn's configuration and what its connections share.
+class ServerConfig(BoundedConfig):
+    """How uvicorn serves the API.
 
     Args:
         app: what answers.
@@ -37,7 +36,7 @@ class ServerConfig(uvicorn.Config):
     ):
         super().__init__(
             app,
-            http=BoundedHttpProtocol,
+            limits,
             ws="none",  # the API has no web sockets, and their protocol would be free of the bounds
             access_log=False,
             log_level=log_level,
@@ -45,8 +44,6 @@ class ServerConfig(uvicorn.Config):
             backlog=BACKLOG,
             timeout_graceful_shutdown=stop_seconds,
         )
-        self.limits = limits
-        self.idle: dict[BoundedHttpProtocol, None] = {}  # that wait for no answer, longest idle first
 
 
 def listen(host: str, port: int) -> socket.socket:
