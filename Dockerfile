@@ -63,6 +63,6 @@ EXPOSE 8000
 # Whether the process answers; what it needs is told by /readyz.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 \
     CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/healthz', timeout=4)"]
-CMD ["uvicorn", "api.main:create_app", "--factory", "--host", "0.0.0.0", "--port", "8000", "--no-access-log", "--timeout-graceful-shutdown", "10"]
+CMD ["python", "-m", "api", "--host", "0.0.0.0", "--port", "8000"]
 ARG NAYER_REVISION=""
 ENV NAYER_REVISION=${NAYER_REVISION}

@@ -11,9 +11,12 @@ from api.event_feed import EventFeed
 from api.measurements import Measurements
 from api.problems import Problem
 from api.schemas import EXAMPLE_ID
+from api.uploads import UPLOAD_PATHS, max_upload_bytes
 from jobs.files.store import Storage
 from jobs.service.for_clients import ClientJobs
 from jobs.settings import Settings
+
+MAX_OTHER_BYTES = 64 * 1024  # no route but the uploads reads a body
 
 bearer = HTTPBearer(auto_error=False, description="The value of NAYER_API_KEY, where the service has one.")
 
@@ -50,6 +53,23 @@ def authenticate(
     if not secrets.compare_digest(given.encode("latin-1", "replace"), expected.get_secret_value().encode()):
         detail = "The Bearer token is not the key." if credentials else "There is no Bearer token."
         raise Problem("unauthorized", detail, headers={"WWW-Authenticate": "Bearer"})
+
+
+def check_declared_length(request: Request) -> None:
+    """Refuse a body by its Content-Length, before a byte of it is read.
+
+    A dependency, so that a wrong path, method or key is answered first. A body without a length is
+    counted by `api.uploads`, and read by no other route.
+
+    Raises:
+        Problem: `payload_too_large`.
+    """
+    length = request.headers.get("content-length", "0")[:20]
+    declared = int(length) if length.isdigit() else 0
+    uploads = request.scope["route"].path in UPLOAD_PATHS
+    limit = max_upload_bytes(parts(request).settings) if uploads else MAX_OTHER_BYTES
+    if declared > limit:
+        raise Problem("payload_too_large", f"The body has {declared:,} bytes; the limit is {limit:,}.")
 
 
 PartsOf = Annotated[Parts, Depends(parts)]

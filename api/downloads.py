@@ -11,7 +11,7 @@ from fastapi.responses import StreamingResponse
 
 from api.problems import Problem
 from jobs.files.store import Storage
-from jobs.values import Artifact
+from jobs.values.files import Artifact
 
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 

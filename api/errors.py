@@ -1,8 +1,6 @@
 """Every way a request can fail, told as a problem; nothing else leaves the API as an error."""
 
 import logging
-from collections.abc import Sequence
-from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -11,10 +9,10 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
 
-from api.problems import KINDS, FieldError, Problem, shorten
+from api.problems import KINDS, MAX_ERRORS, Problem
+from api.wording import field_error
 from jobs.errors import JobsError
 
-RETRY_SECONDS = 5  # how long a client waits before it asks a service that is away again
 log = logging.getLogger(__name__)
 
 
@@ -29,27 +27,12 @@ def install(app: FastAPI) -> None:
 
 def spec_problem(error: ValidationError) -> Problem:
     """Tell what is wrong with a spec; a single unknown name gives the whole answer its code."""
-    errors = field_errors(error.errors(include_url=False, include_input=False))
+    items = error.errors(include_url=False, include_input=False)[:MAX_ERRORS]
+    errors = [field_error(item) for item in items]
     first = errors[0]
     code = first.code if first.code in KINDS else "invalid_spec"
-    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     return Problem(code, f"{first.pointer or 'spec'}: {first.detail}{more}", errors=errors)
-
-
-def field_errors(items: Sequence[Any]) -> list[FieldError]:
-    """Pydantic's findings with JSON pointers (RFC 6901)."""
-    return [
-        FieldError(
-            pointer="".join(f"/{_escape(part)}" for part in item["loc"]),
-            code=item["type"],
-            detail=shorten(item["msg"].removeprefix("Value error, ")),
-        )
-        for item in items
-    ]
-
-
-def _escape(part: object) -> str:
-    return shorten(str(part)).replace("~", "~0").replace("/", "~1")
 
 
 def _problem(request: Request, error: Exception) -> Response:
@@ -66,17 +49,14 @@ def _jobs_error(request: Request, error: Exception) -> Response:
 
 
 def jobs_problem(error: JobsError) -> Problem:
-    """The problem that `error` is for a client; what is away may come back."""
-    away = KINDS[error.code].status == 503
-    return Problem(error.code, error.message, headers={"Retry-After": str(RETRY_SECONDS)} if away else None)
+    """The problem that `error` is for a client."""
+    return Problem(error.code, error.message)
 
 
 def _invalid_parameter(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this type
-    errors = [
-        item.model_copy(update={"pointer": item.pointer.rsplit("/", 1)[-1]})
-        for item in field_errors(error.errors())
-    ]
+    items = [field_error(item) for item in error.errors()[:MAX_ERRORS]]
+    errors = [item.model_copy(update={"pointer": item.pointer.rsplit("/", 1)[-1]}) for item in items]
     return Problem("invalid_parameter", f"{errors[0].pointer}: {errors[0].detail}", errors=errors).response(
         request.url.path
     )

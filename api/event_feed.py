@@ -16,7 +16,7 @@ from api.views import event_body
 from jobs.errors import JobsError
 from jobs.service.for_clients import ClientJobs
 from jobs.states import TERMINAL
-from jobs.values import JobEvent
+from jobs.values.log import JobEvent
 
 PAGE = 500  # events a query while a stream catches up
 log = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""Assembles the HTTP service: `uvicorn api.main:create_app --factory`."""
+"""Assembles the HTTP service; `python -m api` serves it."""
 
 import asyncio
 import contextlib
@@ -12,18 +12,16 @@ from types import FrameType
 from fastapi import Depends, FastAPI
 
 from api import errors, openapi
-from api.dependencies import Parts, authenticate
+from api.dependencies import Parts, authenticate, check_declared_length
 from api.event_feed import EventFeed
 from api.measurements import Measurements
-from api.middleware import BodyLimit, Measured
+from api.middleware import Measured
 from api.routes import artifacts, catalog, deliveries, events, health, jobs
-from api.uploads import OVERHEAD_BYTES, part_limits
 from jobs.files.store import Storage
 from jobs.service.for_clients import ClientJobs
 from jobs.service.resources import Resources
 from jobs.settings import Settings
 
-UPLOAD_PATHS = ("/jobs", "/jobs/validate")
 log = logging.getLogger(__name__)
 
 
@@ -55,14 +53,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         # Their pages load scripts from a CDN, which a closed network does not have.
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # a client that posts gigabytes to /jobs/ must hear of its mistake at once
         lifespan=_lifespan,
     )
     app.state.parts, app.state.close = parts, resources.close
     _install_routes(app)
     errors.install(app)
     openapi.install(app, locked=settings.api_key is not None)
-    max_upload_bytes = sum(part_limits(settings).values()) + OVERHEAD_BYTES
-    app.add_middleware(BodyLimit, upload_paths=UPLOAD_PATHS, max_upload_bytes=max_upload_bytes)
     app.add_middleware(Measured, measurements=parts.measurements.http)
     # It warns about each malformed body, with bytes of it; the answer tells the client already.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
@@ -72,7 +69,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 def _install_routes(app: FastAPI) -> None:
     app.include_router(health.probes)
     for module in (jobs, events, artifacts, deliveries, catalog, health):
-        app.include_router(module.router, dependencies=[Depends(authenticate)])
+        app.include_router(
+            module.router, dependencies=[Depends(authenticate), Depends(check_declared_length)]
+        )
 
 
 @contextlib.asynccontextmanager

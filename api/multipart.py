@@ -6,6 +6,7 @@ that what is in memory is one chunk of the network and one of the store.
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -19,7 +20,8 @@ from api.problems import Problem, shorten
 
 MAX_BOUNDARY_CHARS = 70  # RFC 2046, 5.1.1
 MAX_FILENAME_CHARS = 200
-STALL_SECONDS = 120.0
+WINDOW_SECONDS = 120.0
+MIN_BYTES_PER_SECOND = 1024  # over each window; slower than any modem
 PLAIN_ENCODINGS = (b"", b"7bit", b"8bit", b"binary")
 
 
@@ -75,13 +77,15 @@ class MultipartBody:
     Args:
         stream: the body's chunks, of any size.
         boundary: what separates the parts.
-        stall_seconds: silence after which the client is taken for gone; a network that was cut
-            without a word would else hold its half of an upload for ever.
+        window_seconds: in each window of so much waiting for the client, `MIN_BYTES_PER_SECOND` must
+            come on average. A client that vanished, or sends a byte a minute, would hold its connection
+            for ever.
     """
 
-    def __init__(self, stream: AsyncIterator[bytes], boundary: bytes, stall_seconds: float = STALL_SECONDS):
+    def __init__(self, stream: AsyncIterator[bytes], boundary: bytes, window_seconds: float = WINDOW_SECONDS):
         self._stream = stream
-        self._stall_seconds = stall_seconds
+        self._window_seconds = window_seconds
+        self._waited_seconds, self._window_bytes = 0.0, 0
         self._tokens: deque[_Head | bytes | _Mark] = deque()
         self._headers: dict[bytes, bytes] = {}
         self._field, self._value = b"", b""
@@ -118,18 +122,30 @@ class MultipartBody:
 
     async def _next(self) -> _Head | bytes | _Mark:
         while not self._tokens:
-            try:
-                async with asyncio.timeout(self._stall_seconds):
-                    chunk = await anext(self._stream, None)
-            except ClientDisconnect:
-                chunk = None
-            except TimeoutError as error:
-                detail = f"No byte of the body came for {self._stall_seconds:g} seconds."
-                raise Problem("upload_stalled", detail) from error
+            chunk = await self._receive()
             if chunk is None:
                 raise Problem("truncated_body", "The body ended inside a part or before the last boundary.")
             self._feed(chunk)
         return self._tokens.popleft()
+
+    async def _receive(self) -> bytes | None:
+        """Wait for a chunk, as long as the client keeps to the least rate; None at the end."""
+        least = self._window_seconds * MIN_BYTES_PER_SECOND
+        spent = 0.0 if self._window_bytes >= least else self._waited_seconds
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(self._window_seconds - spent):
+                chunk = await anext(self._stream, None)
+        except ClientDisconnect:
+            return None
+        except TimeoutError as error:
+            detail = f"Less than {least:,.0f} bytes of the body came in {self._window_seconds:g} seconds."
+            raise Problem("upload_stalled", detail, headers={"Connection": "close"}) from error
+        self._waited_seconds += time.monotonic() - began
+        if self._waited_seconds >= self._window_seconds:
+            self._waited_seconds, self._window_bytes = self._waited_seconds - self._window_seconds, 0
+        self._window_bytes += len(chunk or b"")
+        return chunk
 
     def _feed(self, chunk: bytes) -> None:
         try:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 MAX_DETAIL_CHARS = 500  # details name the client's own values, which may be megabytes long
+RETRY_SECONDS = 5  # how long a client waits before it asks a service that is away again
 MAX_ERRORS = 50  # 100,000 wrong labels need not be listed to be understood
 
 
@@ -28,6 +29,9 @@ class Kind:
 
 KINDS: Mapping[str, Kind] = MappingProxyType(
     {
+        "malformed_request": Kind(
+            400, "The request is not HTTP/1.1 that can be read", "Let an HTTP library build the request."
+        ),
         "malformed_body": Kind(
             400, "The body is not well-formed multipart/form-data", "Let an HTTP library build the body."
         ),
@@ -37,7 +41,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "invalid_json": Kind(
             400,
             "The spec is not a JSON document",
-            "Send one UTF-8 JSON object, without NaN or repeated keys.",
+            "Send one JSON object in UTF-8, without a byte order mark, NaN or repeated keys.",
         ),
         "invalid_idempotency_key": Kind(
             400,
@@ -62,7 +66,14 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "method_not_allowed": Kind(
             405, "This path does not take this method", "The Allow header names the methods it takes."
         ),
-        "upload_stalled": Kind(408, "The body stopped coming", "Send the request again; nothing was kept."),
+        "headers_stalled": Kind(
+            408, "The headers came too slowly", "Send the request again, on a faster connection."
+        ),
+        "upload_stalled": Kind(
+            408,
+            "The body stopped coming, or came too slowly",
+            "Send the request again, on a faster connection; nothing was kept.",
+        ),
         "job_not_terminal": Kind(409, "The job has not ended", "Cancel it first, or wait until is_terminal."),
         "job_not_pausable": Kind(
             409, "The job cannot be paused now", "Only a job that is queued or running can be paused."
@@ -81,6 +92,11 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         ),
         "unsupported_media_type": Kind(
             415, "The body has the wrong type", "Send multipart/form-data with a boundary."
+        ),
+        "compressed_body": Kind(
+            415,
+            "The body has a Content-Encoding",
+            "Send the body as it is, without Content-Encoding.",
         ),
         "range_not_satisfiable": Kind(
             416, "The range lies outside the file", "Content-Range tells the length of the file."
@@ -119,6 +135,11 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "idempotency_key_reused": Kind(
             422, "This Idempotency-Key belongs to another request", "Use a new key for a new request."
         ),
+        "headers_too_large": Kind(
+            431,
+            "The headers have too many bytes",
+            "Send fewer or shorter headers and cookies, and a shorter URL.",
+        ),
         "internal_error": Kind(
             500,
             "The service has a bug",
@@ -126,6 +147,11 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         ),
         "storage_full": Kind(
             503, "The service has no room for files", "Reading still works; send the request again later."
+        ),
+        "too_many_connections": Kind(
+            503,
+            "The service has no connection left",
+            "Send the same request again after Retry-After seconds.",
         ),
         "service_unavailable": Kind(
             503, "A part of the service is away", "Send the same request again after Retry-After seconds."
@@ -215,8 +241,12 @@ class Problem(Exception):
             hint=kind.hint,
             errors=self.errors,
         )
+        headers = {"Retry-After": str(RETRY_SECONDS)} if kind.status == 503 else {}
         return JSONResponse(
-            body.model_dump(), kind.status, headers=self.headers, media_type=PROBLEM_MEDIA_TYPE
+            body.model_dump(),
+            kind.status,
+            headers={**headers, **self.headers},
+            media_type=PROBLEM_MEDIA_TYPE,
         )
 
 

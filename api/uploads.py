@@ -3,6 +3,7 @@
 Files lie under quarantine keys until `inspect` has seen them. A refused request leaves none.
 """
 
+import codecs
 import dataclasses
 import hashlib
 import json
@@ -24,11 +25,13 @@ from api.problems import FieldError, Problem
 from jobs.errors import ServiceUnavailable
 from jobs.files.store import Storage
 from jobs.settings import Settings
-from jobs.values import StoredFile
+from jobs.values.files import StoredFile
 from jobs.webhooks.addresses import private_literal
 from nayer_core.contract.spec import JobSpec
 
+UPLOAD_PATHS = ("/jobs", "/jobs/validate")
 OVERHEAD_BYTES = 64 * 1024  # boundaries and headers of the parts
+MAX_ITEMS = 1000  # of an object or a list of a spec; configurations have a few dozen
 log = logging.getLogger(__name__)
 
 
@@ -66,6 +69,11 @@ def part_limits(settings: Settings) -> dict[str, int]:
     }
 
 
+def max_upload_bytes(settings: Settings) -> int:
+    """Most bytes of a whole body."""
+    return sum(part_limits(settings).values()) + OVERHEAD_BYTES
+
+
 async def receive(request: Request, storage: Storage, settings: Settings) -> Upload:
     """Read a whole body, storing its files on the way.
 
@@ -73,6 +81,7 @@ async def receive(request: Request, storage: Storage, settings: Settings) -> Upl
         Problem: the body cannot be accepted; nothing of it is kept.
         JobsError: the store is away; nothing of it is kept.
     """
+    _require_plain(request.headers.get("content-encoding"))
     body = MultipartBody(request.stream(), boundary_of(request.headers.get("content-type")))
     limits = part_limits(settings)
     files: dict[str, StoredFile] = {}
@@ -114,6 +123,7 @@ def parse_spec(document: bytes) -> JobSpec:
     Raises:
         Problem: `invalid_json`, `invalid_spec` or the code of an unknown name.
     """
+    _require_utf8(document)
     try:
         parsed = json.loads(
             document.decode("utf-8"),
@@ -132,10 +142,30 @@ def parse_spec(document: bytes) -> JobSpec:
     except ValueError as error:  # Python reads integers of at most 4,300 digits
         raise Problem("invalid_json", "The spec holds an integer of thousands of digits.") from error
     _require_storable(parsed)
+    _require_few_items(parsed)
     try:
         return JobSpec.model_validate(parsed)
     except ValidationError as error:
         raise spec_problem(error) from error
+
+
+def _require_utf8(document: bytes) -> None:
+    """Name the two encodings that editors write unasked; any other is no UTF-8 either."""
+    if document.startswith(codecs.BOM_UTF8):
+        detail = "The spec begins with a byte order mark. Save it as UTF-8 without one."
+        raise Problem("invalid_json", detail)
+    if document.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in document[:4]:
+        raise Problem("invalid_json", "The spec is in UTF-16. Save it as UTF-8 without a byte order mark.")
+
+
+def _require_plain(encoding: str | None) -> None:
+    if encoding is not None and encoding.strip().lower() not in ("", "identity"):
+        # The header by which RFC 7694 tells what would have been taken.
+        raise Problem(
+            "compressed_body",
+            f"The body is compressed: its Content-Encoding is {encoding}.",
+            headers={"Accept-Encoding": "identity"},
+        )
 
 
 def _require_receiver(spec: JobSpec, settings: Settings) -> None:
@@ -179,6 +209,26 @@ def _complete(spec: JobSpec | None, files: Mapping[str, StoredFile]) -> Upload:
         error = FieldError(pointer="/text_encoder/name", code="invalid_spec", detail=detail)
         raise Problem("invalid_spec", f"/text_encoder/name: {detail}", errors=[error])
     return Upload(spec, files)
+
+
+def _require_few_items(spec: Any) -> None:
+    """Refuse objects and lists each of whose items could be an error of its own.
+
+    `labels` alone may be long; the contract tells its first wrong items.
+    """
+    waiting = [spec]
+    while waiting:
+        value = waiting.pop()
+        if not isinstance(value, dict | list):
+            continue
+        if len(value) > MAX_ITEMS:
+            detail = (
+                f"An object or a list of the spec has {len(value):,} items; only labels may have so many."
+            )
+            raise Problem("invalid_spec", detail)
+        if value is spec and isinstance(spec, dict):
+            value = {name: item for name, item in spec.items() if name != "labels"}
+        waiting += value.values() if isinstance(value, dict) else value
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

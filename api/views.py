@@ -3,18 +3,22 @@
 from dataclasses import dataclass
 from typing import Any
 
-from api.schemas import (
+from api.job_schemas import (
     ArtifactBody,
-    EventBody,
     JobBody,
     JobError,
+    JobSummaryBody,
     LatestMetrics,
     Progress,
+    SpecSummary,
     TimelineEntry,
     UploadedFile,
 )
+from api.schemas import EventBody
 from jobs.states import PAUSABLE, JobStatus
-from jobs.values import Job, JobEvent, StoredFile
+from jobs.values.files import StoredFile
+from jobs.values.jobs import Job, JobSummary
+from jobs.values.log import JobEvent
 from nayer_core.contract.artifacts import STUDENT
 
 # Seconds until asking again can be worth it: inspection is short, epochs are not.
@@ -22,8 +26,8 @@ RETRY_AFTER = {JobStatus.VALIDATING: 1, JobStatus.QUEUED: 5, JobStatus.RUNNING: 
 
 
 @dataclass(frozen=True)
-class JobView:
-    """A job as one client sees it.
+class SummaryView:
+    """A job as a list shows it to one client.
 
     Args:
         job: the record.
@@ -32,7 +36,7 @@ class JobView:
         root: what precedes every path, where a proxy mounts the service below its root.
     """
 
-    job: Job
+    job: JobSummary
     queue_position: int | None
     keep_artifacts_seconds: float | None
     root: str = ""
@@ -42,43 +46,12 @@ class JobView:
         """Where the job is."""
         return f"{self.root}/jobs/{self.job.id}"
 
-    def headers(self) -> dict[str, str]:
-        """`ETag` of everything that can change and, until the end, `Retry-After`."""
-        waiting = "" if self.queue_position is None else f"-{self.queue_position}"
-        headers = {"ETag": f'W/"{self.job.version}{waiting}"', "Cache-Control": "private, no-cache"}
-        if not self.job.is_terminal:
-            headers["Retry-After"] = str(RETRY_AFTER[self.job.status])
-        return headers
-
-    def body(self) -> JobBody:
-        """The whole document."""
-        job = self.job
-        optional = {"evaluation": job.evaluation, "embeddings": job.embeddings}
-        return JobBody(
-            id=job.id,
-            status=job.status,
-            phase=job.phase,
-            is_terminal=job.is_terminal,
-            dry_run=job.dry_run,
-            progress=Progress.model_validate(job.progress),
-            timeline=[TimelineEntry.model_validate(entry) for entry in job.timeline],
-            queue_position=self.queue_position,
-            attempt=job.attempt,
-            cancel_requested=job.cancel_requested,
-            pause_requested=job.pause_requested,
-            spec=job.spec,
-            resolved=job.resolved,
-            teacher={**_uploaded(job.teacher), **(job.report or {})},
-            files={
-                name: UploadedFile.model_validate(_uploaded(file)) for name, file in optional.items() if file
-            },
-            metrics=LatestMetrics(latest=job.latest_metrics),
-            error=JobError.model_validate(job.error) if job.error else None,
-            artifacts=self.artifacts(),
-            created_at=job.created_at,
-            started_at=job.started_at,
-            finished_at=job.finished_at,
-            links=self._links(),
+    def summary(self) -> JobSummaryBody:
+        """The document of a list."""
+        return JobSummaryBody(
+            **self._fields(),
+            summary=SpecSummary.model_validate(self.job.summary),
+            teacher=_uploaded(self.job.teacher),
         )
 
     def artifacts(self) -> list[ArtifactBody]:
@@ -97,10 +70,34 @@ class JobView:
             for artifact in self.job.artifacts
         ]
 
+    def _fields(self) -> dict[str, Any]:
+        job = self.job
+        optional = {"evaluation": job.evaluation, "embeddings": job.embeddings}
+        return {
+            "id": job.id,
+            "status": job.status,
+            "phase": job.phase,
+            "is_terminal": job.is_terminal,
+            "dry_run": job.dry_run,
+            "progress": Progress.model_validate(job.progress),
+            "queue_position": self.queue_position,
+            "attempt": job.attempt,
+            "cancel_requested": job.cancel_requested,
+            "pause_requested": job.pause_requested,
+            "files": {name: _uploaded(file) for name, file in optional.items() if file},
+            "metrics": LatestMetrics(latest=job.latest_metrics),
+            "error": JobError.model_validate(job.error) if job.error else None,
+            "artifacts": self.artifacts(),
+            "created_at": job.created_at,
+            "started_at": job.started_at,
+            "finished_at": job.finished_at,
+            "links": self._links(),
+        }
+
     def _links(self) -> dict[str, str]:
         links = {"self": self.path}
         links |= {name: f"{self.path}/{name}" for name in ("events", "metrics", "artifacts")}
-        if self.job.spec.get("webhook"):
+        if self.job.summary.get("webhook"):
             links["deliveries"] = f"{self.path}/deliveries"
         if not self.job.is_terminal:
             links["cancel"] = f"{self.path}/cancel"
@@ -113,10 +110,36 @@ class JobView:
         return links
 
 
+@dataclass(frozen=True)
+class JobView(SummaryView):
+    """A whole job as one client sees it."""
+
+    job: Job
+
+    def headers(self) -> dict[str, str]:
+        """`ETag` of everything that can change and, until the end, `Retry-After`."""
+        waiting = "" if self.queue_position is None else f"-{self.queue_position}"
+        headers = {"ETag": f'W/"{self.job.version}{waiting}"', "Cache-Control": "private, no-cache"}
+        if not self.job.is_terminal:
+            headers["Retry-After"] = str(RETRY_AFTER[self.job.status])
+        return headers
+
+    def body(self) -> JobBody:
+        """The whole document."""
+        job = self.job
+        return JobBody(
+            **self._fields(),
+            timeline=[TimelineEntry.model_validate(entry) for entry in job.timeline],
+            spec=job.spec,
+            resolved=job.resolved,
+            teacher={**_uploaded(job.teacher).model_dump(), **(job.report or {})},
+        )
+
+
 def event_body(event: JobEvent) -> EventBody:
     """What a client sees of an event, as a page and in a stream alike."""
     return EventBody(seq=event.seq, type=event.type, data=event.data, created_at=event.created_at)
 
 
-def _uploaded(file: StoredFile) -> dict[str, Any]:
-    return {"filename": file.filename, "bytes": file.bytes, "sha256": file.sha256}
+def _uploaded(file: StoredFile) -> UploadedFile:
+    return UploadedFile(filename=file.filename, bytes=file.bytes, sha256=file.sha256)

@@ -5,7 +5,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.schemas import EXAMPLE_ID, EXAMPLE_SHA256, JobError, LatestMetrics
+from api.job_schemas import JobError, LatestMetrics
+from api.schemas import EXAMPLE_ID, EXAMPLE_SHA256
 from jobs.states import JobStatus
 from jobs.webhooks.deliveries import DeliveryError, DeliveryStatus
 from nayer_core.contract.artifacts import STUDENT

@@ -20,6 +20,7 @@ from cli.errors import ServeError
 from cli.output import Output, answering
 from cli.processes import Supervisor
 from cli.stack import start_stack
+from jobs.webhooks.addresses import is_loopback
 
 DEFAULT_DATA_DIR = Path(".nayer")
 READY_SECONDS = 60.0
@@ -28,6 +29,9 @@ READY_FILE = "service.json"  # in the data folder while the service answers: url
 
 Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is every interface.")]
 Port = Annotated[int, typer.Option(envvar="PORT", min=0, max=65535, help="0 takes a free one.")]
+Insecure = Annotated[
+    bool, typer.Option("--insecure", help="Answer everyone who reaches --host, without NAYER_API_KEY.")
+]
 DataDir = Annotated[Path, typer.Option(envvar="NAYER_DATA_DIR", help="Kept from run to run.")]
 
 
@@ -35,6 +39,7 @@ def serve(
     host: Host = "127.0.0.1",
     port: Port = 8000,
     data_dir: DataDir = DEFAULT_DATA_DIR,
+    insecure: Insecure = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Run the whole service on this machine until Ctrl-C.
@@ -47,11 +52,13 @@ def serve(
     with answering(as_json) as out, _StopRequest() as stop, contextlib.ExitStack() as undo:
         undo.enter_context(_only_one(home))
         listener = undo.enter_context(_listening(host, port))
+        if not insecure:
+            _require_key(listener)
         address = f"http://{_reachable(host)}:{listener.getsockname()[1]}"
         supervisor = Supervisor(out.say)
         undo.callback(supervisor.stop)
         out.say(f"starting in {home}")
-        start_stack(supervisor, home, listener)
+        start_stack(supervisor, home, listener, insecure=insecure)
         _wait_until_ready(address, home, supervisor, stop)
         if not stop.requested:
             undo.enter_context(_announced(out, home, address))
@@ -118,6 +125,16 @@ def _listening(host: str, port: int) -> socket.socket:
             f"Cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}.",
             "Choose another with --port or PORT; 0 takes a free one.",
         ) from error
+
+
+def _require_key(listener: socket.socket) -> None:
+    address = listener.getsockname()[0]
+    if not is_loopback(address) and not os.environ.get("NAYER_API_KEY"):
+        raise ServeError(
+            "api_key_missing",
+            f"{address} can be reached from other machines, and NAYER_API_KEY is not set.",
+            "Set it to 16 characters or more, or give --insecure to let everyone in.",
+        )
 
 
 def _reachable(host: str) -> str:

@@ -25,13 +25,16 @@ STREAMS_SECONDS = 3  # what open event streams get to end, when the API stops
 STOP_MARGIN_SECONDS = 10.0  # over what a worker gives its child for a checkpoint
 
 
-def start_stack(supervisor: Supervisor, home: Path, listener: socket.socket) -> None:
+def start_stack(
+    supervisor: Supervisor, home: Path, listener: socket.socket, *, insecure: bool = False
+) -> None:
     """Start every part of the service; returns before it answers.
 
     Args:
         supervisor: keeps the parts running and stops them.
         home: the data folder.
         listener: the socket that the API answers on.
+        insecure: whether the API may answer without a key where other machines reach it.
 
     Raises:
         ServeError: a part cannot be started.
@@ -51,7 +54,7 @@ def start_stack(supervisor: Supervisor, home: Path, listener: socket.socket) -> 
         (home / "files").mkdir(exist_ok=True)
         environment["NAYER_STORAGE_URL"] = (home / "files").as_uri()
     _migrate(environment, logs / "migrations.log")
-    supervisor.start(_api(environment, logs, listener))
+    supervisor.start(_api(environment, logs, listener, insecure))
     supervisor.start(*_workers(environment, logs))
 
 
@@ -74,10 +77,9 @@ def _migrate(environment: dict[str, str], log: Path) -> None:
         raise ServeError("migrations_failed", "The database could not be migrated.", f"See {log}.")
 
 
-def _api(environment: dict[str, str], logs: Path, listener: socket.socket) -> Program:
-    command = [sys.executable, "-m", "uvicorn", "api.main:create_app", "--factory"]
-    command += ["--fd", str(listener.fileno()), "--no-access-log"]
-    command += ["--timeout-graceful-shutdown", str(STREAMS_SECONDS)]
+def _api(environment: dict[str, str], logs: Path, listener: socket.socket, insecure: bool) -> Program:
+    command = [sys.executable, "-m", "api", "--fd", str(listener.fileno())]
+    command += ["--stop-seconds", str(STREAMS_SECONDS), *(["--insecure"] if insecure else [])]
     return Program("api", command, environment, logs / "api.log", pass_fds=[listener.fileno()])
 
 

@@ -81,6 +81,11 @@ class Settings(BaseSettings):
     max_evaluation_bytes: Bytes = 512 * MIB
     max_embeddings_bytes: Bytes = 64 * MIB
     max_spec_bytes: Bytes = 4 * MIB
+    max_run_bytes: Bytes | None = Field(
+        None,
+        description="Most memory that a run may need by its estimate; unset, the memory of the machine that "
+        "inspects.",
+    )
 
     inspect_seconds: Seconds = 120
     embed_seconds: Seconds = 300

@@ -36,6 +36,8 @@ from nayer_core.hardware.launch import MEETING_FILE, die_with_launcher, run_in_p
 
 Run = Callable[[argparse.Namespace, Emit], dict[str, Any] | int]
 
+MEMORY_HELP = "refuse a run that is estimated to need more"
+
 COMMAND_MODULES = {
     "inspect": "nayer_core.commands.inspection",
     "embed": "nayer_core.label_embeddings.text_encoders",
@@ -128,6 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("--evaluation", type=_file, help=".npz with images and labels")
     inspect.add_argument("--embeddings", type=_file, help="safetensors, one row a class")
     inspect.add_argument("--out", type=Path, required=True, help="folder to fill")
+    inspect.add_argument("--memory-bytes", type=_count, help=MEMORY_HELP)
 
     embed = commands.add_parser("embed", help="class names -> label-text embeddings")
     embed.add_argument("--spec", type=_file, required=True)
@@ -161,6 +164,7 @@ def _add_distill(distill: argparse.ArgumentParser) -> None:
     distill.add_argument("--spec", type=_file, help="the document of POST /jobs, with --teacher")
     distill.add_argument("--evaluation", type=_file, help=".npz with images and labels, with --teacher")
     distill.add_argument("--embeddings", type=_file, help="safetensors, one row a class, with --teacher")
+    distill.add_argument("--memory-bytes", type=_count, help=f"{MEMORY_HELP}, with --teacher")
     distill.add_argument("--out", type=Path, required=True)
     distill.add_argument("--resume", type=_folder, help="checkpoint folder of an earlier run")
     distill.add_argument("--bank", type=_file, help="bank of an earlier run: begin behind its warm-up")
@@ -202,7 +206,7 @@ def _seconds(text: str) -> float:
 def _count(text: str) -> int:
     count = int(text)
     if count < 1:
-        raise argparse.ArgumentTypeError(f"{text} is no number of processes")
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 1 on")
     return count
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from api.problems import KINDS
 from jobs.settings import Settings
-from jobs.values import EventType
+from jobs.values.log import EventType
 from nayer_core.contract.config import DistillConfig
 from nayer_core.contract.errors import ErrorCode
 

@@ -2,19 +2,20 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from api.dependencies import JobId, Parts, PartsOf
 from api.downloads import serve
+from api.job_schemas import ArtifactList
 from api.problems import documented, shorten
-from api.schemas import ArtifactList
+from api.routing import Router
 from api.views import JobView
 from jobs.errors import ArtifactNotFound, FileMissing
-from jobs.values import ARTIFACT_MEDIA_TYPES
+from jobs.values.files import ARTIFACT_MEDIA_TYPES
 from nayer_core.contract.artifacts import MODEL_CARD, STUDENT
 
-router = APIRouter(tags=["artifacts"])
+router = Router(tags=["artifacts"])
 
 _BYTES = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 _HEADERS = {
@@ -72,7 +73,6 @@ def list_artifacts(request: Request, job_id: JobId, parts: PartsOf) -> ArtifactL
     return ArtifactList(data=view.artifacts())
 
 
-@router.head("/jobs/{job_id}/artifacts/{name}", include_in_schema=False)
 @router.get(
     "/jobs/{job_id}/artifacts/{name}",
     operation_id="downloadArtifact",
@@ -95,7 +95,6 @@ async def download_artifact(
     return await _serve(request, parts, job_id, name, redirect=redirect)
 
 
-@router.head("/jobs/{job_id}/student", include_in_schema=False)
 @router.get(
     "/jobs/{job_id}/student",
     operation_id="downloadStudent",

@@ -3,16 +3,17 @@
 import functools
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 
 from api.problems import documented
+from api.routing import Router
 from api.schemas import ArchitectureBody, ArchitectureList, PresetBody, PresetList, SchemaBody
 from nayer_core.contract import catalog
 from nayer_core.contract.config import DistillConfig
 from nayer_core.contract.presets import PRESETS
 from nayer_core.contract.spec import JobSpec
 
-router = APIRouter(tags=["catalog"])
+router = Router(tags=["catalog"])
 
 # names, family, notes
 OWN_FAMILIES = (

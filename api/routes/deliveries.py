@@ -7,11 +7,12 @@ from fastapi import APIRouter, Header, Path, Query
 
 from api.dependencies import JobId, PartsOf
 from api.problems import Problem, documented
+from api.routing import Router
 from api.webhook_schemas import EXAMPLE_DELIVERY_ID, DeliveryBody, DeliveryPage, Message
 from jobs.errors import DeliveryNotFound
 from jobs.webhooks.deliveries import Delivery
 
-router = APIRouter(tags=["web hooks"])
+router = Router(tags=["web hooks"])
 messages = APIRouter(tags=["web hooks"])
 
 MessageId = Annotated[str, Header(description="The same in every attempt: what came twice is known by it.")]

@@ -3,16 +3,17 @@
 from dataclasses import asdict
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
 from api.dependencies import JobId, Parts, PartsOf
 from api.problems import documented
+from api.routing import Router
 from api.schemas import EventPage, MetricPointBody, MetricsBody
 from api.views import event_body
 
-router = APIRouter(tags=["events"])
+router = Router(tags=["events"])
 
 EVENT_STREAM = "text/event-stream"
 MAX_SEQ = 2**63 - 1  # a PostgreSQL bigint
@@ -52,7 +53,7 @@ async def list_events(
     happens, with comments to keep the line open, until the job has ended.
     """
     if EVENT_STREAM in request.headers.get("accept", ""):
-        return await _stream(parts, job_id, _resume_from(last_event_id, after))
+        return await _stream(request.method, parts, job_id, _resume_from(last_event_id, after))
     return await run_in_threadpool(_page, parts, job_id, after, limit)
 
 
@@ -89,12 +90,14 @@ def _page(parts: Parts, job_id: str, after: int, limit: int) -> EventPage:
     )
 
 
-async def _stream(parts: Parts, job_id: str, after: int) -> Response:
+async def _stream(method: str, parts: Parts, job_id: str, after: int) -> Response:
     job = await run_in_threadpool(parts.service.get, job_id)
     if job.is_terminal and not await run_in_threadpool(parts.service.events, job_id, after, 1):
         return Response(status_code=204)  # the HTML standard's way to tell EventSource to stop
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-    return StreamingResponse(parts.feed.stream(job_id, after), headers=headers, media_type=EVENT_STREAM)
+    # For HEAD nobody would read the stream, and it would run until the job ends.
+    content = iter(()) if method == "HEAD" else parts.feed.stream(job_id, after)
+    return StreamingResponse(content, headers=headers, media_type=EVENT_STREAM)
 
 
 def _resume_from(last_event_id: str | None, after: int) -> int:

@@ -4,17 +4,17 @@ import os
 import time
 from importlib.metadata import version
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
 from api.dependencies import Parts, PartsOf
-from api.errors import RETRY_SECONDS
-from api.problems import documented
+from api.problems import RETRY_SECONDS, documented
+from api.routing import Router
 from api.schemas import Check, Health, Readiness, Version
 from jobs.errors import ServiceUnavailable, StorageFull
 
-probes = APIRouter(tags=["operations"])
-router = APIRouter(tags=["operations"])
+probes = Router(tags=["operations"])
+router = Router(tags=["operations"])
 
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -3,27 +3,29 @@
 import contextlib
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
 from api.dependencies import JobId, Parts, PartsOf
 from api.downloads import matches
+from api.job_schemas import JobBody, JobPage
 from api.openapi import MULTIPART_BODY
 from api.problems import Problem, documented
-from api.schemas import JobBody, JobPage
+from api.routing import Router
 from api.uploads import Upload, discard, receive
-from api.views import JobView
+from api.views import JobView, SummaryView
 from jobs.errors import JobNotFound, ServiceUnavailable
 from jobs.states import JobStatus
-from jobs.values import Job, NewJob
+from jobs.values.jobs import Job, NewJob
 
-router = APIRouter(tags=["jobs"])
+router = Router(tags=["jobs"])
 
 SUBMISSION_PROBLEMS = documented(
     "malformed_body", "truncated_body", "invalid_json", "invalid_idempotency_key", "upload_stalled",
-    "payload_too_large", "unsupported_media_type", "missing_part", "unknown_part", "duplicate_part",
-    "empty_file", "invalid_spec", "unknown_architecture", "unknown_preset", "unknown_text_encoder",
+    "payload_too_large", "unsupported_media_type", "compressed_body",
+    "missing_part", "unknown_part", "duplicate_part", "empty_file",
+    "invalid_spec", "unknown_architecture", "unknown_preset", "unknown_text_encoder",
     "unknown_config_field", "webhook_address_refused", "idempotency_key_reused",
     "storage_full",
 )  # fmt: skip
@@ -90,7 +92,7 @@ def list_jobs(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     after: Annotated[str | None, Query(max_length=200, description="`next` of the page before.")] = None,
 ) -> JobPage:
-    """A page of jobs; `next` and the `Link` header lead to the following one."""
+    """A page of jobs without their large documents; `next` and the `Link` header lead to the following."""
     try:
         page = parts.service.list_jobs(status=status, limit=limit, after=after)
     except JobNotFound as error:
@@ -99,8 +101,9 @@ def list_jobs(
         url = request.url.include_query_params(after=page.next)
         response.headers["Link"] = f'<{url.path}?{url.query}>; rel="next"'
     positions = parts.service.queue_positions(page.jobs)
-    views = [_view(request, parts, job, positions.get(job.id)) for job in page.jobs]
-    return JobPage(data=[view.body() for view in views], has_more=page.has_more, next=page.next)
+    keep_artifacts, root = parts.settings.keep_artifacts_seconds, request.scope.get("root_path", "")
+    views = [SummaryView(job, positions.get(job.id), keep_artifacts, root) for job in page.jobs]
+    return JobPage(data=[view.summary() for view in views], has_more=page.has_more, next=page.next)
 
 
 @router.get(
@@ -211,10 +214,7 @@ async def _create(parts: Parts, upload: Upload, key: str | None, dry_run: bool) 
 
 
 def _seen(request: Request, parts: Parts, job: Job) -> JobView:
-    return _view(request, parts, job, parts.service.queue_positions([job]).get(job.id))
-
-
-def _view(request: Request, parts: Parts, job: Job, position: int | None) -> JobView:
+    position = parts.service.queue_positions([job]).get(job.id)
     keep_artifacts = parts.settings.keep_artifacts_seconds
     return JobView(job, position, keep_artifacts, request.scope.get("root_path", ""))
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 
 from jobs.errors import FileTooLarge
-from jobs.values import StoredFile
+from jobs.values.files import StoredFile
 
 # The most that one request to the store carries; an S3 part has at least 5 MiB.
 PIECE_BYTES = 5 * 2**20

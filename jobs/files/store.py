@@ -32,7 +32,7 @@ from jobs.errors import FileCorrupt, FileMissing, ServiceUnavailable, StorageFul
 from jobs.files import folders
 from jobs.files.bodies import PIECE_BYTES, Body, gather, gather_async, pieces_of
 from jobs.files.buckets import open_bucket, sign_download
-from jobs.values import StoredFile
+from jobs.values.files import StoredFile
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from jobs.rows.tables import Table
-from jobs.values import Bank, StoredFile
+from jobs.values.files import Bank, StoredFile
 
 
 class CachedFileTable(Table):

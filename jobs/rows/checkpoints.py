@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from jobs.rows.tables import JobTable, Table
-from jobs.values import Checkpoint, StoredFile
+from jobs.values.files import Checkpoint, StoredFile
 
 # The newest, and two more in case the store has damaged it.
 MAX_CHECKPOINTS = 3

@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from jobs.rows.tables import EventTable, JobTable, MetricTable
-from jobs.values import EventType, JobEvent, MetricPoint
+from jobs.values.log import EventType, JobEvent, MetricPoint
 from nayer_core.contract.events import MetricsEvent
 
 

@@ -10,7 +10,7 @@ from jobs.errors import LeaseLost
 from jobs.rows.repository import select_jobs
 from jobs.rows.tables import JobTable
 from jobs.states import HELD_IN, JobStatus, QueueName
-from jobs.values import Claim, Control
+from jobs.values.claims import Claim, Control
 
 
 def find_by_worker(session: Session, queue: QueueName, worker: str) -> JobTable | None:

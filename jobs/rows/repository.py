@@ -16,14 +16,14 @@ from sqlalchemy import (
     union_all,
 )
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session, selectinload
+from sqlalchemy.orm import Session, defer, selectinload
 
 from jobs.errors import JobNotFound
 from jobs.rows.caches import BankTable, EmbeddingTable
 from jobs.rows.checkpoints import CheckpointFileTable
 from jobs.rows.tables import FileTable, JobTable
 from jobs.states import JobStatus
-from jobs.values import Job
+from jobs.values.jobs import Job
 
 T = TypeVar("T")
 
@@ -93,12 +93,14 @@ def lock_job(session: Session, job_id: str) -> JobTable:
 def list_jobs(
     session: Session, status: JobStatus | None, limit: int, after: str | None
 ) -> Sequence[JobTable]:
-    """Read at most `limit` jobs, newest first, that are older than the job `after`.
+    """Read at most `limit` jobs, newest first, that are older than the job `after`, without large columns.
 
     Raises:
         JobNotFound: `after` names no job.
     """
-    page = select_jobs().order_by(JobTable.number.desc()).limit(limit)
+    large = (JobTable.spec, JobTable.resolved, JobTable.report, JobTable.timeline)
+    small = select_jobs().options(*(defer(column, raiseload=True) for column in large))
+    page = small.order_by(JobTable.number.desc()).limit(limit)
     if status is not None:
         page = page.where(JobTable.status == status)
     if after is not None:

@@ -6,7 +6,7 @@ from sqlalchemy.orm import Session
 from jobs.rows.outbox import DeliveryTable
 from jobs.rows.tables import JobTable
 from jobs.states import WAITING_IN, JobStatus
-from jobs.values import JobStatistics
+from jobs.values.overview import JobStatistics
 from jobs.webhooks.deliveries import DeliveryStatus
 
 

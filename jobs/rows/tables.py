@@ -26,10 +26,12 @@ from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from jobs.states import HELD_IN, WAITING_IN, JobStatus, QueueName
-from jobs.values import Artifact, EventType, Failure, Job, JobEvent, PhaseSpan, ProgressReport, StoredFile
+from jobs.values.files import Artifact, StoredFile
+from jobs.values.jobs import Failure, Job, JobSummary, PhaseSpan, ProgressReport, summarise
+from jobs.values.log import EventType, JobEvent
 
 # The newest version of migrations/versions, which this code was written for; a test holds them equal.
-SCHEMA_VERSION = "0004"
+SCHEMA_VERSION = "0005"
 
 # Plain JSON, not JSONB: a label may hold any character, and JSONB refuses U+0000.
 Document = dict[str, Any]
@@ -74,6 +76,8 @@ class JobTable(Table):
     spec: Mapped[Document]
     resolved: Mapped[Document | None]
     report: Mapped[Document | None]
+    # `summarise` of spec and resolved, so that a list need not read megabytes.
+    summary: Mapped[Document | None]
     progress: Mapped[ProgressReport] = mapped_column(JSON)
     timeline: Mapped[list[PhaseSpan]] = mapped_column(JSON)
     latest_metrics: Mapped[dict[str, float]]
@@ -155,36 +159,46 @@ class JobTable(Table):
 
     def as_job(self) -> Job:
         """Copy the row and its files, which must have been loaded, into a record."""
-        files = sorted(self.files, key=lambda file: file.name)
-        uploads = {file.name: file.as_file() for file in files if file.kind == "upload"}
         return Job(
-            id=self.id,
-            status=JobStatus(self.status),
-            phase=self.phase,
-            dry_run=self.dry_run,
+            **self._listed() | {"summary": self.summary or summarise(self.spec, self.resolved)},
             spec=self.spec,
             resolved=self.resolved,
             report=self.report,
-            progress=self.progress,
             timeline=self.timeline,
-            latest_metrics=self.latest_metrics,
-            error=self.error,
-            teacher=uploads["teacher"],
-            evaluation=uploads.get("evaluation"),
-            embeddings=uploads.get("embeddings"),
             fence=self.fence,
             lease_until=self.lease_until,
-            attempt=self.attempt,
-            cancel_requested=self.cancel_requested,
-            pause_requested=self.pause_requested,
-            version=self.version,
             max_runtime_seconds=self.max_runtime_seconds,
-            created_at=self.created_at,
-            started_at=self.started_at,
-            finished_at=self.finished_at,
             metadata=self.spec["metadata"],
-            artifacts=[file.as_artifact() for file in files if file.kind == "artifact"],
         )
+
+    def as_summary(self) -> JobSummary:
+        """Copy what a list shows; needs none of the columns that can be large."""
+        return JobSummary(**self._listed())
+
+    def _listed(self) -> dict[str, Any]:
+        files = sorted(self.files, key=lambda file: file.name)
+        uploads = {file.name: file.as_file() for file in files if file.kind == "upload"}
+        return {
+            "id": self.id,
+            "status": JobStatus(self.status),
+            "phase": self.phase,
+            "dry_run": self.dry_run,
+            "summary": self.summary or {},
+            "progress": self.progress,
+            "latest_metrics": self.latest_metrics,
+            "error": self.error,
+            "teacher": uploads["teacher"],
+            "evaluation": uploads.get("evaluation"),
+            "embeddings": uploads.get("embeddings"),
+            "attempt": self.attempt,
+            "cancel_requested": self.cancel_requested,
+            "pause_requested": self.pause_requested,
+            "version": self.version,
+            "created_at": self.created_at,
+            "started_at": self.started_at,
+            "finished_at": self.finished_at,
+            "artifacts": [file.as_artifact() for file in files if file.kind == "artifact"],
+        }
 
 
 # What workers look for, in their order: dry runs first, since a person waits for the answer.

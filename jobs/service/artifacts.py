@@ -3,7 +3,8 @@
 from datetime import datetime
 
 from jobs.errors import ArtifactExpired, ArtifactNotFound, ArtifactNotReady
-from jobs.values import Artifact, Job
+from jobs.values.files import Artifact
+from jobs.values.jobs import Job
 
 
 def find(job: Job, name: str, now: datetime, keep_seconds: float | None) -> Artifact:

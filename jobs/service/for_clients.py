@@ -14,7 +14,10 @@ from jobs.service import artifacts
 from jobs.service.resources import Resources
 from jobs.service.transitions import requests, submission
 from jobs.states import JobStatus
-from jobs.values import Artifact, Job, JobEvent, JobStatistics, MetricPoint, NewJob, Page
+from jobs.values.files import Artifact
+from jobs.values.jobs import Job, JobSummary, NewJob
+from jobs.values.log import JobEvent, MetricPoint
+from jobs.values.overview import JobStatistics, Page
 from jobs.webhooks.deliveries import Delivery
 
 
@@ -64,7 +67,7 @@ class ClientJobs:
         """
         with self._database.transaction() as session:
             rows = repository.list_jobs(session, status, limit + 1, after)
-            jobs = [row.as_job() for row in rows[:limit]]
+            jobs = [row.as_summary() for row in rows[:limit]]
         has_more = len(rows) > limit
         return Page(jobs, has_more, jobs[-1].id if has_more else None)
 
@@ -201,7 +204,7 @@ class ClientJobs:
             repository.require_job(session, job_id)
             return outbox.send_again(session, job_id, delivery_id).as_delivery()
 
-    def queue_positions(self, jobs: Sequence[Job]) -> dict[str, int]:
+    def queue_positions(self, jobs: Sequence[JobSummary]) -> dict[str, int]:
         """The place of each job that waits in its queue, 1 for the job that is taken next."""
         waiting = [job.id for job in jobs if job.status.queue is not None]
         if not waiting:

@@ -12,7 +12,9 @@ from jobs.service.child_events import write_lines
 from jobs.service.resources import Resources
 from jobs.service.transitions import claims, endings, files, progress
 from jobs.states import JobStatus, QueueName
-from jobs.values import Artifact, Bank, Checkpoint, Claim, Control, Job, StoredFile
+from jobs.values.claims import Claim, Control
+from jobs.values.files import Artifact, Bank, Checkpoint, StoredFile
+from jobs.values.jobs import Job
 from nayer_core.contract.errors import ErrorCode
 from nayer_core.contract.events import Event
 

@@ -9,7 +9,7 @@ from jobs.errors import ServiceUnavailable
 from jobs.rows import waiting_jobs
 from jobs.rows.database import Database
 from jobs.settings import Settings
-from jobs.values import Job
+from jobs.values.jobs import Job
 
 
 @dataclass(frozen=True)

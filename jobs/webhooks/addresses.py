@@ -41,6 +41,15 @@ def is_public(address: str) -> bool:
     return ip.is_global and not is_special and not any(ip in network for network in _REFUSED_V4)
 
 
+def is_loopback(address: str) -> bool:
+    """Tell whether only this machine reaches a socket that is bound to `address`; no name is one."""
+    try:
+        parsed = ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    return (getattr(parsed, "ipv4_mapped", None) or parsed).is_loopback
+
+
 def private_literal(host: str) -> str | None:
     """Read a host as an address, in any notation that a resolver takes; returns it where it is not public.
 

@@ -20,6 +20,7 @@ from nayer_core.contract.artifacts import REPORT
 from nayer_core.contract.errors import ErrorCode
 from nayer_core.contract.events import Emit, Phase, PhaseEvent, WarningEvent
 from nayer_core.contract.spec import JobSpec, ResolvedSpec
+from nayer_core.label_embeddings.text_encoders import embedding_dim
 from nayer_core.methods.parts.bn_regularization import BNRegularization, is_experimental
 from nayer_core.methods.registry import method_class
 from nayer_core.networks.client_file import ClientFile
@@ -33,6 +34,7 @@ from nayer_core.networks.weights import (
     shapes_of,
     wrapper_prefix,
 )
+from nayer_core.running.estimate import Estimate
 from nayer_core.uploads import conversion, side_files
 from nayer_core.uploads.file_kind import FileKind
 from nayer_core.uploads.refusals import refuse
@@ -75,12 +77,13 @@ def run(args: argparse.Namespace, emit: Emit) -> dict[str, Any]:
         The report.
 
     Raises:
-        SpecError, TeacherError, UploadError: the request cannot work.
+        SpecError, TeacherError, UploadError: the request cannot work; `run_too_large` where the run is
+            estimated to need more than `args.memory_bytes`.
     """
     emit(PhaseEvent(phase=Phase.INSPECT))
     spec = read_job_spec(args.spec)
     args.out.mkdir(parents=True, exist_ok=True)
-    warnings = _convert_side_files(args, spec)
+    warnings, width = _convert_side_files(args, spec)
     teacher = read_teacher(
         args.teacher,
         spec.teacher.architecture,
@@ -90,7 +93,10 @@ def run(args: argparse.Namespace, emit: Emit) -> dict[str, Any]:
     )
     resolved = _resolve(spec, teacher.recognition.architecture)
     warnings += _doubts(teacher, resolved)
-    report = _report(teacher, resolved, warnings)
+    cost = method_class(resolved.method).estimate(resolved, width)
+    if args.memory_bytes is not None:
+        cost.require_memory(args.memory_bytes)
+    report = _report(teacher, resolved, cost, warnings)
     save_weights(teacher.network, args.out / "teacher.safetensors")
     (args.out / "spec.json").write_text(resolved.model_dump_json(), encoding="utf-8")
     (args.out / REPORT).write_text(json.dumps(report), encoding="utf-8")
@@ -164,8 +170,12 @@ def _check_variances(network: nn.Module) -> None:
             )
 
 
-def _convert_side_files(args: argparse.Namespace, spec: JobSpec) -> list[WarningEvent]:
-    """Turn the evaluation set and the embeddings, if given, into canonical files."""
+def _convert_side_files(args: argparse.Namespace, spec: JobSpec) -> tuple[list[WarningEvent], int]:
+    """Turn the evaluation set and the embeddings, if given, into canonical files.
+
+    Returns:
+        Warnings, and the size of the label-text embeddings that the run will have.
+    """
     num_classes = len(spec.labels)
     if args.evaluation is not None:
         conversion.convert_evaluation(
@@ -180,11 +190,13 @@ def _convert_side_files(args: argparse.Namespace, spec: JobSpec) -> list[Warning
             raise side_files.bad_embeddings(
                 "is missing", "Send it as the part 'embeddings', or choose another text_encoder.name."
             )
-        conversion.convert_embeddings(args.embeddings, args.out / "lte.safetensors", num_classes=num_classes)
-    elif args.embeddings is not None:
+        target = args.out / "lte.safetensors"
+        return [], conversion.convert_embeddings(args.embeddings, target, num_classes=num_classes)
+    warnings = []
+    if args.embeddings is not None:
         message = f"text_encoder.name is {encoder!r}: the embeddings file is not used; 'file' would use it."
-        return [WarningEvent(code="embeddings_unused", message=message)]
-    return []
+        warnings.append(WarningEvent(code="embeddings_unused", message=message))
+    return warnings, embedding_dim(encoder, num_classes)
 
 
 def _resolve(spec: JobSpec, teacher_architecture: str) -> ResolvedSpec:
@@ -245,7 +257,9 @@ def _parameters(architecture: str, spec: ResolvedSpec) -> int:
     return count_parameters(network)
 
 
-def _report(teacher: Teacher, spec: ResolvedSpec, warnings: list[WarningEvent]) -> dict[str, Any]:
+def _report(
+    teacher: Teacher, spec: ResolvedSpec, cost: Estimate, warnings: list[WarningEvent]
+) -> dict[str, Any]:
     return {
         "architecture": spec.teacher_architecture,
         "candidates": list(teacher.recognition.candidates),
@@ -261,6 +275,6 @@ def _report(teacher: Teacher, spec: ResolvedSpec, warnings: list[WarningEvent]) 
             "architecture": spec.student_architecture,
             "parameters": _parameters(spec.student_architecture, spec),
         },
-        "estimate": method_class(spec.method).estimate(spec),
+        "estimate": cost.document(),
         "warnings": [{"code": warning.code, "message": warning.message} for warning in warnings],
     }

@@ -24,6 +24,8 @@ OWN_ARCHITECTURES = (*CIFAR_RESNETS, *RESNETS, *VGGS, "lenet5", "alexnet", "mobi
 WIDE_RESNETS = ("wrn_16_1", "wrn_16_2", "wrn_28_10", "wrn_40_1", "wrn_40_2", "wrn_40_4")
 _WIDE_RESNET = re.compile(r"wrn_([1-9]\d{0,2})_([1-9]\d?)")
 
+MAX_NAME_CHARS = 200
+
 TEXT_ENCODERS = ("open_clip", "sbert", "file", "one_hot", "gaussian")
 TEXT_ENCODER_NAMES = ("auto", *TEXT_ENCODERS)
 
@@ -73,6 +75,7 @@ def require_name(name: str, known: Sequence[str], kind: str) -> str:
     """
     if name in known:
         return name
+    name = name[:MAX_NAME_CHARS]  # no name is longer, and comparing a longer one would take seconds
     names = _nearest(name, known)
     relation = "the nearest are" if len(names) > 1 else "the nearest is"
     if not names and len(known) <= _FEW_NAMES:

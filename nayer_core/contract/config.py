@@ -8,8 +8,11 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Count = Annotated[int, Field(ge=1)]
-Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+# Upper bounds keep sums and products of a stranger's numbers finite; what a run needs in all is estimated
+# (nayer_core/running/estimate.py) and compared with what the service gives a run.
+Count = Annotated[int, Field(ge=1, le=100_000)]
+BatchSize = Annotated[int, Field(ge=2, le=16_384)]
+Weight = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
 
 GeneratorName = Literal["published", "table8", "table9"]
@@ -39,10 +42,10 @@ class MethodConfig(BaseModel):
     student_steps: Count = Field(400, description="S: student updates an epoch (Table 10).")
 
     # The memory bank and its augmentation
-    bank_capacity: Annotated[int, Field(ge=2)] = Field(
+    bank_capacity: Annotated[int, Field(ge=2, le=100_000_000)] = Field(
         400_000, description="Most synthetic images kept; the oldest give way (Table 5)."
     )
-    crop_padding: Annotated[int, Field(ge=0)] = Field(
+    crop_padding: Annotated[int, Field(ge=0, le=1024)] = Field(
         4, description="Pixels of padding before the random crop (authors)."
     )
     flip: bool = Field(True, description="Mirror half of the images; wrong for digits and text.")
@@ -51,9 +54,9 @@ class MethodConfig(BaseModel):
     )
 
     # The student
-    student_batch_size: Annotated[int, Field(ge=2)] = Field(512, description="Table 10.")
+    student_batch_size: BatchSize = Field(512, description="Table 10.")
     student_lr: Rate = Field(0.2, description="SGD with momentum 0.9, cosine to the end (authors).")
-    student_lr_min: Annotated[float, Field(ge=0)] = Field(
+    student_lr_min: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] = Field(
         2e-4, description="Learning rate at the end (authors)."
     )
     student_lr_schedule: Schedule = Field(
@@ -97,9 +100,7 @@ class DistillConfig(MethodConfig):
     generator_steps: Count = Field(30, description="g: generator updates a round (Table 10).")
 
     # Synthesis
-    synthesis_batch_size: Annotated[int, Field(ge=2)] = Field(
-        400, description="Images a round makes (Table 10)."
-    )
+    synthesis_batch_size: BatchSize = Field(400, description="Images a round makes (Table 10).")
     generator: GeneratorName = Field(
         "published",
         description="Architecture: the authors' own, Table 8 (cheaper) or Table 9 (large images).",
@@ -125,10 +126,10 @@ class DistillConfig(MethodConfig):
         "A3", description="BatchNorm and Linear; A1 is without BatchNorm (Table 12)."
     )
     generator_lr: Rate = Field(4e-3, description="Adam, betas 0.5 and 0.999, new each round (A.2).")
-    generator_reset_every: Annotated[int, Field(ge=0)] = Field(
+    generator_reset_every: Annotated[int, Field(ge=0, le=100_000)] = Field(
         10, description="Epochs a generator lives before it is drawn anew; 0 is for ever (authors)."
     )
-    images_of_last_steps: Annotated[int, Field(ge=0)] = Field(
+    images_of_last_steps: Annotated[int, Field(ge=0, le=100_000)] = Field(
         0,
         description="Keep the images of a round's last n steps; 0 keeps the step of lowest loss (authors).",
     )

@@ -22,6 +22,7 @@ class ErrorCode(StrEnum):
     UNKNOWN_PRESET = "unknown_preset"
     UNKNOWN_TEXT_ENCODER = "unknown_text_encoder"
     INPUT_SIZE_UNSUPPORTED = "input_size_unsupported"
+    RUN_TOO_LARGE = "run_too_large"
 
     NOT_A_CHECKPOINT = "not_a_checkpoint"
     TRUNCATED_FILE = "truncated_file"

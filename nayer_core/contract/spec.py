@@ -1,5 +1,6 @@
 """What a client may ask: the one document of `POST /jobs` and of the program."""
 
+import itertools
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -20,9 +21,14 @@ from nayer_core.contract.config import MethodConfig
 from nayer_core.contract.methods import DEFAULT_METHOD, METHODS, MethodEntry
 from nayer_core.contract.webhook import WebhookSpec
 
-Label = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+MAX_LABELS = 100_000
+MAX_LABEL_CHARS = 200
+MAX_LABEL_ERRORS = 50  # told of one list
+
+MetadataKey = Annotated[str, StringConstraints(max_length=100)]
+Label = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_LABEL_CHARS)]
 OnOutOfMemory = Literal["fail", "halve"]
-Channel = Annotated[float, Field(allow_inf_nan=False)]
+Channel = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
 
 MAX_RUNTIME_SECONDS = 366 * 24 * 3600  # a year; what a client may ask has an end
 
@@ -36,7 +42,8 @@ class Normalization(_Document):
 
     mean: Annotated[tuple[Channel, ...], Field(min_length=1, max_length=3)]
     std: Annotated[
-        tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...], Field(min_length=1, max_length=3)
+        tuple[Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)], ...],
+        Field(min_length=1, max_length=3),
     ]
 
     @model_validator(mode="after")
@@ -121,7 +128,7 @@ class JobSpec(_Document):
     a wrong one there would silently ruin the student.
     """
 
-    labels: Annotated[tuple[Label, ...], Field(min_length=2, max_length=100_000)] = Field(
+    labels: Annotated[tuple[Label, ...], Field(min_length=2, max_length=MAX_LABELS)] = Field(
         description="Class names, in the order of the teacher's outputs."
     )
     teacher: TeacherSpec
@@ -143,9 +150,25 @@ class JobSpec(_Document):
     )
     max_runtime_seconds: Annotated[int, Field(ge=1, le=MAX_RUNTIME_SECONDS)] | None = None
     metadata: Annotated[
-        dict[str, Annotated[str, StringConstraints(max_length=500)]], Field(max_length=16)
-    ] = Field(default_factory=dict, description="At most 16 strings of the client's own.")
+        dict[MetadataKey, Annotated[str, StringConstraints(max_length=500)]], Field(max_length=16)
+    ] = Field(
+        default_factory=dict,
+        description="At most 16 strings of the client's own, by names of up to 100 characters.",
+    )
     webhook: WebhookSpec | None = Field(None, description="Whom the service tells what becomes of the job.")
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _first_wrong_labels(cls, labels: object) -> object:
+        # pydantic would make an error of each: seconds, where 300,000 are wrong.
+        if not isinstance(labels, list | tuple):
+            return labels
+        labels = labels[: MAX_LABELS + 1]
+        wrong = (error for index, label in enumerate(labels) if (error := _label_error(index, label)))
+        first = list(itertools.islice(wrong, MAX_LABEL_ERRORS))
+        if first:
+            raise ValidationError.from_exception_data("labels", first)
+        return labels
 
     @field_validator("labels")
     @classmethod
@@ -199,6 +222,18 @@ class JobSpec(_Document):
 def _method_of(info: ValidationInfo) -> MethodEntry:
     """Give the entry of the method that the document names; of the default one where the name is wrong."""
     return METHODS[info.data.get("method", DEFAULT_METHOD)]
+
+
+def _label_error(index: int, label: object) -> InitErrorDetails | None:
+    if not isinstance(label, str):
+        return InitErrorDetails(type="string_type", loc=(index,), input=label)
+    length = len(label.strip())
+    if length == 0:
+        return InitErrorDetails(type="string_too_short", loc=(index,), input=label, ctx={"min_length": 1})
+    if length > MAX_LABEL_CHARS:
+        most = {"max_length": MAX_LABEL_CHARS}
+        return InitErrorDetails(type="string_too_long", loc=(index,), input=label, ctx=most)
+    return None
 
 
 def _under(field: str, error: ValidationError) -> list[InitErrorDetails]:

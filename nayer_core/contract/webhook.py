@@ -24,7 +24,7 @@ class WebhookSpec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     url: HttpUrl = Field(description="http or https, with a public address; POSTed to.")
-    events: Annotated[tuple[WebhookEvent, ...], Field(min_length=1)] = Field(
+    events: Annotated[tuple[WebhookEvent, ...], Field(min_length=1, max_length=len(WEBHOOK_EVENTS))] = Field(
         END_EVENTS, description="What is told; the ends of a job where nothing else is asked for."
     )
     # Excluded from every dump: what is never written out cannot be shown.

@@ -28,7 +28,8 @@ from nayer_core.label_embeddings.encoder_weights import EncoderUnavailable, find
 
 LTE_FILE = "lte.safetensors"
 CLIP_ARCHITECTURE = "ViT-B-32"
-GAUSSIAN_DIM = 512  # as CLIP ViT-B/32
+CLIP_DIM, SBERT_DIM = 512, 384
+GAUSSIAN_DIM = CLIP_DIM
 _MOST_ONE_HOT = 10_000  # classes; their square in floats is 400 MB
 _BATCH = 256  # texts encoded at once
 
@@ -52,6 +53,11 @@ class LabelTextEmbeddings:
     weights: str
     fallback_from: str | None
     warnings: tuple[_Warning, ...]
+
+
+def embedding_dim(encoder: str, classes: int) -> int:
+    """Tell the size of the vectors that `embed` will make; of `auto` the larger one's."""
+    return {"one_hot": classes, "gaussian": GAUSSIAN_DIM, "sbert": SBERT_DIM}.get(encoder, CLIP_DIM)
 
 
 def embed(encoder: str, prompt: str, labels: Sequence[str]) -> LabelTextEmbeddings:

@@ -7,6 +7,7 @@ from nayer_core.contract.config import MethodConfig
 from nayer_core.contract.methods import METHODS
 from nayer_core.contract.spec import ResolvedSpec
 from nayer_core.hardware.machine import Machine
+from nayer_core.running.estimate import Estimate
 from nayer_core.running.method import Distillands, Method
 from nayer_core.tasks.task import Task
 
@@ -16,7 +17,7 @@ class MethodClass(Protocol):
 
     def __call__(self, distillands: Distillands, config: Any, task: Task, machine: Machine) -> Method: ...  # noqa: D102 - a constructor
 
-    def estimate(self, spec: ResolvedSpec) -> dict[str, int]: ...  # noqa: D102 - of `Method`
+    def estimate(self, spec: ResolvedSpec, embedding_dim: int) -> Estimate: ...  # noqa: D102 - of `Method`
 
 
 def method_class(name: str) -> MethodClass:

@@ -18,6 +18,7 @@ from nayer_core.contract.spec import ResolvedSpec
 from nayer_core.images.augmentation import Augmentation
 from nayer_core.images.memory_bank import MemoryBank
 from nayer_core.networks.registry import InputSize
+from nayer_core.running.estimate import Estimate
 
 Result = TypeVar("Result")
 
@@ -162,8 +163,13 @@ class Method(Protocol):
         """Say how many steps of each kind a run with this configuration has."""
 
     @staticmethod
-    def estimate(spec: ResolvedSpec) -> dict[str, int]:
-        """Compute `macs`, multiply-accumulates of the whole run, and `memory_bytes` of a run."""
+    def estimate(spec: ResolvedSpec, embedding_dim: int) -> Estimate:
+        """Say what a run costs.
+
+        Args:
+            spec: the run.
+            embedding_dim: size of a label embedding.
+        """
 
     def steps(self) -> Generator[Step | EpochDone, None, None]:
         """Do one step after another, from the present state to the end.

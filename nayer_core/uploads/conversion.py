@@ -81,8 +81,8 @@ def convert_evaluation(
     _convert(read, upload, output, limits, side_files.bad_evaluation)
 
 
-def convert_embeddings(upload: Path, output: Path, *, num_classes: int) -> None:
-    """Turn untrusted embeddings into a safetensors file of `lte`, (K, dim) float32.
+def convert_embeddings(upload: Path, output: Path, *, num_classes: int) -> int:
+    """Turn untrusted embeddings into a safetensors file of `lte`, (K, dim) float32; gives dim.
 
     Raises:
         UploadError: `embeddings_invalid`.
@@ -93,9 +93,9 @@ def convert_embeddings(upload: Path, output: Path, *, num_classes: int) -> None:
 
     teacher_file.warm_up()
     size = upload.stat().st_size
-    _convert(
-        read, upload, output, _limits(size, MEMORY_BYTES + 3 * size, 2 * size), side_files.bad_embeddings
-    )
+    limits = _limits(size, MEMORY_BYTES + 3 * size, 2 * size)
+    tensors, _ = _convert(read, upload, output, limits, side_files.bad_embeddings)
+    return tensors["lte"].shape[1]
 
 
 def _are_keys(keys: object) -> bool:

@@ -18,6 +18,7 @@ from torch import Tensor
 from nayer_core.contract.errors import ErrorCode, UploadError
 from nayer_core.uploads import safetensors_layout, zip_archive
 
+MAX_EMBEDDING_DIM = 8192  # the widest text encoders have half of that; the noisy layer grows with it
 MAX_EVALUATION_BYTES = 1 << 30  # unpacked: 350,000 images of 32 x 32, 7,000 of 224 x 224
 _MEMBERS = ("images.npy", "labels.npy")
 _MAX_NPY_HEADER_BYTES = 10_000
@@ -25,7 +26,9 @@ _EVALUATION_HINT = (
     "Write it with numpy.savez(file, images=images, labels=labels): "
     "images uint8 (N, H, W, C), labels int64 (N,)."
 )
-_EMBEDDINGS_HINT = "Write one finite float tensor of shape (classes, dimensions) with safetensors."
+_EMBEDDINGS_HINT = (
+    f"Write one finite float tensor of shape (classes, 2 to {MAX_EMBEDDING_DIM} dimensions) with safetensors."
+)
 
 
 def read_evaluation(file: BinaryIO, input_size: tuple[int, int, int], num_classes: int) -> dict[str, Tensor]:
@@ -94,6 +97,8 @@ def read_embeddings(file: BufferedReader, num_classes: int) -> dict[str, Tensor]
         raise bad_embeddings(
             f"holds {lte.dtype} of shape {tuple(lte.shape)}; there are {num_classes} classes"
         )
+    if lte.shape[1] > MAX_EMBEDDING_DIM:
+        raise bad_embeddings(f"holds vectors of {lte.shape[1]} dimensions; {MAX_EMBEDDING_DIM} is the limit")
     lte = lte.to(torch.float32)
     if not bool(torch.isfinite(lte).all()):
         raise bad_embeddings("holds NaN or infinite numbers")

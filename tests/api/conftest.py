@@ -10,11 +10,15 @@ import httpx
 import pytest
 import uvicorn
 
+from api.connections import ConnectionLimits
 from api.main import create_app
+from api.server import ServerConfig, listen
 from jobs.files.store import Storage
 from jobs.settings import Settings
 from jobs.states import QueueName
-from jobs.values import Artifact, Claim, Job, StoredFile
+from jobs.values.claims import Claim
+from jobs.values.files import Artifact, StoredFile
+from jobs.values.jobs import Job
 from nayer_core.contract.spec import JobSpec
 from tests.api import bodies
 from tests.support.services import Services
@@ -37,16 +41,17 @@ def settings(database_url: str, redis_url: str, tmp_path_factory: pytest.TempPat
     )
 
 
-def serve(settings: Settings) -> Iterator[str]:
+def serve(settings: Settings, limits: ConnectionLimits | None = None) -> Iterator[str]:
     """Run the service in a thread until the test is over; gives its URL."""
-    # No web sockets: uvicorn would load a library that warns about itself.
-    config = uvicorn.Config(create_app(settings), port=0, ws="none", log_level="warning")
+    listener = listen("127.0.0.1", 0)
+    port = listener.getsockname()[1]
+    config = ServerConfig(create_app(settings), limits or ConnectionLimits(), log_level="warning")
     server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
+    thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     wait_until(lambda: server.started)
     try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        yield f"http://127.0.0.1:{port}"
     finally:
         server.should_exit = True
         thread.join(timeout=20)

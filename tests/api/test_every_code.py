@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import gzip
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
+from api.connections import ConnectionLimits
 from api.multipart import MultipartBody
 from api.problems import KINDS
 from jobs.settings import Settings
@@ -83,21 +85,44 @@ def locked(stage: Stage) -> httpx.Response:
         return client.get("/jobs")
 
 
-def stalled(stage: Stage) -> httpx.Response:
-    stage.patch.setattr(MultipartBody.__init__, "__defaults__", (0.1,))
-    address = urlsplit(str(stage.client.base_url))
-    head = f"POST /jobs HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: {CONTENT_TYPE}\r\n"
+def raw(url: str, sent: bytes, path: str) -> httpx.Response:
+    """What comes for bytes that no HTTP library would send; the connection must be closed then."""
+    address = urlsplit(url)
     with socket.create_connection((address.hostname, address.port), timeout=20) as connection:
-        connection.sendall(f"{head}Content-Length: 999\r\n\r\n--{BOUNDARY}\r\n".encode())
+        connection.sendall(sent)
         received = b""
         while chunk := connection.recv(65536):
             received += chunk
-    headers, _, content = received.partition(b"\r\n\r\n")
-    status = int(headers.split()[1])
-    request = httpx.Request("POST", str(stage.client.base_url) + "/jobs")
-    media_type = {"Content-Type": "application/problem+json"}
-    assert b"content-type: application/problem+json" in headers
-    return httpx.Response(status, headers=media_type, content=content, request=request)
+    head, _, content = received.partition(b"\r\n\r\n")
+    status_line, *lines = head.decode().split("\r\n")
+    headers = [(name, value) for name, _, value in (line.partition(": ") for line in lines)]
+    request = httpx.Request("POST", url + path)
+    return httpx.Response(int(status_line.split()[1]), headers=headers, content=content, request=request)
+
+
+def stalled(stage: Stage) -> httpx.Response:
+    stage.patch.setattr(MultipartBody.__init__, "__defaults__", (0.1,))
+    head = f"POST /jobs HTTP/1.1\r\nHost: x\r\nContent-Type: {CONTENT_TYPE}\r\nContent-Length: 999\r\n\r\n"
+    return raw(str(stage.client.base_url), f"{head}--{BOUNDARY}\r\n".encode(), "/jobs")
+
+
+def half_open(stage: Stage) -> httpx.Response:
+    with contextlib.contextmanager(serve)(stage.settings, ConnectionLimits(head_seconds=0.2)) as url:
+        return raw(url, b"GET /jobs HTTP/1.1\r\nHost:", "/jobs")
+
+
+def crowded(stage: Stage) -> httpx.Response:
+    stream = {"Accept": "text/event-stream"}
+    with (
+        contextlib.contextmanager(serve)(stage.settings, ConnectionLimits(connections=1)) as url,
+        httpx.stream("GET", url + stage.job() + "/events", headers=stream),
+    ):
+        return raw(url, b"", "")
+
+
+def compressed(stage: Stage) -> httpx.Response:
+    content = gzip.compress(body(spec_part(), teacher_part()))
+    return stage.client.post("/jobs", content=content, headers=MULTIPART | {"Content-Encoding": "gzip"})
 
 
 def not_found(stage: Stage) -> httpx.Response:
@@ -146,6 +171,7 @@ def hook(stage: Stage) -> httpx.Response:
 
 
 DRIVERS: dict[str, Callable[[Stage], httpx.Response]] = {
+    "malformed_request": lambda stage: raw(str(stage.client.base_url), b"nonsense\r\n\r\n", ""),
     "malformed_body": lambda stage: stage.client.post("/jobs", content=b"nonsense" * 9, headers=MULTIPART),
     "truncated_body": truncated,
     "invalid_json": lambda stage: stage.post(part("spec", b"{nonsense"), teacher_part()),
@@ -156,6 +182,7 @@ DRIVERS: dict[str, Callable[[Stage], httpx.Response]] = {
     "artifact_not_found": lambda stage: stage.client.get(f"{stage.finished()}/artifacts/samples.png"),
     "delivery_not_found": no_delivery,
     "method_not_allowed": lambda stage: stage.client.put("/jobs"),
+    "headers_stalled": half_open,
     "upload_stalled": stalled,
     "job_not_terminal": lambda stage: stage.client.delete(stage.job()),
     "job_not_pausable": lambda stage: stage.client.post(f"{stage.job()}/pause"),
@@ -164,6 +191,7 @@ DRIVERS: dict[str, Callable[[Stage], httpx.Response]] = {
     "artifact_expired": expired,
     "payload_too_large": lambda stage: stage.post(spec_part(), teacher_part(b"x" * (2**22 + 1))),
     "unsupported_media_type": lambda stage: stage.client.post("/jobs", json=spec()),
+    "compressed_body": compressed,
     "range_not_satisfiable": lambda stage: stage.client.get(
         f"{stage.finished()}/student", headers={"Range": "bytes=999-"}
     ),
@@ -179,8 +207,10 @@ DRIVERS: dict[str, Callable[[Stage], httpx.Response]] = {
     "unknown_config_field": lambda stage: stage.spec(config={"epoch": 3}),
     "webhook_address_refused": hook,
     "idempotency_key_reused": reused_key,
+    "headers_too_large": lambda stage: stage.client.get("/jobs", headers={"X-A": "a" * 70_000}),
     "internal_error": lost_file,
     "storage_full": full,
+    "too_many_connections": crowded,
     "service_unavailable": away,
 }
 

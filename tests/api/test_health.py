@@ -4,6 +4,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 
 import httpx
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.api.conftest import PlayedWorker
@@ -11,6 +12,35 @@ from tests.api.conftest import PlayedWorker
 
 def test_a_process_that_answers_is_alive(client: httpx.Client) -> None:
     assert client.get("/healthz").json() == {"status": "ok"}
+
+
+PATHS = [
+    *("/healthz", "/readyz", "/metrics", "/version", "/presets", "/schema", "/architectures"),
+    *("/openapi.json", "/jobs", "{job}", "{job}/events", "{job}/metrics", "{job}/artifacts"),
+    *("{job}/artifacts/model_card.json", "{job}/student", "{job}/deliveries"),
+]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_head_answers_wherever_get_does(
+    path: str, submit: Callable[..., str], client: httpx.Client, worker: PlayedWorker
+) -> None:
+    job_id = submit()
+    worker.finish(worker.start(job_id))
+    path = path.replace("{job}", f"/jobs/{job_id}")
+    got, headed = client.get(path), client.head(path)
+    assert (headed.status_code, headed.content) == (200, b"")
+    assert headed.headers["content-type"] == got.headers["content-type"]
+    if path not in ("/readyz", "/metrics"):  # times are in them
+        assert headed.headers["content-length"] == got.headers["content-length"]
+
+
+def test_head_of_a_live_stream_ends_at_once(submit: Callable[..., str], client: httpx.Client) -> None:
+    job_id = submit()
+    response = client.head(f"/jobs/{job_id}/events", headers={"Accept": "text/event-stream"})
+    assert response.status_code == 200
+    assert response.headers["content-type"].startswith("text/event-stream")
+    assert client.get("/healthz").status_code == 200
 
 
 def test_a_service_with_all_its_parts_is_ready(client: httpx.Client) -> None:

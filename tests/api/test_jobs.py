@@ -111,6 +111,39 @@ def test_jobs_are_listed_newest_first_in_pages(submit: Submit, client: httpx.Cli
     assert "link" not in page.headers
 
 
+def test_a_list_tells_of_a_job_what_the_job_tells_of_itself(
+    submit: Submit, client: httpx.Client, worker: PlayedWorker
+) -> None:
+    job_id = submit(spec_part(spec(metadata={"team": "vision"})), teacher_part(), EVALUATION)
+    worker.inspect(job_id)
+    whole = client.get(f"/jobs/{job_id}").json()
+    listed = next(job for job in client.get("/jobs?limit=100").json()["data"] if job["id"] == job_id)
+    assert set(whole) - set(listed) == {"spec", "resolved", "timeline"}
+    assert set(listed) - set(whole) == {"summary"}
+    assert listed["summary"] == {
+        "num_classes": 2,
+        "input_size": [3, 32, 32],
+        "teacher_architecture": "auto",  # the played worker resolves nothing
+        "student_architecture": "wrn_16_1",
+        "preset": "quick",
+        "metadata": {"team": "vision"},
+        "webhook": False,
+    }
+    assert listed["teacher"] == {name: whole["teacher"][name] for name in ("filename", "bytes", "sha256")}
+    both = set(listed) & set(whole) - {"teacher"}
+    assert {name: listed[name] for name in both} == {name: whole[name] for name in both}
+
+
+def test_a_page_stays_small_however_many_labels_its_jobs_have(submit: Submit, client: httpx.Client) -> None:
+    labels = [f"class {number}" for number in range(4_000)]
+    ids = {submit(spec_part(spec(labels=labels)), teacher_part()) for _ in range(3)}
+    response = client.get("/jobs?limit=100")
+    listed = {job["id"]: job for job in response.json()["data"]}
+    assert {listed[job_id]["summary"]["num_classes"] for job_id in ids} == {4_000}
+    assert len(response.content) < 2_000 * len(listed)
+    assert client.get(f"/jobs/{ids.pop()}").json()["spec"]["labels"] == labels
+
+
 def test_the_list_can_be_narrowed_to_a_status(submit: Submit, client: httpx.Client) -> None:
     job_id = submit()
     client.post(f"/jobs/{job_id}/cancel")

@@ -21,11 +21,11 @@ def test_a_path_that_is_not_there(client: httpx.Client) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("PUT", "/jobs", "GET, POST"),
-        ("PATCH", "/jobs/x", "DELETE, GET"),
+        ("PUT", "/jobs", "GET, HEAD, POST"),
+        ("PATCH", "/jobs/x", "DELETE, GET, HEAD"),
         ("GET", "/jobs/x/cancel", "POST"),
         ("POST", "/jobs/x/student", "GET, HEAD"),
-        ("DELETE", "/presets", "GET"),
+        ("DELETE", "/presets", "GET, HEAD"),
     ],
 )
 def test_a_method_that_a_path_does_not_take(
@@ -34,6 +34,16 @@ def test_a_method_that_a_path_does_not_take(
     response = client.request(method, path)
     assert_problem(response, 405, "method_not_allowed")
     assert response.headers["allow"] == allowed
+
+
+@pytest.mark.parametrize("path", ["/jobs/", "/job", "/v1/jobs", "/jobs/validate/"])
+@pytest.mark.parametrize("size", [10, 100_000, 10_000_000])
+def test_a_large_body_to_a_wrong_path_is_not_found(path: str, size: int, client: httpx.Client) -> None:
+    assert_problem(client.post(path, content=b"x" * size), 404, "not_found")
+
+
+def test_a_large_body_with_a_wrong_method_is_told_of_the_method(client: httpx.Client) -> None:
+    assert_problem(client.put("/jobs", content=b"x" * 10_000_000), 405, "method_not_allowed")
 
 
 def test_a_bug_is_told_without_its_cause() -> None:

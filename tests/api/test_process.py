@@ -1,7 +1,9 @@
 """The server as its own process: what it holds in memory, and how it stops."""
 
+import contextlib
 import hashlib
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -14,6 +16,7 @@ import httpx
 import psutil
 import pytest
 
+from cli.server_process import free_port
 from jobs.settings import Settings
 from tests.api.bodies import BOUNDARY, CONTENT_TYPE, body, spec_part, teacher_part
 from tests.api.conftest import MIB, wait_until
@@ -22,17 +25,24 @@ from tests.support.services import Services
 
 @pytest.fixture
 def process(settings: Settings, tmp_path: Path) -> Iterator[tuple[psutil.Process, httpx.Client]]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = os.environ | {
-        "NAYER_DATABASE_URL": settings.database_url,
-        "NAYER_REDIS_URL": settings.redis_url,
-        "NAYER_STORAGE_URL": f"file://{tmp_path / 'store'}",
-    }
-    command = [sys.executable, "-m", "uvicorn", "api.main:create_app", "--factory", "--port", str(port)]
+    with running(settings, tmp_path) as started:
+        yield started
+
+
+@contextlib.contextmanager
+def running(
+    settings: Settings, tmp_path: Path, *options: str, api_key: str = "", before: str = ""
+) -> Iterator[tuple[psutil.Process, httpx.Client]]:
+    """The API as a process, ready; `before` is shell to run in it first."""
+    port = free_port()
+    command = [sys.executable, "-m", "api", "--port", str(port), *options]
     log = (tmp_path / "log").open("w")
-    child = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    child = subprocess.Popen(
+        ["/bin/sh", "-c", f"{before}\nexec {shlex.join(command)}"],
+        env=environment(settings, tmp_path, api_key),
+        stdout=log,
+        stderr=subprocess.STDOUT,
+    )
     client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60)
 
     def answers() -> bool:
@@ -50,6 +60,73 @@ def process(settings: Settings, tmp_path: Path) -> Iterator[tuple[psutil.Process
         child.kill()
         child.wait()
         log.close()
+
+
+def environment(settings: Settings, tmp_path: Path, api_key: str = "") -> dict[str, str]:
+    return os.environ | {
+        "NAYER_DATABASE_URL": settings.database_url,
+        "NAYER_REDIS_URL": settings.redis_url,
+        "NAYER_STORAGE_URL": f"file://{tmp_path / 'store'}",
+        "NAYER_API_KEY": api_key,
+    }
+
+
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - what must be refused
+
+
+@pytest.mark.parametrize("host", [EVERYWHERE, "::"])
+def test_a_public_address_needs_a_key(host: str, settings: Settings, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "api", "--port", "0", "--host", host]
+    refused = subprocess.run(
+        command, env=environment(settings, tmp_path), capture_output=True, text=True, check=False
+    )
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "NAYER_API_KEY is not set" in refused.stderr
+    assert "--insecure" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "api_key"),
+    [(("--host", EVERYWHERE), "0123456789abcdef"), (("--host", EVERYWHERE, "--insecure"), "")],
+)
+def test_a_public_address_with_a_key_or_by_demand_is_served(
+    options: tuple[str, ...], api_key: str, settings: Settings, tmp_path: Path
+) -> None:
+    with running(settings, tmp_path, *options, api_key=api_key) as (_, client):
+        assert client.get("/jobs").status_code == (401 if api_key else 200)
+
+
+def test_what_cannot_be_started_is_told_without_a_traceback(settings: Settings, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        command = [sys.executable, "-m", "api", "--port", str(taken.getsockname()[1])]
+        told = subprocess.run(
+            command, env=environment(settings, tmp_path), capture_output=True, text=True, check=False
+        )
+    assert told.returncode == 2
+    assert told.stderr.startswith("Cannot listen on 127.0.0.1:")
+    told = subprocess.run(
+        command, env=environment(settings, tmp_path, "too short"), capture_output=True, text=True, check=False
+    )
+    assert told.returncode == 2
+    assert told.stderr.startswith("NAYER_API_KEY: ")
+    assert "too short" not in told.stderr
+
+
+def test_half_open_requests_do_not_use_up_the_descriptors(settings: Settings, tmp_path: Path) -> None:
+    with contextlib.ExitStack() as closing:
+        # A hard limit as small as the usual soft one would be for a real attack.
+        server, client = closing.enter_context(
+            running(settings, tmp_path, before="ulimit -Sn 100; ulimit -Hn 200")
+        )
+        assert server.rlimit(psutil.RLIMIT_NOFILE) == (200, 200)
+        for _ in range(400):
+            address = (client.base_url.host, client.base_url.port or 80)
+            connection = closing.enter_context(socket.create_connection(address, timeout=5))
+            connection.sendall(b"GET /jobs HTTP/1.1\r\nHost:")
+        for _ in range(10):
+            assert httpx.get(client.base_url.join("/readyz")).status_code == 200
+        assert server.num_fds() < 200
 
 
 def test_an_upload_is_never_held(

@@ -22,7 +22,8 @@ from typing import Any
 from jobs.files.store import Storage
 from jobs.service import for_upkeep
 from jobs.states import JobStatus
-from jobs.values import Job, JobEvent
+from jobs.values.jobs import Job
+from jobs.values.log import JobEvent
 from tests.support.services import Services
 
 # How a job is handed back at the cost of an attempt, as its log tells it.

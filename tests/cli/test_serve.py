@@ -80,3 +80,25 @@ def test_wrong_settings_are_named_before_anything_answers(
     result = CliRunner().invoke(app, ["serve", "--port", "0", "--data-dir", str(tmp_path / "data")])
     assert result.exit_code == 2
     assert "NAYER_DRAIN_SECONDS" in result.stderr
+
+
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - what must be refused
+
+
+def test_a_public_address_without_a_key_is_refused_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NAYER_API_KEY", raising=False)
+    command = ["serve", "--host", EVERYWHERE, "--port", "0", "--data-dir", str(tmp_path / "data"), "--json"]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 2
+    error = json.loads(result.stdout)["error"]
+    assert error["code"] == "api_key_missing"
+    assert "--insecure" in error["hint"]
+    assert not (tmp_path / "data" / "postgres").exists()
+
+
+def test_a_public_address_without_a_key_is_served_where_that_is_demanded(tmp_path: Path) -> None:
+    serving = start_serving(tmp_path / "data", "--host", EVERYWHERE, "--insecure")
+    assert httpx.get(f"{serving.url}/jobs").status_code == 200
+    assert serving.stop() == 0

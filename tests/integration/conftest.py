@@ -67,7 +67,7 @@ def running_stack(
     postgres: EmbeddedPostgres,
     folder: Path,
     *,
-    api: str = "api.main",
+    api: str = "api",
     worker: str = "worker.celery_app",
     **settings: str,
 ) -> Iterator[Stack]:
@@ -95,7 +95,7 @@ def running_stack(
             port = probe.getsockname()[1]
         celery = ("celery", "-A", worker, "worker", "-P", "threads", "-l", "INFO")
         for command in (
-            ("uvicorn", f"{api}:create_app", "--factory", "--port", str(port)),
+            (api, "--port", str(port)),
             (*celery, "-Q", "inspect", "-c", "2", "-n", "inspect@test"),
             (*celery, "-Q", "distill", "-c", "1", "-n", "distill@test"),
             ("worker.upkeep",),

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from jobs.files.store import Storage
-from jobs.values import Artifact, Checkpoint, Claim, Job, NewJob, StoredFile
+from jobs.values.claims import Claim
+from jobs.values.files import Artifact, Checkpoint, StoredFile
+from jobs.values.jobs import Job, NewJob
 from nayer_core.contract.spec import JobSpec
 from tests.support.services import Services
 

@@ -15,6 +15,7 @@ from nayer_core.hardware.machine import Machine
 from nayer_core.images.memory_bank import MemoryBank, to_bytes
 from nayer_core.methods.parts.student_training import StudentTrainer
 from nayer_core.running.checkpoint import below
+from nayer_core.running.estimate import Estimate
 from nayer_core.running.method import Distillands, EpochDone, Plan, Samples, State, Step, StepPlan
 from nayer_core.tasks.task import Task
 
@@ -38,8 +39,8 @@ class Noise:
         return Plan({"student": student}, config.epochs, 0, config.epochs * batch, batch)
 
     @staticmethod
-    def estimate(spec: ResolvedSpec) -> dict[str, int]:
-        return {"macs": spec.config.epochs * spec.config.student_steps, "memory_bytes": 1}
+    def estimate(spec: ResolvedSpec, embedding_dim: int) -> Estimate:
+        return Estimate(spec.config.epochs * spec.config.student_steps, {"student_step": embedding_dim})
 
     def steps(self) -> Generator[Step | EpochDone, None, None]:
         while self.epoch < self.config.epochs:

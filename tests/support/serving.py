@@ -32,7 +32,7 @@ class Serving:
 
     def children(self) -> dict[str, psutil.Process]:
         """Its child processes by what stands in their command line."""
-        words = {"uvicorn": "api", "worker.upkeep": "upkeep", "valkey": "valkey", "postgres": "postgres"}
+        words = {"-m api ": "api", "worker.upkeep": "upkeep", "valkey": "valkey", "postgres": "postgres"}
         words |= {"inspect-0": "inspect", "distill-0": "distill"}
         found: dict[str, psutil.Process] = {}
         for child in psutil.Process(self.process.pid).children():

@@ -15,7 +15,7 @@ import pytest
 from jobs.files.store import Storage
 from jobs.settings import Settings
 from jobs.states import JobStatus
-from jobs.values import Job, NewJob
+from jobs.values.jobs import Job, NewJob
 from nayer_core.contract.spec import JobSpec
 from tests.support.services import Services
 from worker.claims.supervisor import Supervisor

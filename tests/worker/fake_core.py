@@ -124,7 +124,8 @@ def inspect(options: dict[str, str]) -> None:
     (out / "spec.json").write_text(json.dumps(RESOLVED | {"reuse_bank": "bank" in behaviours}))
     if behaviours.get("inspect") != "no_embeddings":
         (out / "lte.safetensors").write_bytes(b"embeddings")
-    finish("inspect", {"architecture": "resnet20", "num_classes": 2, "warnings": []})
+    asked = {"memory_bytes": options["memory-bytes"]}
+    finish("inspect", {"architecture": "resnet20", "num_classes": 2, "warnings": [], "asked": asked})
 
 
 def embed(options: dict[str, str]) -> None:

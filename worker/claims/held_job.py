@@ -5,7 +5,9 @@ from typing import Any, TypeVar
 
 from jobs.errors import LeaseLost, ServiceUnavailable
 from jobs.service.for_workers import WorkerJobs
-from jobs.values import Artifact, Bank, Checkpoint, Claim, Job, StoredFile
+from jobs.values.claims import Claim
+from jobs.values.files import Artifact, Bank, Checkpoint, StoredFile
+from jobs.values.jobs import Job
 from nayer_core.contract.errors import ErrorCode
 from nayer_core.contract.events import Event
 from worker.claims.drain import Drain

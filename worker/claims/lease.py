@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from jobs.errors import JobsError, LeaseLost, ServiceUnavailable
-from jobs.values import Control
+from jobs.values.claims import Control
 from worker.claims.drain import Drain
 from worker.logs import thread_of_job
 

@@ -12,7 +12,7 @@ A lost claim is not among them: after `jobs.errors.LeaseLost` there is no job to
 from collections.abc import Sequence
 
 from jobs.errors import LeaseLost
-from jobs.values import Artifact
+from jobs.values.files import Artifact
 from nayer_core.contract.errors import ErrorCode, NayerError
 from worker.claims.lease import StopReason
 

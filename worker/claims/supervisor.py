@@ -15,7 +15,8 @@ from jobs.service.for_workers import WorkerJobs
 from jobs.service.resources import Resources
 from jobs.settings import Settings
 from jobs.states import QueueName
-from jobs.values import Claim, Job
+from jobs.values.claims import Claim
+from jobs.values.jobs import Job
 from nayer_core.contract.disk import disk_trouble
 from nayer_core.contract.errors import ErrorCode
 from worker.claims.drain import Drain

@@ -7,7 +7,7 @@ from typing import Literal
 from jobs.errors import FileCorrupt
 from jobs.files.store import Storage
 from jobs.settings import Settings
-from jobs.values import StoredFile
+from jobs.values.files import StoredFile
 from worker.claims.held_job import HeldJob
 
 _READS_OF_ONE_FILE = 3

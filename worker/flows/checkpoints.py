@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from jobs.errors import FileCorrupt, FileMissing, LeaseLost, ServiceUnavailable
-from jobs.values import Checkpoint, StoredFile
+from jobs.values.files import Checkpoint, StoredFile
 from nayer_core.contract.events import CheckpointEvent, WarningEvent
 from worker.claims.held_job import HeldJob
 from worker.claims.lease import StopReason

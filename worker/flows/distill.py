@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs.values import Artifact, Checkpoint, Job
+from jobs.values.files import Artifact, Checkpoint
+from jobs.values.jobs import Job
 from nayer_core.contract.artifacts import METRICS, MODEL_CARD, PARTIAL_STUDENT, SAMPLES, STUDENT
 from nayer_core.contract.errors import ErrorCode
 from worker.claims.core_run import CoreRun

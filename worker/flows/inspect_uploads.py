@@ -1,10 +1,12 @@
 """The flow of queue `inspect`: hostile uploads become canonical files, class names become embeddings."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
-from jobs.values import Artifact, Job, StoredFile
+from jobs.values.files import Artifact, StoredFile
+from jobs.values.jobs import Job
 from nayer_core.contract.artifacts import REPORT
 from nayer_core.contract.errors import ErrorCode
 from worker.claims.core_run import CoreRun
@@ -56,6 +58,7 @@ def _inspect(job: HeldJob, bench: Workbench, out: Path) -> dict[str, Any]:
     spec_file = bench.folder / "spec.json"
     spec_file.write_text(json.dumps(request.spec))
     arguments = ["inspect", "--spec", str(spec_file), "--out", str(out)]
+    arguments += ["--memory-bytes", str(bench.settings.max_run_bytes or _machine_bytes())]
     uploaded_bytes = 0
     for name, file in (
         ("teacher", request.teacher),
@@ -83,6 +86,11 @@ def _inspect(job: HeldJob, bench: Workbench, out: Path) -> dict[str, Any]:
         ) from crash
     remove_tree(uploads)  # what runs next on this job must not see a stranger's bytes
     return report
+
+
+def _machine_bytes() -> int:
+    """The memory of this machine; what a container may have of it is not known to be what a run may have."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _limits(uploaded_bytes: int) -> Limits:

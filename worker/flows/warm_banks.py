@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from jobs.errors import FileCorrupt, FileMissing
-from jobs.values import StoredFile
+from jobs.values.files import StoredFile
 from nayer_core.contract.banks import bank_key
 from nayer_core.contract.events import WarningEvent
 from worker.claims.held_job import HeldJob

@@ -7,7 +7,8 @@ from jobs.rows.database import Session
 from jobs.rows.tables import JobTable
 from jobs.service.transitions import endings, files, steps
 from jobs.states import HELD_IN, JobStatus, QueueName
-from jobs.values import StoredFile
+from jobs.values.files import StoredFile
+from jobs.values.jobs import summarise
 from nayer_core.contract.errors import ErrorCode
 
 _LOST_HINTS = {
@@ -44,6 +45,7 @@ def finish_inspection(
     A job whose end was requested since the last heartbeat is cancelled: no worker would take it again.
     """
     job.resolved, job.report = dict(resolved), dict(report)
+    job.summary = summarise(job.spec, resolved)
     if job.cancel_requested:
         endings.cancel(session, job, now)
         return

@@ -7,7 +7,8 @@ from jobs.rows.database import Session
 from jobs.rows.tables import JobTable
 from jobs.service.transitions import files, progress, steps
 from jobs.states import JobStatus
-from jobs.values import Artifact, Failure
+from jobs.values.files import Artifact
+from jobs.values.jobs import Failure
 from nayer_core.contract.errors import ErrorCode
 
 

@@ -6,7 +6,7 @@ from datetime import datetime
 from jobs.rows.database import Session
 from jobs.rows.tables import FileTable, JobTable
 from jobs.service.transitions import steps
-from jobs.values import Artifact, StoredFile
+from jobs.values.files import Artifact, StoredFile
 
 
 def put_file(

@@ -8,7 +8,8 @@ from jobs.rows import event_log
 from jobs.rows.database import Session
 from jobs.rows.tables import JobTable
 from jobs.service.transitions import steps
-from jobs.values import Bank, Checkpoint, ProgressReport
+from jobs.values.files import Bank, Checkpoint
+from jobs.values.jobs import ProgressReport
 from nayer_core.contract.events import MetricsEvent, ProgressEvent
 
 RESUMED_LINE = 0  # what children print is counted from 1

@@ -7,7 +7,7 @@ from jobs.rows import event_log, outbox
 from jobs.rows.database import Session
 from jobs.rows.tables import JobTable
 from jobs.states import JobStatus
-from jobs.values import EventType
+from jobs.values.log import EventType
 
 
 def log(

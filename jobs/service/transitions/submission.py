@@ -8,7 +8,8 @@ from jobs.rows.database import Session
 from jobs.rows.tables import JobTable
 from jobs.service.transitions import files, steps
 from jobs.states import JobStatus
-from jobs.values import NewJob, StoredFile
+from jobs.values.files import StoredFile
+from jobs.values.jobs import NewJob, summarise
 from nayer_core.contract.spec import JobSpec
 
 MAX_FILENAME = 255
@@ -43,6 +44,7 @@ def _first_values(new: NewJob) -> dict[str, Any]:
         "status": JobStatus.VALIDATING,
         "dry_run": new.dry_run,
         "spec": spec,
+        "summary": summarise(spec, None),
         "progress": {},
         "timeline": [],
         "latest_metrics": {},

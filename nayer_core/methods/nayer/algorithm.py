@@ -26,6 +26,7 @@ from nayer_core.methods.nayer.plan import plan_run
 from nayer_core.methods.nayer.synthesis import Round, Synthesizer
 from nayer_core.methods.parts.student_training import StudentTrainer
 from nayer_core.running.checkpoint import below
+from nayer_core.running.estimate import Estimate
 from nayer_core.running.method import (
     Distillands,
     EpochDone,
@@ -145,9 +146,9 @@ class Nayer:
         return plan_run(config)
 
     @staticmethod
-    def estimate(spec: ResolvedSpec) -> dict[str, int]:
-        """Compute the multiplications of a run and its memory."""
-        return estimate_run(spec)
+    def estimate(spec: ResolvedSpec, embedding_dim: int) -> Estimate:
+        """Say how many multiplications a run takes, and how much memory."""
+        return estimate_run(spec, embedding_dim)
 
     @property
     def student(self) -> nn.Module:

@@ -11,7 +11,7 @@ import httpx
 from sqlalchemy import text
 
 from jobs.states import JobStatus
-from jobs.values import Job
+from jobs.values.jobs import Job
 from tests.api.bodies import BOUNDARY, CONTENT_TYPE, part, spec, spec_part
 from tests.chaos import invariants
 from tests.chaos.real.core import student_of

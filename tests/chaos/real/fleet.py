@@ -137,8 +137,7 @@ class Fleet:
             **settings,
         }
         self.port = free_port()
-        uvicorn = ["uvicorn", "api.main:create_app", "--factory", "--port", str(self.port)]
-        self.api = self._member("api", [*uvicorn, "--no-access-log", "--timeout-graceful-shutdown", "2"])
+        self.api = self._member("api", ["api", "--port", str(self.port), "--stop-seconds", "2"])
         self.upkeep = self._member("upkeep", ["worker.upkeep"])
         self.inspectors = [self._worker("inspect", n, celery) for n in range(2)]
         self.distillers = [self._worker("distill", n, celery) for n in range(2)]

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Literal
 from jobs.errors import ServiceUnavailable
 from jobs.files.store import Storage
 from jobs.rows.database import Database, Session
-from jobs.values import StoredFile
+from jobs.values.files import StoredFile
 
 # refused: no connection. cut: the connection breaks before COMMIT is sent. unanswered: it breaks after
 # COMMIT was done.

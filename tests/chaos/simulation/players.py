@@ -10,7 +10,9 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 from jobs.errors import FileCorrupt, FileMissing, LeaseLost, ServiceUnavailable
-from jobs.values import Artifact, Checkpoint, Claim, NewJob, StoredFile
+from jobs.values.claims import Claim
+from jobs.values.files import Artifact, Checkpoint, StoredFile
+from jobs.values.jobs import NewJob
 from nayer_core.contract.errors import ErrorCode
 from nayer_core.contract.events import MetricsEvent, Phase, PhaseEvent
 from tests.chaos.simulation.world import CHECKPOINT_EVERY, CRASH, STEPS, World, next_state

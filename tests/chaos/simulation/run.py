@@ -10,7 +10,7 @@ from jobs.errors import JobNotPausable, JobNotPaused, JobNotTerminal, ServiceUna
 from jobs.rows.database import Database
 from jobs.settings import Settings
 from jobs.states import JobStatus
-from jobs.values import Job
+from jobs.values.jobs import Job
 from tests.chaos import invariants
 from tests.chaos.simulation.faults import FaultyDatabase
 from tests.chaos.simulation.players import ChildKilled, Client, Worker

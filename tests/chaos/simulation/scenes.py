@@ -10,7 +10,7 @@ import pytest
 
 from jobs.errors import FileCorrupt
 from jobs.states import JobStatus
-from jobs.values import Job
+from jobs.values.jobs import Job
 from nayer_core.contract.errors import ErrorCode
 from tests.chaos.simulation.players import ChildKilled, Worker, refusal
 from tests.chaos.simulation.stage import Stage
@@ -183,7 +183,7 @@ def store_damages(stage: Stage) -> None:
 
 
 def _student(job: Job):  # type: ignore[no-untyped-def]
-    from jobs.values import StoredFile
+    from jobs.values.files import StoredFile
 
     (artifact,) = [found for found in job.artifacts if found.name == "student.safetensors"]
     return StoredFile(artifact.key, artifact.sha256, artifact.bytes)

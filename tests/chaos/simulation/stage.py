@@ -6,7 +6,7 @@ from typing import Any
 from jobs.rows.database import Database
 from jobs.settings import Settings
 from jobs.states import JobStatus
-from jobs.values import Job
+from jobs.values.jobs import Job
 from tests.chaos.simulation.faults import FaultyDatabase
 from tests.chaos.simulation.players import Client, Worker
 from tests.chaos.simulation.run import Run

@@ -14,7 +14,9 @@ from jobs.errors import ServiceUnavailable
 from jobs.rows.database import Database
 from jobs.service.resources import Resources
 from jobs.settings import Settings
-from jobs.values import Claim, Job, StoredFile
+from jobs.values.claims import Claim
+from jobs.values.files import StoredFile
+from jobs.values.jobs import Job
 from tests.chaos.simulation.faults import Bell, FaultyDatabase, FaultyStorage, Weather
 from tests.support.services import Services
 

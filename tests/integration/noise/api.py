@@ -1,6 +1,9 @@
-"""The API, with one method more."""
+"""The API, with one method more: `python -m tests.integration.noise.api --port N`."""
 
-from api.main import create_app
+import sys
+
+from api.__main__ import main
 from tests.support import noise_method  # noqa: F401 - adds its entry
 
-__all__ = ["create_app"]
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

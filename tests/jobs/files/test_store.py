@@ -14,7 +14,7 @@ import pytest
 from jobs.errors import FileCorrupt, FileMissing, FileTooLarge, ServiceUnavailable, StorageFull
 from jobs.files.bodies import PIECE_BYTES
 from jobs.files.store import Storage
-from jobs.values import StoredFile
+from jobs.values.files import StoredFile
 from tests.support.seaweedfs import EmbeddedSeaweed
 from tests.support.small_disk import small_disk
 

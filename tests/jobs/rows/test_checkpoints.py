@@ -6,7 +6,7 @@ import pytest
 
 from jobs.errors import LeaseLost
 from jobs.files.store import Storage
-from jobs.values import Checkpoint, StoredFile
+from jobs.values.files import Checkpoint, StoredFile
 from tests.support.jobs import a_checkpoint, a_file, claimed, running
 from tests.support.services import Services
 

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from jobs.errors import DeliveryNotFound, JobNotFound
-from jobs.values import Job
+from jobs.values.jobs import Job
 from jobs.webhooks.deliveries import MAX_ATTEMPTS, Answer, DueDelivery, retry_delay
 from tests.support.hooked_jobs import make_due
 from tests.support.jobs import a_request, a_spec, an_artifact, claimed, inspected, running, submitted

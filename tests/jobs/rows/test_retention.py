@@ -10,7 +10,9 @@ from jobs.errors import ArtifactExpired, JobNotFound
 from jobs.files.store import Storage
 from jobs.settings import DAY
 from jobs.states import JobStatus
-from jobs.values import Artifact, Claim, Job, StoredFile
+from jobs.values.claims import Claim
+from jobs.values.files import Artifact, StoredFile
+from jobs.values.jobs import Job
 from tests.support.jobs import a_checkpoint, claimed, running, submitted
 from tests.support.services import Services
 

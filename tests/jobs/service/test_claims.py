@@ -11,7 +11,7 @@ import pytest
 
 from jobs.errors import IdempotencyConflict, LeaseLost
 from jobs.states import JobStatus
-from jobs.values import Claim
+from jobs.values.claims import Claim
 from nayer_core.contract.events import WarningEvent
 from tests.support.jobs import a_request, a_spec, an_artifact, claimed, inspected, running, submitted
 from tests.support.services import Services

@@ -6,7 +6,7 @@ import pytest
 
 from jobs.errors import ArtifactNotFound, ArtifactNotReady, JobNotFound, JobNotTerminal
 from jobs.states import JobStatus
-from jobs.values import NewJob
+from jobs.values.jobs import NewJob
 from nayer_core.contract.events import (
     CheckpointEvent,
     FinishedEvent,

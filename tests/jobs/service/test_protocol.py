@@ -23,7 +23,7 @@ from hypothesis.stateful import (
 
 from jobs.errors import JobNotPausable, JobNotPaused, LeaseLost
 from jobs.states import HELD_IN, JobStatus
-from jobs.values import Claim
+from jobs.values.claims import Claim
 from nayer_core.contract.events import WarningEvent
 from tests.support.jobs import a_checkpoint, an_artifact, submitted
 from tests.support.services import Services

@@ -11,7 +11,8 @@ from cli.embedded import EmbeddedValkey
 from jobs.errors import LeaseLost
 from jobs.files.store import Storage
 from jobs.states import JobStatus
-from jobs.values import Job, StoredFile
+from jobs.values.files import StoredFile
+from jobs.values.jobs import Job
 from tests.support.jobs import a_file, a_spec, claimed, inspected, running, submitted
 from tests.support.services import Services
 

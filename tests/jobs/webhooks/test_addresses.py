@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.webhooks.addresses import is_public, private_literal
+from jobs.webhooks.addresses import is_loopback, is_public, private_literal
 
 PUBLIC = [
     "93.184.215.14",
@@ -67,3 +67,15 @@ def test_an_ipv4_address_is_judged_alike_inside_of_ipv6(address: ipaddress.IPv4A
         == public
     )
     assert public <= (address.is_global and not address.is_private and not address.is_multicast)
+
+
+@pytest.mark.parametrize(
+    ("address", "answer"),
+    [
+        *((address, True) for address in ("127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1", "::1%lo")),
+        *((address, False) for address in ("::", "10.9.9.9", "fe80::1%eth0", "localhost", "")),
+        ("0.0.0.0", False),  # noqa: S104 - judged, not listened on
+    ],
+)
+def test_only_an_address_of_this_machine_alone_is_loopback(address: str, answer: bool) -> None:
+    assert is_loopback(address) is answer

@@ -51,6 +51,7 @@ def inspect(tmp_path):
             evaluation=None,
             embeddings=None,
             out=tmp_path / "out",
+            memory_bytes=None,
         )
         events = []
         report = inspection.run(argparse.Namespace(**{**vars(args), **(files or {})}), events.append)
@@ -96,7 +97,43 @@ def test_the_report_tells_what_the_run_will_cost(inspect):
     assert json.loads((out / "report.json").read_text()) == large
     assert 0 < small["estimate"]["macs"] < large["estimate"]["macs"]
     assert 0 < small["estimate"]["memory_bytes"] < large["estimate"]["memory_bytes"]
+    assert sum(small["estimate"]["memory"].values()) > small["estimate"]["memory_bytes"]
     assert small["student"] == {"architecture": "lenet5", "parameters": small["student"]["parameters"]}
+
+
+@pytest.mark.parametrize(
+    ("config", "hint"),
+    [
+        ({"synthesis_batch_size": 16_384}, "Lower config.noise_dim or config.synthesis_batch_size"),
+        ({"synthesis_batch_size": 16_384, "noise_dim": 10}, "Lower config.synthesis_batch_size"),
+        ({"student_batch_size": 16_384, "bank_capacity": 100}, "Lower config.student_batch_size"),
+        ({"noise_dim": 65_536, "generator": "table9"}, "Lower config.noise_dim"),
+        ({"bank_capacity": 10_000_000, "epochs": 100_000}, "Lower config.bank_capacity"),
+        ({"images_of_last_steps": 10_000, "generator_steps": 10_000}, "Lower config.synthesis_batch_size"),
+    ],
+)
+def test_a_run_that_needs_more_memory_than_it_may_have_is_refused(config, hint, inspect):
+    state = network("lenet5").state_dict()
+    with pytest.raises(SpecError) as raised:
+        inspect(state, config=config, files={"memory_bytes": 1_000_000_000})
+    assert raised.value.code == ErrorCode.RUN_TOO_LARGE
+    assert "a run may have 1.00 GB here" in raised.value.message
+    assert raised.value.hint.startswith(hint)
+    inspect(state, config=config)  # where nobody sets a limit, the report tells what it would take
+    inspect(state, files={"memory_bytes": 1_000_000_000})
+
+
+def test_wide_embeddings_count(inspect, tmp_path):
+    save_file({"lte": torch.randn(4, 8192)}, tmp_path / "lte.safetensors")
+    files = {"embeddings": tmp_path / "lte.safetensors"}
+    state, by_file = network("lenet5").state_dict(), {"name": "file"}
+    wide, _, _ = inspect(state, text_encoder=by_file, files=files)
+    narrow, _, _ = inspect(state, text_encoder={"name": "sbert"})
+    wide, narrow = (report["estimate"]["memory"]["noisy_layer"] for report in (wide, narrow))
+    assert wide / narrow == pytest.approx(8192 / 384, rel=0.01)
+    with pytest.raises(SpecError) as raised:
+        inspect(state, text_encoder=by_file, files={**files, "memory_bytes": 4_000_000_000})
+    assert "for the noisy layer" in raised.value.message
 
 
 def test_half_precision_becomes_float32(inspect):

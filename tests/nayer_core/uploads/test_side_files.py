@@ -126,6 +126,7 @@ BAD_EMBEDDINGS = {
     "two tensors": lambda: save_safetensors({"a": torch.ones(3, 4), "b": torch.ones(3, 4)}),
     "four rows": lambda: save_safetensors({"a": torch.ones(4, 4)}),
     "one dimension": lambda: save_safetensors({"a": torch.ones(3)}),
+    "too many columns": lambda: save_safetensors({"a": torch.ones(3, 8193)}),
     "one column": lambda: save_safetensors({"a": torch.ones(3, 1)}),
     "integers": lambda: save_safetensors({"a": torch.ones(3, 4, dtype=torch.int64)}),
     "nan": lambda: save_safetensors({"a": torch.full((3, 4), float("nan"))}),

@@ -11,7 +11,7 @@ import pytest
 from jobs.files.store import Storage
 from jobs.settings import Settings
 from jobs.states import JobStatus
-from jobs.values import NewJob
+from jobs.values.jobs import NewJob
 from nayer_core.contract.spec import JobSpec
 from tests.support.services import Services
 from tests.support.small_disk import fill, small_disk

@@ -4,7 +4,7 @@ import psycopg
 import pytest
 
 from jobs.settings import Settings
-from jobs.values import Job
+from jobs.values.jobs import Job
 from tests.support.services import Services
 from tests.worker.conftest import FAKE_CORE, Submit, wait_for
 from worker.claims.held_job import HeldJob

@@ -18,7 +18,8 @@ import pytest
 from jobs.files.store import Storage
 from jobs.settings import Settings
 from jobs.states import JobStatus
-from jobs.values import Checkpoint, Job
+from jobs.values.files import Checkpoint
+from jobs.values.jobs import Job
 from tests.support import small_runs
 from tests.support.jobs import inspected_as
 from tests.support.services import Services

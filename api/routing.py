@@ -1,0 +1,17 @@
+"""Routes that answer HEAD wherever they answer GET, as RFC 9110 asks of a server."""
+
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import APIRouter
+
+
+class Router(APIRouter):
+    """A router whose GET routes also take HEAD; the server leaves out the body."""
+
+    def add_api_route(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        """Add a route, and after one for GET its twin, which no description lists."""
+        super().add_api_route(path, endpoint, **options)
+        if options.get("methods") == ["GET"]:
+            hidden = {"methods": ["HEAD"], "include_in_schema": False}
+            super().add_api_route(path, endpoint, **{**options, **hidden})

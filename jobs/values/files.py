@@ -1,0 +1,86 @@
+"""Files in the store, and what they are to a job."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from nayer_core.contract.artifacts import METRICS, MODEL_CARD, PARTIAL_STUDENT, REPORT, SAMPLES, STUDENT
+
+# The artifacts a job may have, and how each is served.
+ARTIFACT_MEDIA_TYPES = {
+    STUDENT: "application/octet-stream",
+    PARTIAL_STUDENT: "application/octet-stream",
+    MODEL_CARD: "application/json",
+    METRICS: "application/x-ndjson",
+    SAMPLES: "image/png",
+    REPORT: "application/json",
+}
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A complete file in the object store.
+
+    Args:
+        key: its place in the store.
+        sha256: lower-case hexadecimal digest of its bytes.
+        bytes: its length.
+        filename: what the client called it; a label for people, never part of a path.
+    """
+
+    key: str
+    sha256: str
+    bytes: int
+    filename: str | None = None
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A stored, downloadable file of a job.
+
+    `job_id`, `created_at` and `kept` are set when it is read back; a worker leaves them out. The file
+    of one that is no longer `kept` was removed some time after the end of its job.
+    """
+
+    name: str
+    key: str
+    sha256: str
+    bytes: int
+    media_type: str
+    job_id: str = ""
+    created_at: datetime | None = None
+    kept: bool = True
+
+    @classmethod
+    def of(cls, name: str, file: StoredFile) -> "Artifact":
+        """Describe a stored file as the artifact `name`, one of `ARTIFACT_MEDIA_TYPES`."""
+        return cls(name, file.key, file.sha256, file.bytes, ARTIFACT_MEDIA_TYPES[name])
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A complete state of a run in the store.
+
+    Args:
+        fence: of the claim under which it was saved.
+        step: generator and student updates together; `epoch` counts from 1, warm-up included.
+        files: by the name the core program gave them.
+    """
+
+    fence: int
+    epoch: int
+    step: int
+    files: Mapping[str, StoredFile]
+
+
+@dataclass(frozen=True)
+class Bank:
+    """A stored warm-up.
+
+    Args:
+        file: its place in the store.
+        job_id: the job that computed it.
+    """
+
+    file: StoredFile
+    job_id: str

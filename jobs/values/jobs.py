@@ -1,0 +1,147 @@
+"""Jobs: as they are requested, listed and read."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, TypedDict
+
+from jobs.states import JobStatus
+from jobs.values.files import Artifact, StoredFile
+from nayer_core.contract.spec import JobSpec
+
+
+@dataclass(frozen=True)
+class NewJob:
+    """A request for a student whose files are already in the store.
+
+    Args:
+        request_hash: a digest of the whole request; needed with `idempotency_key`, to distinguish a
+            repeated request from another one that uses the same key.
+    """
+
+    spec: JobSpec
+    teacher: StoredFile
+    evaluation: StoredFile | None = None
+    embeddings: StoredFile | None = None
+    dry_run: bool = False
+    idempotency_key: str | None = None
+    request_hash: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.idempotency_key is None) != (self.request_hash is None):
+            raise ValueError("idempotency_key and request_hash go together: give both or neither")
+
+
+class Failure(TypedDict):
+    """Why a job failed."""
+
+    code: str
+    message: str
+    hint: str
+    retryable: bool
+
+
+class PhaseSpan(TypedDict):
+    """A part of the work; times are ISO 8601 in UTC."""
+
+    phase: str
+    started_at: str
+    ended_at: str | None  # while it is open
+
+
+class ProgressReport(TypedDict, total=False):
+    """How far the present phase is; empty before the first report."""
+
+    phase: str
+    epoch: int
+    epochs: int
+    fraction: float
+    eta_seconds: float | None
+    updated_at: str
+
+
+def summarise(spec: Mapping[str, Any], resolved: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Take from the documents of a job what a list shows of them: `JobSummary.summary`."""
+    teacher = (resolved or {}).get("teacher_architecture") or spec["teacher"]["architecture"]
+    return {
+        "num_classes": len(spec["labels"]),
+        "input_size": spec["teacher"]["input_size"],
+        "teacher_architecture": teacher,
+        "student_architecture": spec["student"]["architecture"],
+        "preset": spec["preset"],
+        "metadata": spec["metadata"],
+        "webhook": spec.get("webhook") is not None,
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobSummary:
+    """What a list shows of a job: bounded, whatever its spec holds.
+
+    Args:
+        phase: the last part of the work that began (`contract.events.Phase`); None before the first.
+        summary: {"num_classes", "input_size", "teacher_architecture", "student_architecture", "preset",
+            "metadata", "webhook"}: the teacher's is "auto" until inspected, `webhook` says if there is one;
+            {} of a job that a service older than these summaries has written and nobody has inspected since.
+        latest_metrics: the newest value of each metric.
+        error: of a failed job.
+        attempt: 1 at first; rises when a worker is lost, crashes or hangs, never at a drain.
+        version: rises at every visible change; the ETag.
+    """
+
+    id: str
+    status: JobStatus
+    phase: str | None
+    dry_run: bool
+    summary: dict[str, Any]
+    progress: ProgressReport
+    latest_metrics: dict[str, float]
+    error: Failure | None
+    teacher: StoredFile
+    evaluation: StoredFile | None
+    embeddings: StoredFile | None
+    attempt: int
+    cancel_requested: bool
+    pause_requested: bool
+    version: int
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    artifacts: list[Artifact] = field(default_factory=list)
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the job has ended."""
+        return self.status.is_terminal
+
+    def artifacts_expire_at(self, keep_seconds: float | None) -> datetime | None:
+        """Until when artifacts can be downloaded; None without an end, or while it is not known.
+
+        Args:
+            keep_seconds: the setting `keep_artifacts_seconds`.
+        """
+        if self.finished_at is None or keep_seconds is None:
+            return None
+        return self.finished_at + timedelta(seconds=keep_seconds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job(JobSummary):
+    """A job as it stands at one `version`.
+
+    Args:
+        spec: the spec as asked, with its preset named and expanded; a valid `JobSpec` document.
+        resolved: the `ResolvedSpec` document, once inspection has made it.
+        report: what `inspect` and `embed` found: the `report.json` of the core program.
+        timeline: [{"phase", "started_at", "ended_at"}] in order; ISO 8601 in UTC, `ended_at` None while open.
+        fence: rises at every claim; what a worker's writes are checked against.
+    """
+
+    spec: dict[str, Any]
+    resolved: dict[str, Any] | None
+    report: dict[str, Any] | None
+    timeline: list[PhaseSpan]
+    fence: int
+    lease_until: datetime | None
+    max_runtime_seconds: int | None
+    metadata: dict[str, str]
