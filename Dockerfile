@@ -28,7 +28,8 @@ RUN pip install --compile --no-deps --force-reinstall .
 
 FROM build AS build-worker
 ARG PIP_EXTRA_INDEX_URL=""
-RUN pip install --compile '/src[core]'
+# The import fails where two indexes gave builds of torch and torchvision that do not belong together.
+RUN pip install --compile '/src[core]' && python -c 'import torchvision'
 COPY . .
 RUN pip install --compile --no-deps --force-reinstall .
 

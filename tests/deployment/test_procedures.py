@@ -136,7 +136,7 @@ def test_an_upgrade_migrates_first_and_replaces_the_workers_last(machine: Machin
     assert machine.follow("## Upgrade") == [
         "compose build",
         "compose run --rm --no-deps migrate",
-        "compose up --detach --wait --no-deps api upkeep",
+        "compose up --detach --wait --no-deps api",
         "compose config --services",
         "compose stop inspect distill",
         "compose up --detach --wait",
