@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve check test chaos bench clean
+.PHONY: help setup demo serve env check test chaos bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,15 @@ demo: setup ## Distil an MNIST teacher through the service, without one digit; w
 
 serve: setup ## Run the whole service on this machine until Ctrl-C
 	$(BIN)/nayer serve
+
+env: ## Write .env for docker compose: .env.example with five new secrets, for its owner's eyes only
+	@if [ -e .env ]; then echo '.env exists and stays as it is'; else \
+	    umask 077; \
+	    while IFS= read -r line; do \
+	        case $$line in [A-Z]*=) line=$$line$$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n') ;; esac; \
+	        printf '%s\n' "$$line"; \
+	    done <.env.example >.env.new && mv .env.new .env; \
+	fi
 
 check: setup ## Format, lint, types and import contracts
 	$(BIN)/ruff format --check .

@@ -120,6 +120,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "unknown_architecture": Kind(
             422, "There is no such architecture", "The names are listed at /architectures."
         ),
+        "unknown_method": Kind(422, "There is no such method", "The names are listed at /schema."),
         "unknown_preset": Kind(422, "There is no such preset", "The names are listed at /presets."),
         "unknown_text_encoder": Kind(
             422, "There is no such text encoder", "The names are listed at /schema."

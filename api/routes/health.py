@@ -57,7 +57,8 @@ def get_prometheus_metrics(parts: PartsOf) -> Response:
 @router.get("/version", operation_id="getVersion", summary="What runs here", responses=documented())
 def get_version() -> Version:
     """The package's version and, where the image was built with it, the commit."""
-    return Version(name="nayer", version=version("nayer"), revision=os.environ.get("NAYER_REVISION"))
+    revision = os.environ.get("NAYER_REVISION") or None  # empty in an image that was built without it
+    return Version(name="nayer", version=version("nayer"), revision=revision)
 
 
 def _checks(parts: Parts) -> dict[str, Check]:

@@ -25,7 +25,7 @@ SUBMISSION_PROBLEMS = documented(
     "malformed_body", "truncated_body", "invalid_json", "invalid_idempotency_key", "upload_stalled",
     "payload_too_large", "unsupported_media_type", "compressed_body",
     "missing_part", "unknown_part", "duplicate_part", "empty_file",
-    "invalid_spec", "unknown_architecture", "unknown_preset", "unknown_text_encoder",
+    "invalid_spec", "unknown_architecture", "unknown_method", "unknown_preset", "unknown_text_encoder",
     "unknown_config_field", "webhook_address_refused", "idempotency_key_reused",
     "storage_full",
 )  # fmt: skip

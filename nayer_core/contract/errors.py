@@ -19,6 +19,7 @@ class ErrorCode(StrEnum):
     INVALID_COMMAND = "invalid_command"
     INVALID_SPEC = "invalid_spec"
     UNKNOWN_ARCHITECTURE = "unknown_architecture"
+    UNKNOWN_METHOD = "unknown_method"
     UNKNOWN_PRESET = "unknown_preset"
     UNKNOWN_TEXT_ENCODER = "unknown_text_encoder"
     INPUT_SIZE_UNSUPPORTED = "input_size_unsupported"

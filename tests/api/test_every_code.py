@@ -202,6 +202,7 @@ DRIVERS: dict[str, Callable[[Stage], httpx.Response]] = {
     "empty_file": lambda stage: stage.post(spec_part(), teacher_part(b"")),
     "invalid_spec": lambda stage: stage.spec(seed=-1),
     "unknown_architecture": lambda stage: stage.spec(student={"architecture": "wrn161"}),
+    "unknown_method": lambda stage: stage.spec(method="magic"),
     "unknown_preset": lambda stage: stage.spec(preset="fastest"),
     "unknown_text_encoder": lambda stage: stage.spec(text_encoder={"name": "word2vec"}),
     "unknown_config_field": lambda stage: stage.spec(config={"epoch": 3}),

@@ -56,6 +56,16 @@ def test_the_version_is_that_of_the_package(client: httpx.Client) -> None:
     assert client.get("/version").json()["version"] == version("nayer")
 
 
+@pytest.mark.parametrize(("built_with", "expected"), [("0123abc", "0123abc"), ("", None), (None, None)])
+def test_the_revision_is_null_where_the_build_had_none(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch, built_with: str | None, expected: str | None
+) -> None:
+    monkeypatch.delenv("NAYER_REVISION", raising=False)
+    if built_with is not None:
+        monkeypatch.setenv("NAYER_REVISION", built_with)
+    assert client.get("/version").json()["revision"] == expected
+
+
 def test_prometheus_reads_the_numbers(
     submit: Callable[..., str], client: httpx.Client, worker: PlayedWorker
 ) -> None:

@@ -72,7 +72,13 @@ def test_every_error_of_jobs_has_an_answer() -> None:
 
 def test_codes_of_the_contract_keep_their_meaning() -> None:
     shared = {code.value for code in ErrorCode} & set(KINDS)
-    assert shared == {"invalid_spec", "unknown_architecture", "unknown_preset", "unknown_text_encoder"}
+    assert shared == {
+        "invalid_spec",
+        "unknown_architecture",
+        "unknown_method",
+        "unknown_preset",
+        "unknown_text_encoder",
+    }
 
 
 def test_details_stay_short_and_are_unicode() -> None:

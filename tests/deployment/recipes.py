@@ -15,13 +15,24 @@ EXAMPLE = ROOT / ".env.example"
 SECRETS = ("POSTGRES_PASSWORD", "VALKEY_PASSWORD", "S3_ACCESS_KEY", "S3_SECRET_KEY", "NAYER_API_KEY")
 
 
-def compose(env_file: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Run the real Compose; it needs no engine to read a file."""
-    where = ["--project-directory", str(ROOT), "--env-file", str(env_file)]
+def compose(
+    env_file: Path, *arguments: str, folder: Path = ROOT, **environment: str
+) -> "subprocess.CompletedProcess[str]":
+    """Run the real Compose in a folder; it needs no engine to read files."""
+    where = ["--project-directory", str(folder), "--env-file", str(env_file)]
     command = [str(PROGRAMS / "docker-compose"), *where, *arguments]
     # Nothing of this shell's own may fill a gap in the file.
-    environment = {"PATH": os.environ["PATH"], "HOME": str(env_file.parent)}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    environment |= {"PATH": os.environ["PATH"], "HOME": str(env_file.parent)}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def block_of(heading: str, language: str = "sh") -> str:
+    """The first code block under a heading of docs/operations.md."""
+    _, _, rest = (ROOT / "docs" / "operations.md").read_text().partition(f"\n{heading}\n")
+    section = re.split(r"\n##+ ", rest)[0]
+    block = re.search(rf"```{language}\n(.*?)```", section, flags=re.DOTALL)
+    assert block is not None, f"no block of {language} under {heading}"
+    return block[1]
 
 
 def write_env(folder: Path, **changes: str) -> Path:
@@ -35,19 +46,19 @@ def write_env(folder: Path, **changes: str) -> Path:
     return folder / ".env"
 
 
-def services(env_file: Path) -> dict[str, dict[str, Any]]:
+def services(env_file: Path, folder: Path = ROOT) -> dict[str, dict[str, Any]]:
     """Every service as Compose understands it, with what it inherits from its image filled in."""
-    told = compose(env_file, "--profile", "*", "config", "--format", "json")
-    assert told.returncode == 0, told.stderr
-    found: dict[str, dict[str, Any]] = json.loads(told.stdout.replace("$$", "$"))["services"]
-    for service in found.values():
+    result = compose(env_file, "--profile", "*", "config", "--format", "json", folder=folder)
+    assert result.returncode == 0, result.stderr
+    recipes: dict[str, dict[str, Any]] = json.loads(result.stdout.replace("$$", "$"))["services"]
+    for service in recipes.values():
         if "build" in service:
             stage = targets()[service["build"]["target"]]
             service["environment"] = {**stage.environment, **service.get("environment", {})}
             service["command"] = service["command"] or stage.command
-            if "healthcheck" not in service:
-                service["healthcheck"] = {"test": ["CMD", *stage.healthcheck]}
-    return found
+            service["user"] = service.get("user", stage.user)
+            service["healthcheck"] = {**stage.healthcheck, **service.get("healthcheck", {})}
+    return recipes
 
 
 class Stage:
@@ -56,7 +67,7 @@ class Stage:
     def __init__(self, parent: "Stage | None"):
         self.environment: dict[str, str] = dict(parent.environment) if parent else {}
         self.command: list[str] = parent.command if parent else []
-        self.healthcheck: list[str] = parent.healthcheck if parent else []
+        self.healthcheck: dict[str, Any] = dict(parent.healthcheck) if parent else {}
         self.user: str = parent.user if parent else "root"
         self.copied_from: list[str] = []
         self.installed: list[str] = []
@@ -67,7 +78,9 @@ class Stage:
         elif word == "CMD":
             self.command = json.loads(rest)
         elif word == "HEALTHCHECK":
-            self.healthcheck = json.loads(rest[rest.index("CMD ") + 4 :])
+            options, _, command = rest.partition("CMD ")
+            self.healthcheck = dict(re.findall(r"--([\w-]+)=(\S+)", options))
+            self.healthcheck["test"] = ["CMD", *json.loads(command)]
         elif word == "USER":
             self.user = rest
         elif word == "COPY":

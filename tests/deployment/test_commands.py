@@ -157,27 +157,56 @@ def test_the_broker_asks_for_its_password(recipes: dict[str, dict[str, Any]], tm
         assert not _answers(f"redis://:another@127.0.0.1:{port}/0", seconds=0)
 
 
-def test_the_store_takes_its_own_key_and_no_other(recipes: dict[str, dict[str, Any]], tmp_path: Path) -> None:
+def test_the_store_takes_its_own_key_and_no_other(store: dict[str, str]) -> None:
+    assert Storage.open("s3://nayer", store).check() > 0
+    with pytest.raises(ServiceUnavailable):
+        Storage.open("s3://nayer", {**store, "secret_access_key": "another"}).check()
+
+
+def test_the_store_keeps_all_it_knows_in_its_volume(store: dict[str, str], store_volume: Path) -> None:
+    assert Storage.open("s3://nayer", store).check() > 0
+    assert list((store_volume / "filerldb2").rglob("CURRENT")), "the index of all objects is not there"
+    assert list(store_volume.glob("*.dat")), "no volume with what is in the objects is there"
+    assert not (store_volume.parent / "elsewhere").exists()
+
+
+@pytest.fixture(scope="module")
+def store_volume(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in place of the store's volume."""
+    return tmp_path_factory.mktemp("store") / "data"
+
+
+@pytest.fixture(scope="module")
+def store(recipes: dict[str, dict[str, Any]], store_volume: Path) -> Iterator[dict[str, str]]:
+    """The store as the compose file starts it, and how it is reached.
+
+    Beside it is a filer.toml that names another folder for the index. The published image has such a file,
+    and it takes precedence over the argument -dir.
+    """
+    store_volume.mkdir()
+    settings = store_volume.parent / "home" / ".seaweedfs"
+    settings.mkdir(parents=True)
+    elsewhere = store_volume.parent / "elsewhere"
+    (settings / "filer.toml").write_text(f'[leveldb2]\nenabled = true\ndir = "{elsewhere}"\n')
     recipe = recipes["s3"]
+    [volume] = recipe["volumes"]
     ports = {name: str(port_with_grpc()) for name in ("master.port", "volume.port", "filer.port")}
     ports |= {name: str(free_port()) for name in ("s3.port", "s3.port.grpc")}
-    command, environment = _as_here(recipe, {"/var/lib/seaweedfs": str(tmp_path), S3_PORT: ports["s3.port"]})
+    command, environment = _as_here(recipe, {volume["target"]: str(store_volume), S3_PORT: ports["s3.port"]})
+    environment["HOME"] = str(settings.parent)
     command = [*recipe["entrypoint"], *command]
     # Its own ports may be taken on this machine; a later argument wins.
     command += [f"-{name}={port}" for name, port in ports.items()]
-    options = {
-        "endpoint": f"http://127.0.0.1:{ports['s3.port']}",
-        "region": "us-east-1",
-        "access_key_id": environment["AWS_ACCESS_KEY_ID"],
-        "secret_access_key": environment["AWS_SECRET_ACCESS_KEY"],
-    }
     test = recipe["healthcheck"]["test"]
     healthy = test[1].replace(S3_PORT, ports["s3.port"]).replace("9333", ports["master.port"])
     with _process(command, environment, stop=signal.SIGKILL):
         _until_it_succeeds(["sh", "-c", healthy], environment)
-        assert Storage.open("s3://nayer", options).check() > 0
-        with pytest.raises(ServiceUnavailable):
-            Storage.open("s3://nayer", {**options, "secret_access_key": "another"}).check()
+        yield {
+            "endpoint": f"http://127.0.0.1:{ports['s3.port']}",
+            "region": "us-east-1",
+            "access_key_id": environment["AWS_ACCESS_KEY_ID"],
+            "secret_access_key": environment["AWS_SECRET_ACCESS_KEY"],
+        }
 
 
 def _as_here(recipe: Mapping[str, Any], places: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:

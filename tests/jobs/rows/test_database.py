@@ -85,6 +85,26 @@ def test_migrations_run_forward_and_back_and_end_at_the_tables_of_the_code(own_d
         assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [(SCHEMA_VERSION,)]
 
 
+def test_each_migration_lets_the_previous_version_of_the_code_run(own_database: str) -> None:
+    # In an upgrade it does, until the API is replaced and the workers have put their jobs away.
+    config = alembic(own_database)
+    revisions = [script.revision for script in ScriptDirectory.from_config(config).walk_revisions()][::-1]
+    command.downgrade(config, revisions[0])
+    before = _columns(own_database)
+    for revision in revisions[1:]:
+        command.upgrade(config, revision)
+        after = _columns(own_database)
+        for column, (kind, optional) in before.items():
+            assert column in after, f"{revision} takes away {column}"
+            assert after[column][0] == kind, f"{revision} changes the type of {column}"
+            assert after[column][1] or not optional, f"{revision} demands {column}"
+        tables = {table for table, _ in before}
+        for table, name in set(after) - set(before):
+            optional = after[table, name][1]
+            assert table not in tables or optional, f"{revision} demands {table}.{name}"
+        before = after
+
+
 def test_the_code_was_written_for_the_newest_version() -> None:
     assert ScriptDirectory.from_config(Config(ROOT / "alembic.ini")).get_heads() == [SCHEMA_VERSION]
 
@@ -176,3 +196,14 @@ def test_a_missing_database_is_noticed_quickly() -> None:
         session.connection()
     assert "secret" not in str(failure.value)
     database.close()
+
+
+def _columns(url: str) -> dict[tuple[str, str], tuple[str, bool]]:
+    """(table, column) -> its type, and whether a row may be written without it."""
+    query = """
+        SELECT table_name, column_name, data_type,
+               is_nullable = 'YES' OR is_identity = 'YES' OR column_default IS NOT NULL
+        FROM information_schema.columns WHERE table_schema = 'public'
+    """
+    with psycopg.connect(url) as connection:
+        return {(table, name): (kind, optional) for table, name, kind, optional in connection.execute(query)}
