@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 import yaml
-from worker.launcher import _OOM_SCORE
 
 from jobs.settings import Settings
 from tests.deployment.recipes import EXAMPLE, ROOT, SECRETS, block_of, compose, services, write_env
+from worker.process.launcher import _OOM_SCORE
 
 # What the published images declare as VOLUME. Without a mount there, Docker makes a volume without a name,
 # and the next container gets another one.
