@@ -35,7 +35,7 @@ def job(stack: Stack, job_id: str) -> dict[str, Any]:
 
 
 def student_of(stack: Stack, job_id: str) -> str:
-    ended = stack.follow(job_id)
+    ended = stack.follow(job_id, seconds=300)
     assert ended["status"] == "succeeded", (ended["error"], stack.log.read_text()[-4000:])
     return str(stack.http.head(f"/jobs/{job_id}/student").headers["ETag"])
 
@@ -51,7 +51,7 @@ def test_a_second_method_succeeds_with_all_artifacts(stack: Stack, digits: Digit
 
 
 def test_a_paused_and_resumed_run_gives_the_same_student(stack: Stack, digits: Digits) -> None:
-    config = {"epochs": 60, "student_steps": 5}
+    config = {"epochs": 120, "student_steps": 5, "student_batch_size": 8}
     whole, paused = submit(stack, digits, config), submit(stack, digits, config)
     first = student_of(stack, whole)
     wait_until(lambda: (job(stack, paused)["progress"].get("fraction") or 0) > 0, 60, "the run has begun")
