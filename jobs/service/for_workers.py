@@ -64,7 +64,7 @@ class WorkerJobs:
         """Write what a child printed: events, metrics, progress, phase and timeline.
 
         Of the progress records of one phase only the newest of this call is kept. `finished`, `failed`
-        and `stopped` are not written: `validated`, `succeed`, `fail` and `release` report these.
+        and `stopped` are not written: `end_inspection`, `succeed`, `fail` and `release` report these.
 
         Args:
             claim: the job's.
@@ -82,7 +82,7 @@ class WorkerJobs:
             row = held_jobs.lock_claimed(session, claim)
             files.add_artifacts(session, row, [artifact], repository.now(session))
 
-    def validated(
+    def end_inspection(
         self,
         claim: Claim,
         resolved: Mapping[str, object],
@@ -101,16 +101,16 @@ class WorkerJobs:
             inputs: the canonical files by name: teacher.safetensors, spec.json, lte.safetensors and,
                 where the client sent images, evaluation.safetensors.
         """
-        change = partial(claims.finish_inspection, resolved=resolved, report=report, inputs=inputs)
+        change = partial(claims.end_inspection, resolved=resolved, report=report, inputs=inputs)
         return self._settle(claim, [JobStatus.QUEUED, JobStatus.SUCCEEDED, JobStatus.CANCELLED], change)
 
     def inputs(self, claim: Claim) -> dict[str, StoredFile]:
-        """Read the canonical files of the job by name, the `inputs` of `validated`."""
+        """Read the canonical files of the job by name, the `inputs` of `end_inspection`."""
         with self._database.transaction() as session:
             row = held_jobs.lock_claimed(session, claim)
             return {file.name: file.as_file() for file in row.files if file.kind == "input"}
 
-    def checkpointed(self, claim: Claim, checkpoint: Checkpoint) -> None:
+    def add_checkpoint(self, claim: Claim, checkpoint: Checkpoint) -> None:
         """Make a state of the run current, so that the next claim continues from it.
 
         The newest three are kept. A repeated call with the same state changes nothing.
@@ -130,11 +130,11 @@ class WorkerJobs:
             row = held_jobs.lock_claimed(session, claim)
             return checkpoints.read(session, row.id)
 
-    def resumed(self, claim: Claim, checkpoint: Checkpoint) -> None:
+    def log_resume(self, claim: Claim, checkpoint: Checkpoint) -> None:
         """Report in the job's log that this claim continues from a checkpoint; once, if repeated."""
         with self._database.transaction() as session:
             row = held_jobs.lock_claimed(session, claim)
-            progress.log_resumption(session, row, checkpoint)
+            progress.log_resume(session, row, checkpoint)
 
     def succeed(self, claim: Claim, artifacts: Sequence[Artifact], metrics: Mapping[str, float]) -> Job:
         """End the job as `succeeded`, with its artifacts and last metrics, in one transaction."""
@@ -155,7 +155,7 @@ class WorkerJobs:
         change = partial(endings.fail, error=error, artifacts=artifacts)
         return self._settle(claim, [JobStatus.FAILED], change)
 
-    def cancelled(self, claim: Claim) -> Job:
+    def cancel(self, claim: Claim) -> Job:
         """End the job as `cancelled`, after its child has been stopped."""
         return self._settle(claim, [JobStatus.CANCELLED], endings.cancel)
 
@@ -204,11 +204,11 @@ class WorkerJobs:
         with self._database.transaction() as session:
             return caches.use_bank(session, key)
 
-    def bank_taken(self, claim: Claim, bank: Bank) -> None:
+    def set_bank(self, claim: Claim, bank: Bank) -> None:
         """Write into the job's `resolved` which bank its run begins with."""
         with self._database.transaction() as session:
             row = held_jobs.lock_claimed(session, claim)
-            progress.name_bank(row, bank)
+            progress.set_bank(row, bank)
 
     def save_bank(self, claim: Claim, key: str, file: StoredFile) -> None:
         """Save a claimed job's warm-up for later jobs; the first one saved stays."""

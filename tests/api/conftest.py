@@ -104,7 +104,7 @@ class PlayedWorker:
         preset, config = spec.resolved_config()
         resolved = {"preset": preset, "config": config.model_dump(mode="json")}
         report = {"architecture": "wrn_40_2", "num_classes": 2}
-        return self.service.workers.validated(
+        return self.service.workers.end_inspection(
             claim, resolved, report, {"teacher.safetensors": self.store(b"weights")}
         )
 

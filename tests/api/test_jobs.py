@@ -180,7 +180,7 @@ def test_cancelling_a_running_job_asks_its_worker(
     job = client.post(f"/jobs/{job_id}/cancel").json()
     assert (job["status"], job["cancel_requested"]) == ("running", True)
     assert worker.service.workers.heartbeat(claim).cancel_requested
-    worker.service.workers.cancelled(claim)
+    worker.service.workers.cancel(claim)
     assert client.get(f"/jobs/{job_id}").json()["status"] == "cancelled"
 
 

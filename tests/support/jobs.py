@@ -53,7 +53,7 @@ def inspected(service: Services, **changes: Any) -> Job:
     job = submitted(service, **changes)
     claim = claimed(service, "inspect", job)
     inputs = {name: a_file(f"inputs/{job.id}/{name}") for name in ("teacher.safetensors", "spec.json")}
-    return service.workers.validated(claim, {"preset": "quick"}, {"architecture": "resnet20"}, inputs)
+    return service.workers.end_inspection(claim, {"preset": "quick"}, {"architecture": "resnet20"}, inputs)
 
 
 def inspected_as(service: Services, storage: Storage, inputs: Path) -> str:
@@ -61,7 +61,7 @@ def inspected_as(service: Services, storage: Storage, inputs: Path) -> str:
     teacher = storage.put_stream([b"a teacher"], f"uploads/{uuid.uuid4()}")
     claim = claimed(service, "inspect", submitted(service, teacher=teacher))
     stored = {path.name: storage.publish(path, "inputs") for path in inputs.iterdir()}
-    return service.workers.validated(claim, {}, {}, stored).id
+    return service.workers.end_inspection(claim, {}, {}, stored).id
 
 
 def running(service: Services, **changes: Any) -> Claim:

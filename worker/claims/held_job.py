@@ -87,12 +87,12 @@ class HeldJob:
     def add_checkpoint(self, epoch: int, step: int, files: Mapping[str, StoredFile]) -> Checkpoint:
         """Make a state of the run the one that the next claim continues from; does not wait for an outage."""
         checkpoint = Checkpoint(self._claim.fence, epoch, step, files)
-        self._try(lambda: self._service.checkpointed(self._claim, checkpoint))
+        self._try(lambda: self._service.add_checkpoint(self._claim, checkpoint))
         return checkpoint
 
     def log_resume(self, checkpoint: Checkpoint) -> None:
         """Note in the job's log which state this claim continues from."""
-        self.repeat(lambda: self._service.resumed(self._claim, checkpoint))
+        self.repeat(lambda: self._service.log_resume(self._claim, checkpoint))
 
     def find_embedding(self, key: str) -> StoredFile | None:
         """Return the label-text embeddings that were saved under a key."""
@@ -116,7 +116,7 @@ class HeldJob:
 
     def set_bank(self, bank: Bank) -> None:
         """Note in the job's specification which warm bank its run begins with."""
-        self.repeat(lambda: self._service.bank_taken(self._claim, bank))
+        self.repeat(lambda: self._service.set_bank(self._claim, bank))
 
     def end_inspection(
         self, spec: Mapping[str, Any], report: Mapping[str, Any], inputs: Mapping[str, StoredFile]
@@ -128,7 +128,7 @@ class HeldJob:
             report: what was found in the uploads.
             inputs: the canonical files by name.
         """
-        return self._end(lambda: self._service.validated(self._claim, spec, report, inputs))
+        return self._end(lambda: self._service.end_inspection(self._claim, spec, report, inputs))
 
     def succeed(self, artifacts: Sequence[Artifact], metrics: Mapping[str, float]) -> Job:
         """End the job with its artifacts and last metrics."""
@@ -150,7 +150,7 @@ class HeldJob:
 
     def cancel(self) -> Job:
         """End the job as its client asked."""
-        return self._end(lambda: self._service.cancelled(self._claim))
+        return self._end(lambda: self._service.cancel(self._claim))
 
     def release(self, reason: str, *, counts_attempt: bool, code: ErrorCode = ErrorCode.WORKER_LOST) -> Job:
         """Give the job back to its queue.

@@ -31,7 +31,7 @@ def claim(
         steps.move(session, job, HELD_IN[queue])
 
 
-def finish_inspection(
+def end_inspection(
     session: Session,
     job: JobTable,
     now: datetime,

@@ -65,7 +65,7 @@ def log_checkpoint(session: Session, job: JobTable, checkpoint: Checkpoint) -> N
     steps.log(session, job, "checkpoint", {"epoch": checkpoint.epoch, "step": checkpoint.step})
 
 
-def log_resumption(session: Session, job: JobTable, checkpoint: Checkpoint) -> None:
+def log_resume(session: Session, job: JobTable, checkpoint: Checkpoint) -> None:
     """Report that the present claim continues from a checkpoint; once, if repeated."""
     if event_log.lines_written(session, job, [RESUMED_LINE]):
         return
@@ -73,7 +73,7 @@ def log_resumption(session: Session, job: JobTable, checkpoint: Checkpoint) -> N
     steps.log(session, job, "checkpoint", entry, RESUMED_LINE)
 
 
-def name_bank(job: JobTable, bank: Bank) -> None:
+def set_bank(job: JobTable, bank: Bank) -> None:
     """Write into `resolved` which bank the run begins with."""
     job.resolved = {**(job.resolved or {}), "bank": {"sha256": bank.file.sha256, "job": bank.job_id}}
     job.version += 1

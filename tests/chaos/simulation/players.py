@@ -95,7 +95,7 @@ class Worker:
         except Stopped as stop:
             reason = str(stop)
             if reason == "cancelled":
-                yield from self._write("P9", claim, lambda: service.cancelled(claim))
+                yield from self._write("P9", claim, lambda: service.cancel(claim))
             else:
                 yield from self._write("P9", claim, lambda: service.release(claim, False, reason))
         except (ChildKilled, FileCorrupt, FileMissing, OSError):  # the last as on a full scratch disk
@@ -108,7 +108,7 @@ class Worker:
         yield from self._look(claim, "P2")
         stored = yield from self._ask("P2", lambda: storage.put_stream([teacher], self._key("inputs")))
         inputs = {"teacher.safetensors": stored}
-        yield from self._write("P2", claim, lambda: service.validated(claim, {}, {}, inputs))
+        yield from self._write("P2", claim, lambda: service.end_inspection(claim, {}, {}, inputs))
 
     def _distil(self, claim: Claim) -> Play:
         service, storage = self.service, self.world.storage
@@ -135,7 +135,7 @@ class Worker:
                 state = yield from self._ask("P6", lambda found=found: self.world.fetch(found.files["state"]))
             except (FileCorrupt, FileMissing):
                 continue
-            yield from self._write("P6", claim, lambda found=found: self.service.resumed(claim, found))
+            yield from self._write("P6", claim, lambda found=found: self.service.log_resume(claim, found))
             return found.step, state
         return 0, None
 
@@ -147,7 +147,7 @@ class Worker:
         except ServiceUnavailable:
             return
         checkpoint = Checkpoint(0, step, step, {"state": stored})
-        yield from self._write("P7", claim, lambda: self.service.checkpointed(claim, checkpoint))
+        yield from self._write("P7", claim, lambda: self.service.add_checkpoint(claim, checkpoint))
 
     def _look(self, claim: Claim, phase: str) -> Play:
         """A heartbeat, and what it says of the client's wishes."""

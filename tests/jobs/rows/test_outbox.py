@@ -56,7 +56,7 @@ def test_a_message_reports_the_end_whether_client_worker_or_upkeep_ends_the_job(
         running(service, **with_webhook()), "diverged", "It diverged.", "Lower the rate."
     )
     dry_run = submitted(service, dry_run=True, **with_webhook())
-    service.workers.validated(claimed(service, "inspect", dry_run), {}, {}, {})
+    service.workers.end_inspection(claimed(service, "inspect", dry_run), {}, {}, {})
     lost_job = running(service, **with_webhook()).job
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("UPDATE job SET attempt = 3 WHERE id = %s", [lost_job.id])

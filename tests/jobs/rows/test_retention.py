@@ -44,9 +44,9 @@ def a_run(service: Services, storage: Storage) -> Claim:
     """A job that runs, with a file of every kind in the store."""
     job = submitted(service, teacher=put(storage, "uploads/teacher"))
     inputs = {"teacher.safetensors": put(storage, "inputs/teacher")}
-    service.workers.validated(claimed(service, "inspect", job), {}, {}, inputs)
+    service.workers.end_inspection(claimed(service, "inspect", job), {}, {}, inputs)
     claim = claimed(service, "distill", job)
-    service.workers.checkpointed(claim, a_checkpoint(state=put(storage, "checkpoints/state")))
+    service.workers.add_checkpoint(claim, a_checkpoint(state=put(storage, "checkpoints/state")))
     return claim
 
 

@@ -26,9 +26,9 @@ WRITES: dict[str, list[Callable[[Services, Claim], Any]]] = {
         lambda service, claim: service.workers.record(claim, [(1, WARNING)]),
         lambda service, claim: service.workers.add_artifact(claim, an_artifact("report.json")),
         lambda service, claim: service.workers.inputs(claim),
-        lambda service, claim: service.workers.validated(claim, {}, {}, {}),
+        lambda service, claim: service.workers.end_inspection(claim, {}, {}, {}),
         lambda service, claim: service.workers.fail(claim, "c", "m", "h"),
-        lambda service, claim: service.workers.cancelled(claim),
+        lambda service, claim: service.workers.cancel(claim),
         lambda service, claim: service.workers.release(claim, counts_attempt=True, reason="r"),
     ],
     "distill": [
@@ -37,7 +37,7 @@ WRITES: dict[str, list[Callable[[Services, Claim], Any]]] = {
         lambda service, claim: service.workers.inputs(claim),
         lambda service, claim: service.workers.succeed(claim, [an_artifact()], {"accuracy": 1.0}),
         lambda service, claim: service.workers.fail(claim, "c", "m", "h"),
-        lambda service, claim: service.workers.cancelled(claim),
+        lambda service, claim: service.workers.cancel(claim),
         lambda service, claim: service.workers.release(claim, counts_attempt=True, reason="r"),
     ],
 }
@@ -81,7 +81,7 @@ def test_one_of_many_ends_wins(service: Services) -> None:
     ends = [
         lambda: service.workers.succeed(claim, [an_artifact()], {}),
         lambda: service.workers.fail(claim, "c", "m", "h"),
-        lambda: service.workers.cancelled(claim),
+        lambda: service.workers.cancel(claim),
         lambda: service.workers.release(claim, counts_attempt=False, reason="drained"),
     ]
 
@@ -117,7 +117,7 @@ def test_nothing_is_written_after_the_end(service: Services, database_url: str, 
     {
         "succeed": lambda: service.workers.succeed(claim, [], {}),
         "fail": lambda: service.workers.fail(claim, "c", "m", "h"),
-        "cancelled": lambda: service.workers.cancelled(claim),
+        "cancelled": lambda: service.workers.cancel(claim),
     }[end]()
     before = rows(database_url)
 
@@ -203,7 +203,7 @@ def test_a_held_job_is_cancelled_by_its_worker(service: Services) -> None:
     assert service.clients.cancel(claim.job.id).version == answer.version
 
     assert service.workers.heartbeat(claim).cancel_requested
-    assert service.workers.cancelled(claim).status == JobStatus.CANCELLED
+    assert service.workers.cancel(claim).status == JobStatus.CANCELLED
 
 
 def test_a_released_job_with_a_request_to_cancel_is_cancelled(service: Services) -> None:
@@ -228,7 +228,7 @@ def test_cancelling_races_with_claiming_and_loses_nothing(service: Services) -> 
             assert now.status == JobStatus.CANCELLED
         else:
             assert (now.status, now.cancel_requested) == (JobStatus.VALIDATING, True)
-            service.workers.cancelled(claim)
+            service.workers.cancel(claim)
         assert answer.cancel_requested or answer.status == JobStatus.CANCELLED
 
 

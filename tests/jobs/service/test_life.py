@@ -59,7 +59,9 @@ def test_a_job_ends_with_its_student(service: Services) -> None:
     assert (inspection.job.status, inspection.fence) == (JobStatus.VALIDATING, 1)
     assert service.clients.get(job.id).started_at is not None
     inputs = {"teacher.safetensors": a_file("inputs/a"), "lte.safetensors": a_file("inputs/b")}
-    waiting = service.workers.validated(inspection, {"preset": "quick"}, {"architecture": "resnet20"}, inputs)
+    waiting = service.workers.end_inspection(
+        inspection, {"preset": "quick"}, {"architecture": "resnet20"}, inputs
+    )
     assert (waiting.status, waiting.lease_until) == (JobStatus.QUEUED, None)
     assert (waiting.resolved, waiting.report) == ({"preset": "quick"}, {"architecture": "resnet20"})
 
@@ -98,7 +100,7 @@ def test_a_dry_run_is_taken_first_and_ends_with_its_report(service: Services) ->
     submitted(service)
     dry = submitted(service, dry_run=True)
 
-    ended_job = service.workers.validated(
+    ended_job = service.workers.end_inspection(
         claimed(service, "inspect", dry), {}, {"candidates": ["resnet20"]}, {}
     )
 
@@ -247,7 +249,7 @@ def test_an_artifact_is_not_ready_until_the_end_and_then_not_there(service: Serv
     claim = running(service)
     with pytest.raises(ArtifactNotReady, match="running"):
         service.clients.artifact(claim.job.id, "student.safetensors")
-    service.workers.cancelled(claim)
+    service.workers.cancel(claim)
     with pytest.raises(ArtifactNotFound, match="cancelled"):
         service.clients.artifact(claim.job.id, "student.safetensors")
 

@@ -47,9 +47,9 @@ def test_a_job_that_was_given_back_is_not_taken_for_a_held_one(service: Services
 def test_a_job_cancelled_while_its_inspection_ended_is_cancelled(service: Services) -> None:
     claim = claimed(service, "inspect", submitted(service))
     service.clients.cancel(claim.job.id)
-    ended_job = service.workers.validated(claim, {}, {}, {})
+    ended_job = service.workers.end_inspection(claim, {}, {}, {})
     assert ended_job.status == JobStatus.CANCELLED
-    assert service.workers.validated(claim, {}, {}, {}) == ended_job
+    assert service.workers.end_inspection(claim, {}, {}, {}) == ended_job
 
 
 def test_a_transaction_that_stalls_releases_its_row(service: Services) -> None:

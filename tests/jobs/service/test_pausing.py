@@ -35,7 +35,7 @@ def test_a_queued_job_rests_at_once_and_waits_again_at_its_place(service: Servic
 
 def test_a_running_job_rests_when_its_worker_puts_it_away(service: Services) -> None:
     claim = running(service)
-    service.workers.checkpointed(claim, a_checkpoint())
+    service.workers.add_checkpoint(claim, a_checkpoint())
     assert not service.workers.heartbeat(claim).pause_requested
     for _ in range(2):
         running_job = service.clients.pause(claim.job.id)

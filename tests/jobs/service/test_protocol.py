@@ -94,7 +94,7 @@ class Protocol(RuleBasedStateMachine):
                 claim, [(self.line, WarningEvent(code="w", message="m"))]
             ),
             "artifact": lambda: self.service.workers.add_artifact(claim, an_artifact("samples.png")),
-            "checkpoint": lambda: self.service.workers.checkpointed(claim, a_checkpoint(step=self.line)),
+            "checkpoint": lambda: self.service.workers.add_checkpoint(claim, a_checkpoint(step=self.line)),
         }
         self.allowed_if_good(claim, calls[write])
 
@@ -105,19 +105,19 @@ class Protocol(RuleBasedStateMachine):
         call, status = {
             "succeed": (lambda: self.service.workers.succeed(claim, [], {}), JobStatus.SUCCEEDED),
             "fail": (lambda: self.service.workers.fail(claim, "c", "m", "h"), JobStatus.FAILED),
-            "cancelled": (lambda: self.service.workers.cancelled(claim), JobStatus.CANCELLED),
+            "cancelled": (lambda: self.service.workers.cancel(claim), JobStatus.CANCELLED),
         }[end]
         if self.allowed_if_good(claim, call):
             self.set_end(self.models[claim.job.id], status)
 
     @precondition(lambda self: any(claim.queue == "inspect" for claim in self.claims))
     @rule(data=st.data())
-    def validated(self, data: Any) -> None:
+    def end_inspection(self, data: Any) -> None:
         claim = data.draw(st.sampled_from([claim for claim in self.claims if claim.queue == "inspect"]))
-        if self.allowed_if_good(claim, lambda: self.service.workers.validated(claim, {}, {}, {})):
+        if self.allowed_if_good(claim, lambda: self.service.workers.end_inspection(claim, {}, {}, {})):
             model = self.models[claim.job.id]
-            ended = JobStatus.CANCELLED if model.cancel_requested else JobStatus.QUEUED
-            self.set_end(model, ended)
+            status = JobStatus.CANCELLED if model.cancel_requested else JobStatus.QUEUED
+            self.set_end(model, status)
 
     @precondition(lambda self: self.claims)
     @rule(data=st.data(), crashed=st.booleans())

@@ -104,7 +104,7 @@ def test_a_lost_worker_gives_its_job_to_another(service: Services, database_url:
     job = service.clients.get(claim.job.id)
     assert (job.status.queue, job.attempt, job.lease_until) == (queue, 2, None)
     with pytest.raises(LeaseLost):
-        service.workers.cancelled(claim)
+        service.workers.cancel(claim)
     assert claimed(service, queue, job).fence == claim.fence + 1
 
 
@@ -185,7 +185,7 @@ def test_a_sweep_removes_what_no_row_names(service: Services, storage: Storage, 
     job = submitted(service, teacher=put(storage, "uploads/teacher"))
     claim = claimed(service, "inspect", job)
     inputs = {"teacher.safetensors": put(storage, "inputs/teacher")}
-    service.workers.validated(claim, {}, {}, inputs)
+    service.workers.end_inspection(claim, {}, {}, inputs)
     service.workers.save_embedding("k", put(storage, "embeddings/lte"))
     put(storage, "uploads/orphan")
 
@@ -201,7 +201,7 @@ def test_a_job_that_failed_leaves_no_file(service: Services, storage: Storage, e
     job = submitted(service, teacher=put(storage, "uploads/t"), evaluation=put(storage, "uploads/e"))
     claim = claimed(service, "inspect", job)
     ended_job: Job = (
-        service.workers.fail(claim, "c", "m", "h") if end == "fail" else service.workers.cancelled(claim)
+        service.workers.fail(claim, "c", "m", "h") if end == "fail" else service.workers.cancel(claim)
     )
 
     service.upkeep.sweep(storage, grace_seconds=-1)

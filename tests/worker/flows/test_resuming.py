@@ -208,7 +208,7 @@ def test_a_checkpoint_of_an_older_release_costs_no_attempt_and_the_run_starts_ag
     record["facts"]["format"] -= 1
     (tmp_path / name).write_text(json.dumps(record))
     files = {**newest.files, name: storage.publish(tmp_path / name, "checkpoints")}
-    service.workers.checkpointed(claim, Checkpoint(claim.fence, newest.epoch, newest.step, files))
+    service.workers.add_checkpoint(claim, Checkpoint(claim.fence, newest.epoch, newest.step, files))
     service.workers.release(claim, counts_attempt=False, reason="deployed")
     with running_supervisor(settings):
         job = wait_for_status(service, job_id, JobStatus.SUCCEEDED, seconds=90)
