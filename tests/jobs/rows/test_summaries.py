@@ -44,7 +44,7 @@ def test_the_summary_follows_the_inspection(service: Services) -> None:
     }
     assert service.clients.list_jobs().jobs[0].summary == job.summary == expected
     claim = claimed(service, "inspect", job)
-    service.workers.validated(claim, {"teacher_architecture": "resnet20"}, {}, {})
+    service.workers.end_inspection(claim, {"teacher_architecture": "resnet20"}, {}, {})
     assert service.clients.list_jobs().jobs[0].summary == {**expected, "teacher_architecture": "resnet20"}
 
 
