@@ -32,6 +32,20 @@ def test_the_index_knows_the_installed_networks(name: str):
     assert (len(shapes), name) in index.by_roots[fingerprints.roots_digest(shapes)]
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("timm/vit_base_patch16_224", "timm/vit_base_patch16_384"),
+        ("timm/vit_base_patch16_224", "timm/deit_base_patch16_224"),
+        ("timm/beit_base_patch16_224", "timm/beitv2_base_patch16_224"),
+        ("torchvision/resnet50", "timm/resnet50"),
+        ("torchvision/wide_resnet101_2", "timm/wide_resnet101_2"),
+    ],
+)
+def test_the_index_knows_one_network_under_several_names(first: str, second: str):
+    assert second in fingerprints.load_index().equal[first]
+
+
 def test_counters_and_order_do_not_change_a_digest():
     names = ["conv1.weight", "bn1.weight", "bn1.num_batches_tracked"]
     assert fingerprints.names_digest(names) == fingerprints.names_digest(names[1::-1])
