@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from jobs.errors import JobNotPausable, JobNotPaused, JobNotTerminal, ServiceUna
 from jobs.rows.database import Database
 from jobs.settings import Settings
 from jobs.states import JobStatus
-from jobs.values.jobs import Job
+from jobs.values.jobs import Job, JobSummary
 from tests.chaos import invariants
 from tests.chaos.simulation.faults import FaultyDatabase
 from tests.chaos.simulation.players import ChildKilled, Client, Worker
@@ -122,13 +123,13 @@ class Run:
                 self.answer_bells()
         raise AssertionError(f"I1: lost {[job for job in self.jobs() if not job.is_terminal]}")
 
-    def jobs(self) -> list[Job]:
-        return self.world.observer.clients.list_jobs(limit=100).jobs  # type: ignore[return-value]
+    def jobs(self) -> Sequence[JobSummary]:
+        return self.world.observer.clients.list_jobs(limit=100).jobs
 
     def verdict(self) -> list[Job]:
         """Check all invariants; every job of this world is looked at, answered for or not."""
         world, ledger = self.world, self.world.ledger
-        jobs = self.jobs()
+        jobs = [world.observer.clients.get(listed.id) for listed in self.jobs()]
         found = {job.id for job in jobs}
         assert set(ledger.submitted) - ledger.deleted <= found, "I1: an answered job is not there"
         assert ledger.stale_writes == 0, "I4: a stale write was accepted"
