@@ -42,7 +42,9 @@ class Settings(BaseSettings):
     )
 
     api_key: SecretStr | None = Field(
-        None, min_length=16, description="What clients send as a Bearer token; without it everyone may ask."
+        None,
+        min_length=16,
+        description="What clients send as a Bearer token; without it everyone may ask, on loopback only.",
     )
 
     lease_seconds: Seconds = Field(30, description="How long a silent worker keeps its job.")
