@@ -10,7 +10,7 @@ import pytest
 import trustme
 
 from jobs.settings import Settings
-from tests.support.hooked_jobs import ended, only
+from tests.support.hooked_jobs import delete_messages, ended, only
 from tests.support.receiver import Receiver, receiving, trusting
 from tests.support.services import Services
 from worker import webhooks
@@ -21,6 +21,11 @@ from worker.webhooks import Courier
 def settings(settings: Settings) -> Settings:
     """Receivers of tests are on this machine."""
     return settings.model_copy(update={"webhook_private_addresses": True})
+
+
+@pytest.fixture(autouse=True)
+def _no_other_messages(database_url: str) -> None:
+    delete_messages(database_url)
 
 
 @pytest.fixture
@@ -55,7 +60,7 @@ def test_a_closed_port_and_an_unknown_name_have_errors_of_their_own(service: Ser
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         return ["127.0.0.1"]
 
-    Courier(service, resolve=resolve).round()
+    Courier(service.webhooks, resolve=resolve).round()
     assert only(service, nowhere).last_error == "connection_failed"
     assert only(service, nameless).last_error == "unresolvable"
 
@@ -87,7 +92,7 @@ def test_one_private_address_among_many_is_enough_to_refuse(
 def test_a_name_that_changes_its_mind_gains_nothing(service: Services, receiver: Receiver) -> None:
     """127.0.0.1 stands for a public address, 127.0.0.2 for what must not be reached."""
     names = Names(["127.0.0.1"], ["127.0.0.2"])
-    courier = Courier(service, permits=lambda address: address == "127.0.0.1", resolve=names)
+    courier = Courier(service.webhooks, permits=lambda address: address == "127.0.0.1", resolve=names)
     with receiving(Receiver()) as inside:
         first = ended(service, f"http://receiver.test:{receiver.port}/hook")
         courier.round()
@@ -102,7 +107,7 @@ def test_a_name_that_changes_its_mind_gains_nothing(service: Services, receiver:
 
 def test_the_next_address_is_tried_where_one_does_not_answer(service: Services, receiver: Receiver) -> None:
     job_id = ended(service, f"http://receiver.test:{receiver.port}/hook")
-    Courier(service, resolve=Names(["127.0.0.3", "127.0.0.1"])).round()
+    Courier(service.webhooks, resolve=Names(["127.0.0.3", "127.0.0.1"])).round()
     assert only(service, job_id).status == "delivered"
 
 
@@ -114,10 +119,10 @@ def test_a_certificate_is_checked_against_the_name(service: Services, tmp_path: 
         right = ended(service, f"https://receiver.test:{secure.port}/")
         wrong = ended(service, f"https://other.test:{secure.port}/")
         by_address = ended(service, secure.url)
-        Courier(service, resolve=Names(["127.0.0.1"]), tls=trusting(authority)).round()
+        Courier(service.webhooks, resolve=Names(["127.0.0.1"]), tls=trusting(authority)).round()
         assert len(secure.received) == 1
         stranger = ended(service, f"https://receiver.test:{secure.port}/")
-        Courier(service, resolve=Names(["127.0.0.1"])).round()
+        Courier(service.webhooks, resolve=Names(["127.0.0.1"])).round()
         assert len(secure.received) == 1
     assert only(service, right).status == "delivered"
     for job_id in (wrong, by_address, stranger):
@@ -146,6 +151,6 @@ def test_names_that_hang_do_not_delay_other_messages(
 
     hanging = [ended(service, "http://hanging.test/") for _ in range(webhooks.BATCH - 1)]
     job_id = ended(service, receiver.url)
-    assert Courier(service, resolve=resolve).round() == webhooks.BATCH
+    assert Courier(service.webhooks, resolve=resolve).round() == webhooks.BATCH
     assert only(service, job_id).status == "delivered"
     assert {only(service, late).last_error for late in hanging} == {"timeout"}

@@ -16,7 +16,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from jobs.errors import ServiceUnavailable
 from jobs.settings import Settings
-from tests.support.hooked_jobs import ended, make_due, only
+from tests.support.hooked_jobs import delete_messages, ended, make_due, only
 from tests.support.receiver import SECRET, SECRET_TEXTS, Receiver, dripping, receiving
 from tests.support.services import Services
 from worker import webhooks
@@ -27,6 +27,11 @@ from worker.webhooks import Courier
 def settings(settings: Settings) -> Settings:
     """Receivers of tests are on this machine."""
     return settings.model_copy(update={"webhook_private_addresses": True})
+
+
+@pytest.fixture(autouse=True)
+def _no_other_messages(database_url: str) -> None:
+    delete_messages(database_url)
 
 
 @pytest.fixture
