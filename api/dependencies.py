@@ -11,8 +11,9 @@ from api.event_feed import EventFeed
 from api.measurements import Measurements
 from api.problems import Problem
 from api.schemas import EXAMPLE_ID
-from api.uploads import UPLOAD_PATHS, max_upload_bytes
+from api.uploads import max_upload_bytes
 from jobs.files.store import Storage
+from jobs.kinds import KINDS
 from jobs.service.for_clients import ClientJobs
 from jobs.settings import Settings
 
@@ -66,8 +67,9 @@ def check_declared_length(request: Request) -> None:
     """
     length = request.headers.get("content-length", "0")[:20]
     declared = int(length) if length.isdigit() else 0
-    uploads = request.scope["route"].path in UPLOAD_PATHS
-    limit = max_upload_bytes(parts(request).settings) if uploads else MAX_OTHER_BYTES
+    path = request.scope["route"].path
+    kind = next((kind for kind in KINDS.values() if request.method == "POST" and kind.path == path), None)
+    limit = max_upload_bytes(kind, parts(request).settings) if kind else MAX_OTHER_BYTES
     if declared > limit:
         raise Problem("payload_too_large", f"The body has {declared:,} bytes; the limit is {limit:,}.")
 

@@ -94,7 +94,8 @@ class _JobFields(BaseModel):
         description="inspect, embed, warmup, distill or evaluate; null before and after."
     )
     is_terminal: bool
-    dry_run: bool
+    kind: str = Field(description="distill, or validate: a job that ends after inspection.")
+    dry_run: bool = Field(description="Whether the kind is validate.")
     progress: Progress
     queue_position: int | None = Field(description="1 is next; null where the job does not wait.")
     attempt: int = Field(description="1 at first; one more for each crash, hang or lost machine.")
@@ -121,6 +122,7 @@ class JobBody(_JobFields):
                     "status": "running",
                     "phase": "distill",
                     "is_terminal": False,
+                    "kind": "distill",
                     "dry_run": False,
                     "progress": {
                         "fraction": 0.42,

@@ -68,10 +68,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 def _install_routes(app: FastAPI) -> None:
     app.include_router(health.probes)
-    for module in (jobs, events, artifacts, deliveries, catalog, health):
-        app.include_router(
-            module.router, dependencies=[Depends(authenticate), Depends(check_declared_length)]
-        )
+    modules = (jobs, events, artifacts, deliveries, catalog, health)
+    for router in (jobs.submissions(), *(module.router for module in modules)):
+        app.include_router(router, dependencies=[Depends(authenticate), Depends(check_declared_length)])
 
 
 @contextlib.asynccontextmanager

@@ -7,6 +7,7 @@ from fastapi.openapi.utils import get_openapi
 
 from api.problems import ProblemBody
 from api.schemas import SPEC_EXAMPLE
+from jobs.values.kinds import JobKind
 from nayer_core.contract.spec import JobSpec
 
 DESCRIPTION = """\
@@ -26,43 +27,26 @@ TAGS = [
 ]
 
 _FILE = {"type": "string", "format": "binary"}
-MULTIPART_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "description": "Each part once, in any order. Files are streamed and never parsed here.",
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["teacher", "spec"],
-                    "additionalProperties": False,
-                    "properties": {
-                        "teacher": {
-                            **_FILE,
-                            "description": "Weights: .safetensors, or .pt/.pth/.th with a state_dict.",
-                        },
-                        "spec": {"$ref": "#/components/schemas/JobSpec"},
-                        "evaluation": {
-                            **_FILE,
-                            "description": "An .npz with `images` uint8 (N, H, W, C) and `labels` "
-                            "int64 (N,); used to measure only, never to train.",
-                        },
-                        "embeddings": {
-                            **_FILE,
-                            "description": "A .safetensors with `lte` (num_classes, dim), "
-                            "for the text encoder 'file'.",
-                        },
-                    },
-                },
-                "encoding": {
-                    "teacher": {"contentType": "application/octet-stream"},
-                    "spec": {"contentType": "application/json"},
-                },
-                "examples": {"cifar10": {"value": {"teacher": "<bytes>", "spec": SPEC_EXAMPLE}}},
-            }
-        },
+
+
+def multipart_body(kind: JobKind) -> dict[str, Any]:
+    """Describe the body of a request for this kind of job, for `openapi_extra`."""
+    files = {name: {**_FILE, "description": part.description} for name, part in kind.uploads.items()}
+    required = [name for name, part in kind.uploads.items() if part.is_required]
+    schema = {
+        "type": "object",
+        "required": [*required, "spec"],
+        "additionalProperties": False,
+        "properties": {"spec": {"$ref": "#/components/schemas/JobSpec"}, **files},
     }
-}
+    encoding = {
+        "teacher": {"contentType": "application/octet-stream"},
+        "spec": {"contentType": "application/json"},
+    }
+    examples = {"cifar10": {"value": {"teacher": "<bytes>", "spec": SPEC_EXAMPLE}}}
+    content = {"multipart/form-data": {"schema": schema, "encoding": encoding, "examples": examples}}
+    description = "Each part once, in any order. Files are streamed and never parsed here."
+    return {"requestBody": {"required": True, "description": description, "content": content}}
 
 
 def install(app: FastAPI, *, locked: bool) -> None:

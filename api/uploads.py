@@ -26,10 +26,10 @@ from jobs.errors import ServiceUnavailable
 from jobs.files.store import Storage
 from jobs.settings import Settings
 from jobs.values.files import StoredFile
+from jobs.values.kinds import JobKind
 from jobs.webhooks.addresses import private_literal
 from nayer_core.contract.spec import JobSpec
 
-UPLOAD_PATHS = ("/jobs", "/jobs/validate")
 OVERHEAD_BYTES = 64 * 1024  # boundaries and headers of the parts
 MAX_ITEMS = 1000  # of an object or a list of a spec; configurations have a few dozen
 log = logging.getLogger(__name__)
@@ -40,41 +40,39 @@ class Upload:
     """All parts of one accepted body.
 
     Attributes:
-        spec: what is asked.
-        files: stored files by the name of their part; `teacher` is always there.
+        kind: which kind of job is requested.
+        spec: the document of the request.
+        files: stored files by the name of their part; those that the kind requires are there.
     """
 
+    kind: JobKind
     spec: JobSpec
     files: Mapping[str, StoredFile]
 
-    def fingerprint(self, *, dry_run: bool) -> str:
-        """SHA-256 of what is asked: equal for equal specs and files, however they were sent."""
-        asked = {
-            "dry_run": dry_run,
+    def fingerprint(self) -> str:
+        """SHA-256 of the request: equal for equal kinds, specs and files, however they were sent."""
+        request = {
+            "kind": self.kind.name,
             "spec": self.spec.model_dump(mode="json"),
             "files": {name: file.sha256 for name, file in self.files.items()},
         }
         if self.spec.webhook and self.spec.webhook.secret:  # which no dump of the spec holds
-            asked["webhook_secret"] = self.spec.webhook.secret.get_secret_value()
-        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+            request["webhook_secret"] = self.spec.webhook.secret.get_secret_value()
+        return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
 
 
-def part_limits(settings: Settings) -> dict[str, int]:
+def part_limits(kind: JobKind, settings: Settings) -> dict[str, int]:
     """Most bytes of each part by its name."""
-    return {
-        "teacher": settings.max_teacher_bytes,
-        "spec": settings.max_spec_bytes,
-        "evaluation": settings.max_evaluation_bytes,
-        "embeddings": settings.max_embeddings_bytes,
-    }
+    files = {name: part.max_bytes(settings) for name, part in kind.uploads.items()}
+    return {"spec": settings.max_spec_bytes, **files}
 
 
-def max_upload_bytes(settings: Settings) -> int:
+def max_upload_bytes(kind: JobKind, settings: Settings) -> int:
     """Most bytes of a whole body."""
-    return sum(part_limits(settings).values()) + OVERHEAD_BYTES
+    return sum(part_limits(kind, settings).values()) + OVERHEAD_BYTES
 
 
-async def receive(request: Request, storage: Storage, settings: Settings) -> Upload:
+async def receive(request: Request, kind: JobKind, storage: Storage, settings: Settings) -> Upload:
     """Read a whole body, storing its files on the way.
 
     Raises:
@@ -83,7 +81,7 @@ async def receive(request: Request, storage: Storage, settings: Settings) -> Upl
     """
     _require_plain(request.headers.get("content-encoding"))
     body = MultipartBody(request.stream(), boundary_of(request.headers.get("content-type")))
-    limits = part_limits(settings)
+    limits = part_limits(kind, settings)
     files: dict[str, StoredFile] = {}
     spec: JobSpec | None = None
     try:
@@ -98,7 +96,7 @@ async def receive(request: Request, storage: Storage, settings: Settings) -> Upl
                 _require_receiver(spec, settings)
             else:
                 files[part.name] = await _store(part, storage, limits[part.name])
-        return _complete(spec, files)
+        return _complete(kind, spec, files)
     except BaseException:
         await discard(storage, files.values())
         raise
@@ -196,11 +194,12 @@ async def _bounded(part: Part, limit: int) -> AsyncIterator[bytes]:
         yield chunk
 
 
-def _complete(spec: JobSpec | None, files: Mapping[str, StoredFile]) -> Upload:
-    for name, found in (("teacher", files.get("teacher")), ("spec", spec)):
-        if found is None:
+def _complete(kind: JobKind, spec: JobSpec | None, files: Mapping[str, StoredFile]) -> Upload:
+    for name, part in kind.uploads.items():
+        if part.is_required and name not in files:
             raise Problem("missing_part", f"There is no part named '{name}'.")
-    assert spec is not None  # noqa: S101 - the loop above has refused it
+    if spec is None:
+        raise Problem("missing_part", "There is no part named 'spec'.")
     encoder = spec.text_encoder.name
     if encoder == "file" and "embeddings" not in files:
         raise Problem("missing_part", "text_encoder.name is 'file', but there is no part named 'embeddings'.")
@@ -208,7 +207,7 @@ def _complete(spec: JobSpec | None, files: Mapping[str, StoredFile]) -> Upload:
         detail = f"the part 'embeddings' was sent, but the text encoder is '{encoder}'; name it 'file'"
         error = FieldError(pointer="/text_encoder/name", code="invalid_spec", detail=detail)
         raise Problem("invalid_spec", f"/text_encoder/name: {detail}", errors=[error])
-    return Upload(spec, files)
+    return Upload(kind, spec, files)
 
 
 def _require_few_items(spec: Any) -> None:

@@ -15,6 +15,7 @@ from api.job_schemas import (
     UploadedFile,
 )
 from api.schemas import EventBody
+from jobs.kinds import VALIDATE
 from jobs.states import PAUSABLE, JobStatus
 from jobs.values.files import StoredFile
 from jobs.values.jobs import Job, JobSummary
@@ -51,7 +52,7 @@ class SummaryView:
         return JobSummaryBody(
             **self._fields(),
             summary=SpecSummary.model_validate(self.job.summary),
-            teacher=_uploaded(self.job.teacher),
+            teacher=_uploaded(self.job.uploads["teacher"]),
         )
 
     def artifacts(self) -> list[ArtifactBody]:
@@ -72,19 +73,19 @@ class SummaryView:
 
     def _fields(self) -> dict[str, Any]:
         job = self.job
-        optional = {"evaluation": job.evaluation, "embeddings": job.embeddings}
         return {
             "id": job.id,
             "status": job.status,
             "phase": job.phase,
             "is_terminal": job.is_terminal,
-            "dry_run": job.dry_run,
+            "kind": job.kind.name,
+            "dry_run": job.kind is VALIDATE,
             "progress": Progress.model_validate(job.progress),
             "queue_position": self.queue_position,
             "attempt": job.attempt,
             "cancel_requested": job.cancel_requested,
             "pause_requested": job.pause_requested,
-            "files": {name: _uploaded(file) for name, file in optional.items() if file},
+            "files": {name: _uploaded(file) for name, file in job.uploads.items() if name != "teacher"},
             "metrics": LatestMetrics(latest=job.latest_metrics),
             "error": JobError.model_validate(job.error) if job.error else None,
             "artifacts": self.artifacts(),
@@ -132,7 +133,7 @@ class JobView(SummaryView):
             timeline=[TimelineEntry.model_validate(entry) for entry in job.timeline],
             spec=job.spec,
             resolved=job.resolved,
-            teacher={**_uploaded(job.teacher).model_dump(), **(job.report or {})},
+            teacher={**_uploaded(job.uploads["teacher"]).model_dump(), **(job.report or {})},
         )
 
 

@@ -68,6 +68,7 @@ class MessageJob(BaseModel):
 
     id: str
     status: JobStatus
+    kind: str
     dry_run: bool
     attempt: int
     error: JobError | None
@@ -85,6 +86,7 @@ MESSAGE_EXAMPLE: dict[str, Any] = {
     "data": {
         "id": EXAMPLE_ID,
         "status": "succeeded",
+        "kind": "distill",
         "dry_run": False,
         "attempt": 1,
         "error": None,

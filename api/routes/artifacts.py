@@ -12,7 +12,7 @@ from api.problems import documented, shorten
 from api.routing import Router
 from api.views import JobView
 from jobs.errors import ArtifactNotFound, FileMissing
-from jobs.values.files import ARTIFACT_MEDIA_TYPES
+from jobs.kinds import KINDS
 from nayer_core.contract.artifacts import MODEL_CARD, STUDENT
 
 router = Router(tags=["artifacts"])
@@ -89,7 +89,7 @@ async def download_artifact(
     redirect: Redirect = True,
 ) -> Response:
     """Whole or in ranges, so that a broken download can be continued; HEAD tells size and digest."""
-    if name not in ARTIFACT_MEDIA_TYPES:
+    if not any(name in kind.artifacts for kind in KINDS.values()):
         await run_in_threadpool(parts.service.get, job_id)
         raise ArtifactNotFound(f"No job has an artifact named {shorten(name)!r}.")
     return await _serve(request, parts, job_id, name, redirect=redirect)

@@ -1,6 +1,7 @@
 """Jobs: create, list, look, pause, resume, cancel, delete."""
 
 import contextlib
+from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 from fastapi import Header, Query, Request, Response
@@ -10,14 +11,16 @@ from fastapi.responses import JSONResponse
 from api.dependencies import JobId, Parts, PartsOf
 from api.downloads import matches
 from api.job_schemas import JobBody, JobPage
-from api.openapi import MULTIPART_BODY
+from api.openapi import multipart_body
 from api.problems import Problem, documented
 from api.routing import Router
 from api.uploads import Upload, discard, receive
 from api.views import JobView, SummaryView
 from jobs.errors import JobNotFound, ServiceUnavailable
+from jobs.kinds import KINDS
 from jobs.states import JobStatus
 from jobs.values.jobs import Job, NewJob
+from jobs.values.kinds import JobKind
 
 router = Router(tags=["jobs"])
 
@@ -47,34 +50,30 @@ IdempotencyKey = Annotated[
 IfNoneMatch = Annotated[str | None, Header(alias="If-None-Match", description="An ETag seen before.")]
 
 
-@router.post(
-    "/jobs",
-    status_code=202,
-    operation_id="createJob",
-    summary="Submit a teacher, get a student",
-    response_model=JobBody,
-    responses={202: {"headers": ACCEPTED_HEADERS}, **SUBMISSION_PROBLEMS},
-    openapi_extra=MULTIPART_BODY,
-)
-async def create_job(request: Request, parts: PartsOf, idempotency_key: IdempotencyKey = None) -> Response:
-    """Stream the parts into the store and queue the job. Parts may come in any order; `spec` first
-    lets a mistake in it be answered before the teacher is sent.
-    """
-    return await _submit(request, parts, idempotency_key, dry_run=False)
+def submissions() -> Router:
+    """Make the routes that take requests: one for each kind of job there is."""
+    routes = Router(tags=["jobs"])
+    for kind in KINDS.values():
+        routes.add_api_route(
+            kind.path,
+            _submission(kind),
+            methods=["POST"],
+            status_code=202,
+            operation_id=kind.operation_id,
+            summary=kind.summary,
+            description=kind.description,
+            response_model=JobBody,
+            responses={202: {"headers": ACCEPTED_HEADERS}, **SUBMISSION_PROBLEMS},
+            openapi_extra=multipart_body(kind),
+        )
+    return routes
 
 
-@router.post(
-    "/jobs/validate",
-    status_code=202,
-    operation_id="validateJob",
-    summary="Inspect a teacher without distilling it",
-    response_model=JobBody,
-    responses={202: {"headers": ACCEPTED_HEADERS}, **SUBMISSION_PROBLEMS},
-    openapi_extra=MULTIPART_BODY,
-)
-async def validate_job(request: Request, parts: PartsOf, idempotency_key: IdempotencyKey = None) -> Response:
-    """The same body; the job ends after inspection, with the report and an estimate, or with the reason."""
-    return await _submit(request, parts, idempotency_key, dry_run=True)
+def _submission(kind: JobKind) -> Callable[..., Awaitable[Response]]:
+    async def submit(request: Request, parts: PartsOf, idempotency_key: IdempotencyKey = None) -> Response:
+        return await _submit(request, parts, kind, idempotency_key)
+
+    return submit
 
 
 @router.get(
@@ -178,11 +177,11 @@ def delete_job(job_id: JobId, parts: PartsOf) -> None:
             parts.storage.delete(key)
 
 
-async def _submit(request: Request, parts: Parts, key: str | None, *, dry_run: bool) -> Response:
+async def _submit(request: Request, parts: Parts, kind: JobKind, key: str | None) -> Response:
     if key is not None and not (1 <= len(key) <= 255 and key.isascii() and key.isprintable()):
         raise Problem("invalid_idempotency_key", f"The key has {len(key)} characters, or some do not print.")
-    upload = await receive(request, parts.storage, parts.settings)
-    job, replayed = await _create(parts, upload, key, dry_run)
+    upload = await receive(request, kind, parts.storage, parts.settings)
+    job, replayed = await _create(parts, upload, key)
     view = await run_in_threadpool(_seen, request, parts, job)
     answer = _answer(view, 202)
     answer.headers["Location"] = view.path
@@ -191,18 +190,16 @@ async def _submit(request: Request, parts: Parts, key: str | None, *, dry_run: b
     return answer
 
 
-async def _create(parts: Parts, upload: Upload, key: str | None, dry_run: bool) -> tuple[Job, bool]:
-    asked = NewJob(
+async def _create(parts: Parts, upload: Upload, key: str | None) -> tuple[Job, bool]:
+    new = NewJob(
+        kind=upload.kind,
         spec=upload.spec,
-        teacher=upload.files["teacher"],
-        evaluation=upload.files.get("evaluation"),
-        embeddings=upload.files.get("embeddings"),
-        dry_run=dry_run,
+        uploads=upload.files,
         idempotency_key=key,
-        request_hash=upload.fingerprint(dry_run=dry_run) if key is not None else None,
+        request_hash=upload.fingerprint() if key is not None else None,
     )
     try:
-        job, replayed = await run_in_threadpool(parts.service.submit, asked)
+        job, replayed = await run_in_threadpool(parts.service.submit, new)
     except ServiceUnavailable:
         raise  # the commit may have happened: its files must stay, and the sweep knows which are unused
     except Exception:

@@ -26,6 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from jobs.errors import DeliveryNotFound
+from jobs.kinds import VALIDATE
 from jobs.rows.tables import Document, JobTable, Table
 from jobs.webhooks.deliveries import GONE, Answer, Delivery, DeliveryStatus, DueDelivery, retry_delay
 
@@ -190,7 +191,8 @@ def _payload(job: JobTable) -> Document:
     return {
         "id": job.id,
         "status": job.status,
-        "dry_run": job.dry_run,
+        "kind": job.kind,
+        "dry_run": job.kind == VALIDATE.name,
         "attempt": job.attempt,
         "error": job.error,
         "metrics": {"latest": job.latest_metrics},

@@ -25,13 +25,14 @@ from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
+from jobs.kinds import KINDS
 from jobs.states import HELD_IN, WAITING_IN, JobStatus, QueueName
 from jobs.values.files import Artifact, StoredFile
 from jobs.values.jobs import Failure, Job, JobSummary, PhaseSpan, ProgressReport, summarise
 from jobs.values.log import EventType, JobEvent
 
 # The newest version of migrations/versions, which this code was written for; a test holds them equal.
-SCHEMA_VERSION = "0005"
+SCHEMA_VERSION = "0006"
 
 # Plain JSON, not JSONB: a label may hold any character, and JSONB refuses U+0000.
 Document = dict[str, Any]
@@ -71,7 +72,10 @@ class JobTable(Table):
     # The order of arrival: two jobs of one microsecond still have one.
     number: Mapped[int] = mapped_column(BigInteger, Identity(always=True))
     status: Mapped[str]
-    dry_run: Mapped[bool]
+    kind: Mapped[str] = mapped_column(server_default="distill")
+    priority: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    # Whether the kind is `validate`, for the release before: a trigger keeps the two in step.
+    dry_run: Mapped[bool] = mapped_column(server_default=text("false"))
     phase: Mapped[str | None]
     spec: Mapped[Document]
     resolved: Mapped[Document | None]
@@ -177,19 +181,16 @@ class JobTable(Table):
 
     def _listed(self) -> dict[str, Any]:
         files = sorted(self.files, key=lambda file: file.name)
-        uploads = {file.name: file.as_file() for file in files if file.kind == "upload"}
         return {
             "id": self.id,
             "status": JobStatus(self.status),
             "phase": self.phase,
-            "dry_run": self.dry_run,
+            "kind": KINDS[self.kind],
             "summary": self.summary or {},
             "progress": self.progress,
             "latest_metrics": self.latest_metrics,
             "error": self.error,
-            "teacher": uploads["teacher"],
-            "evaluation": uploads.get("evaluation"),
-            "embeddings": uploads.get("embeddings"),
+            "uploads": {file.name: file.as_file() for file in files if file.kind == "upload"},
             "attempt": self.attempt,
             "cancel_requested": self.cancel_requested,
             "pause_requested": self.pause_requested,
@@ -201,11 +202,11 @@ class JobTable(Table):
         }
 
 
-# What workers look for, in their order: dry runs first, since a person waits for the answer.
+# What workers look for, in their order.
 Index(
     "ix_job_waiting",
     JobTable.status,
-    JobTable.dry_run.desc(),
+    JobTable.priority.desc(),
     JobTable.number,
     postgresql_where=JobTable.is_waiting,
 )

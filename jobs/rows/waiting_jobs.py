@@ -10,8 +10,8 @@ from jobs.rows.repository import select_jobs
 from jobs.rows.tables import JobTable
 from jobs.states import QueueName
 
-# Dry runs first, since a person waits for the answer; then the oldest.
-ORDER = (JobTable.dry_run.desc(), JobTable.number)
+# The highest priority first, then the oldest.
+ORDER = (JobTable.priority.desc(), JobTable.number)
 
 
 def take_next(session: Session, queue: QueueName) -> JobTable | None:

@@ -1,6 +1,6 @@
 """What a worker may do: claim a job, renew its lease, and write progress and results under its fence."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -11,8 +11,8 @@ from jobs.rows.tables import JobTable
 from jobs.service.child_events import write_lines
 from jobs.service.resources import Resources
 from jobs.service.transitions import claims, endings, files, progress
-from jobs.states import JobStatus, QueueName
-from jobs.values.claims import Claim, Control
+from jobs.states import WAITING_IN, JobStatus, QueueName
+from jobs.values.claims import Claim, Control, StageResult
 from jobs.values.files import Artifact, Bank, Checkpoint, StoredFile
 from jobs.values.jobs import Job
 from nayer_core.contract.errors import ErrorCode
@@ -36,7 +36,7 @@ class WorkerJobs:
     def claim(self, queue: QueueName, worker: str, *, repeated: bool = False) -> Claim | None:
         """Take the best waiting job of a queue, or None when there is nothing to do.
 
-        Dry runs come first (a person waits for the answer), then the oldest. In queue "distill" the
+        The highest priority comes first, then the oldest. In queue "distill" the
         job becomes `running`; in queue "inspect" it stays `validating` through `inspect` and `embed`.
 
         Args:
@@ -64,7 +64,7 @@ class WorkerJobs:
         """Write what a child printed: events, metrics, progress, phase and timeline.
 
         Of the progress records of one phase only the newest of this call is kept. `finished`, `failed`
-        and `stopped` are not written: `end_inspection`, `succeed`, `fail` and `release` report these.
+        and `stopped` are not written: `end_stage`, `fail` and `release` report these.
 
         Args:
             claim: the job's.
@@ -82,30 +82,18 @@ class WorkerJobs:
             row = held_jobs.lock_claimed(session, claim)
             files.add_artifacts(session, row, [artifact], repository.now(session))
 
-    def end_inspection(
-        self,
-        claim: Claim,
-        resolved: Mapping[str, object],
-        report: Mapping[str, object],
-        inputs: Mapping[str, StoredFile],
-    ) -> Job:
-        """End the inspection: the job becomes `queued` and `distill` is rung; a dry run has `succeeded`.
+    def end_stage(self, claim: Claim, result: StageResult) -> Job:
+        """End a stage of the job with its results, in one transaction.
 
-        The uploads are no longer kept: from now on only the canonical files are read. A job whose end
-        was requested meanwhile is `cancelled`.
-
-        Args:
-            claim: the job's, of queue "inspect".
-            resolved: the `ResolvedSpec` document.
-            report: the core's report on the files.
-            inputs: the canonical files by name: teacher.safetensors, spec.json, lte.safetensors and,
-                where the client sent images, evaluation.safetensors.
+        The job waits for the next stage of its kind, whose doorbell rings, or it has `succeeded`. Where a
+        stage follows, a job whose end was requested meanwhile is `cancelled`.
         """
-        change = partial(claims.end_inspection, resolved=resolved, report=report, inputs=inputs)
-        return self._settle(claim, [JobStatus.QUEUED, JobStatus.SUCCEEDED, JobStatus.CANCELLED], change)
+        following = claim.job.kind.stage_after(claim.queue)
+        outcomes = [WAITING_IN[following], JobStatus.CANCELLED] if following else [JobStatus.SUCCEEDED]
+        return self._settle(claim, outcomes, partial(claims.end_stage, queue=claim.queue, result=result))
 
     def inputs(self, claim: Claim) -> dict[str, StoredFile]:
-        """Read the canonical files of the job by name, the `inputs` of `end_inspection`."""
+        """Read the canonical files of the job by name, the `inputs` of an earlier `StageResult`."""
         with self._database.transaction() as session:
             row = held_jobs.lock_claimed(session, claim)
             return {file.name: file.as_file() for file in row.files if file.kind == "input"}
@@ -135,11 +123,6 @@ class WorkerJobs:
         with self._database.transaction() as session:
             row = held_jobs.lock_claimed(session, claim)
             progress.log_resume(session, row, checkpoint)
-
-    def succeed(self, claim: Claim, artifacts: Sequence[Artifact], metrics: Mapping[str, float]) -> Job:
-        """End the job as `succeeded`, with its artifacts and last metrics, in one transaction."""
-        change = partial(endings.succeed, artifacts=artifacts, metrics=metrics)
-        return self._settle(claim, [JobStatus.SUCCEEDED], change)
 
     def fail(
         self,
@@ -180,8 +163,7 @@ class WorkerJobs:
             max_attempts=self._max_attempts,
             code=code,
         )
-        waiting = JobStatus.QUEUED if claim.queue == "distill" else JobStatus.VALIDATING
-        outcomes = [waiting, JobStatus.PAUSED, JobStatus.CANCELLED, JobStatus.FAILED]
+        outcomes = [WAITING_IN[claim.queue], JobStatus.PAUSED, JobStatus.CANCELLED, JobStatus.FAILED]
         return self._settle(claim, outcomes, change)
 
     def find_embedding(self, key: str) -> StoredFile | None:

@@ -1,8 +1,10 @@
-"""A worker's right to a job, and what it hears from the client."""
+"""A worker's right to a job, what it hears from the client, and what its work leaves."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from jobs.states import QueueName
+from jobs.values.files import Artifact, StoredFile
 from jobs.values.jobs import Job
 
 
@@ -31,3 +33,22 @@ class Control:
     cancel_requested: bool
     pause_requested: bool
     remaining_seconds: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageResult:
+    """What a stage of a job leaves when it has worked. Its files are in the store.
+
+    Args:
+        resolved: the `ResolvedSpec` document; None leaves the one of an earlier stage.
+        report: what was found in the uploads; None leaves that of an earlier stage.
+        inputs: canonical files by name. A later stage reads these, and no upload.
+        artifacts: files to publish.
+        metrics: the last values of the job's metrics.
+    """
+
+    resolved: Mapping[str, object] | None = None
+    report: Mapping[str, object] | None = None
+    inputs: Mapping[str, StoredFile] = field(default_factory=dict)
+    artifacts: Sequence[Artifact] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)

@@ -4,18 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from nayer_core.contract.artifacts import METRICS, MODEL_CARD, PARTIAL_STUDENT, REPORT, SAMPLES, STUDENT
-
-# The artifacts a job may have, and how each is served.
-ARTIFACT_MEDIA_TYPES = {
-    STUDENT: "application/octet-stream",
-    PARTIAL_STUDENT: "application/octet-stream",
-    MODEL_CARD: "application/json",
-    METRICS: "application/x-ndjson",
-    SAMPLES: "image/png",
-    REPORT: "application/json",
-}
-
 
 @dataclass(frozen=True)
 class StoredFile:
@@ -50,11 +38,6 @@ class Artifact:
     job_id: str = ""
     created_at: datetime | None = None
     kept: bool = True
-
-    @classmethod
-    def of(cls, name: str, file: StoredFile) -> "Artifact":
-        """Describe a stored file as the artifact `name`, one of `ARTIFACT_MEDIA_TYPES`."""
-        return cls(name, file.key, file.sha256, file.bytes, ARTIFACT_MEDIA_TYPES[name])
 
 
 @dataclass(frozen=True)

@@ -7,23 +7,25 @@ from typing import Any, TypedDict
 
 from jobs.states import JobStatus
 from jobs.values.files import Artifact, StoredFile
+from jobs.values.kinds import JobKind
 from nayer_core.contract.spec import JobSpec
 
 
 @dataclass(frozen=True)
 class NewJob:
-    """A request for a student whose files are already in the store.
+    """A request for a job whose files are already in the store.
 
     Args:
+        kind: what the job is to do.
+        spec: the document of the request.
+        uploads: its files by the name of their part in `kind.uploads`.
         request_hash: a digest of the whole request; needed with `idempotency_key`, to distinguish a
             repeated request from another one that uses the same key.
     """
 
+    kind: JobKind
     spec: JobSpec
-    teacher: StoredFile
-    evaluation: StoredFile | None = None
-    embeddings: StoredFile | None = None
-    dry_run: bool = False
+    uploads: Mapping[str, StoredFile]
     idempotency_key: str | None = None
     request_hash: str | None = None
 
@@ -85,6 +87,7 @@ class JobSummary:
             {} of a job that a service older than these summaries has written and nobody has inspected since.
         latest_metrics: the newest value of each metric.
         error: of a failed job.
+        uploads: the files of the request by the name of their part.
         attempt: 1 at first; rises when a worker is lost, crashes or hangs, never at a drain.
         version: rises at every visible change; the ETag.
     """
@@ -92,14 +95,12 @@ class JobSummary:
     id: str
     status: JobStatus
     phase: str | None
-    dry_run: bool
+    kind: JobKind
     summary: dict[str, Any]
     progress: ProgressReport
     latest_metrics: dict[str, float]
     error: Failure | None
-    teacher: StoredFile
-    evaluation: StoredFile | None
-    embeddings: StoredFile | None
+    uploads: dict[str, StoredFile]
     attempt: int
     cancel_requested: bool
     pause_requested: bool

@@ -14,10 +14,11 @@ from api.connections import ConnectionLimits
 from api.main import create_app
 from api.server import ServerConfig, listen
 from jobs.files.store import Storage
+from jobs.kinds import DISTILL, VALIDATE
 from jobs.settings import Settings
 from jobs.states import QueueName
-from jobs.values.claims import Claim
-from jobs.values.files import Artifact, StoredFile
+from jobs.values.claims import Claim, StageResult
+from jobs.values.files import StoredFile
 from jobs.values.jobs import Job
 from nayer_core.contract.spec import JobSpec
 from tests.api import bodies
@@ -104,8 +105,13 @@ class PlayedWorker:
         preset, config = spec.resolved_config()
         resolved = {"preset": preset, "config": config.model_dump(mode="json")}
         report = {"architecture": "wrn_40_2", "num_classes": 2}
-        return self.service.workers.end_inspection(
-            claim, resolved, report, {"teacher.safetensors": self.store(b"weights")}
+        return self.service.workers.end_stage(
+            claim,
+            StageResult(
+                resolved=resolved,
+                report=report,
+                inputs={} if claim.job.kind is VALIDATE else {"teacher.safetensors": self.store(b"weights")},
+            ),
         )
 
     def start(self, job_id: str) -> Claim:
@@ -116,10 +122,12 @@ class PlayedWorker:
     def finish(self, claim: Claim, content: bytes = b"a student") -> Job:
         """End the job with a student and a card."""
         artifacts = [
-            Artifact.of("student.safetensors", self.store(content)),
-            Artifact.of("model_card.json", self.store(b"{}")),
+            DISTILL.artifact("student.safetensors", self.store(content)),
+            DISTILL.artifact("model_card.json", self.store(b"{}")),
         ]
-        return self.service.workers.succeed(claim, artifacts, {"agreement_on_synthetic": 0.9})
+        return self.service.workers.end_stage(
+            claim, StageResult(artifacts=artifacts, metrics={"agreement_on_synthetic": 0.9})
+        )
 
     def store(self, content: bytes) -> StoredFile:
         """Publish a file."""

@@ -219,7 +219,7 @@ def test_only_what_has_ended_can_be_deleted(
     submit: Submit, client: httpx.Client, service: Services, storage: Storage
 ) -> None:
     job_id = submit()
-    key = service.clients.get(job_id).teacher.key
+    key = service.clients.get(job_id).uploads["teacher"].key
     assert_problem(client.delete(f"/jobs/{job_id}"), 409, "job_not_terminal")
     client.post(f"/jobs/{job_id}/cancel")
     response = client.delete(f"/jobs/{job_id}")

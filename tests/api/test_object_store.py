@@ -46,7 +46,7 @@ def test_a_job_s_files_pass_through_a_bucket(
     on_s3: httpx.Client, bucket: Storage, service: Services, tmp_path: Path
 ) -> None:
     job_id = on_s3.post("/jobs", content=body(spec_part(), teacher_part(TEACHER))).json()["id"]
-    teacher = service.clients.get(job_id).teacher
+    teacher = service.clients.get(job_id).uploads["teacher"]
     assert teacher.sha256 == hashlib.sha256(TEACHER).hexdigest()
     bucket.get_to_file(teacher, tmp_path / "teacher")
     worker = PlayedWorker(service, bucket, tmp_path)

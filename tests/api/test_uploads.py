@@ -50,11 +50,10 @@ def test_parts_may_come_in_any_order(parts: tuple[bytes, ...], post: Post, servi
     response = post(*parts)
     assert response.status_code == 202, response.text
     job = service.clients.get(response.json()["id"])
-    assert job.teacher.sha256 == hashlib.sha256(TEACHER).hexdigest()
-    assert job.teacher.filename == "teacher.pt"
-    assert job.evaluation is not None
-    assert job.evaluation.bytes == len(b"PK evaluation")
-    assert job.embeddings is not None
+    assert job.uploads["teacher"].sha256 == hashlib.sha256(TEACHER).hexdigest()
+    assert job.uploads["teacher"].filename == "teacher.pt"
+    assert job.uploads["evaluation"].bytes == len(b"PK evaluation")
+    assert set(job.uploads) == {"teacher", "evaluation", "embeddings"}
     assert response.json()["files"]["embeddings"]["filename"] == "lte.safetensors"
 
 
@@ -63,16 +62,19 @@ def test_what_is_stored_is_what_was_sent(
 ) -> None:
     content = bytes(range(256)) * (settings.max_teacher_bytes // 256)  # exactly the limit
     job = service.clients.get(post(spec_part(), teacher_part(content)).json()["id"])
-    assert job.teacher.key.startswith("uploads/")
-    assert b"".join(storage.open_range(job.teacher.key)) == content
-    assert (job.teacher.bytes, job.teacher.sha256) == (len(content), hashlib.sha256(content).hexdigest())
+    assert job.uploads["teacher"].key.startswith("uploads/")
+    assert b"".join(storage.open_range(job.uploads["teacher"].key)) == content
+    assert (job.uploads["teacher"].bytes, job.uploads["teacher"].sha256) == (
+        len(content),
+        hashlib.sha256(content).hexdigest(),
+    )
 
 
 def test_a_body_may_come_byte_by_byte(client: httpx.Client, service: Services) -> None:
     chunks = single_bytes(body(spec_part(), teacher_part(b"\r\n--nayer\r\n--")))
     response = client.post("/jobs", content=chunks, headers={"Content-Type": CONTENT_TYPE})
     assert response.status_code == 202, response.text
-    assert service.clients.get(response.json()["id"]).teacher.bytes == len(b"\r\n--nayer\r\n--")
+    assert service.clients.get(response.json()["id"]).uploads["teacher"].bytes == len(b"\r\n--nayer\r\n--")
 
 
 @pytest.mark.parametrize(

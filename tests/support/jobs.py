@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from jobs.files.store import Storage
-from jobs.values.claims import Claim
+from jobs.kinds import DISTILL
+from jobs.values.claims import Claim, StageResult
 from jobs.values.files import Artifact, Checkpoint, StoredFile
 from jobs.values.jobs import Job, NewJob
 from nayer_core.contract.spec import JobSpec
@@ -32,7 +33,7 @@ def a_file(key: str | None = None, filename: str | None = None) -> StoredFile:
 
 
 def an_artifact(name: str = "student.safetensors") -> Artifact:
-    return Artifact.of(name, a_file(f"artifacts/{uuid.uuid4().hex}"))
+    return DISTILL.artifact(name, a_file(f"artifacts/{uuid.uuid4().hex}"))
 
 
 def a_checkpoint(step: int = 100, epoch: int = 1, **files: StoredFile) -> Checkpoint:
@@ -41,7 +42,8 @@ def a_checkpoint(step: int = 100, epoch: int = 1, **files: StoredFile) -> Checkp
 
 
 def a_request(**changes: Any) -> NewJob:
-    return NewJob(**{"spec": a_spec(), "teacher": a_file(filename="teacher.pt"), **changes})
+    uploads = {"teacher": a_file(filename="teacher.pt")}
+    return NewJob(**{"kind": DISTILL, "spec": a_spec(), "uploads": uploads, **changes})
 
 
 def submitted(service: Services, **changes: Any) -> Job:
@@ -53,15 +55,17 @@ def inspected(service: Services, **changes: Any) -> Job:
     job = submitted(service, **changes)
     claim = claimed(service, "inspect", job)
     inputs = {name: a_file(f"inputs/{job.id}/{name}") for name in ("teacher.safetensors", "spec.json")}
-    return service.workers.end_inspection(claim, {"preset": "quick"}, {"architecture": "resnet20"}, inputs)
+    return service.workers.end_stage(
+        claim, StageResult(resolved={"preset": "quick"}, report={"architecture": "resnet20"}, inputs=inputs)
+    )
 
 
 def inspected_as(service: Services, storage: Storage, inputs: Path) -> str:
     """A job that waits for the distillation of real canonical files; no inspector may be at work."""
     teacher = storage.put_stream([b"a teacher"], f"uploads/{uuid.uuid4()}")
-    claim = claimed(service, "inspect", submitted(service, teacher=teacher))
+    claim = claimed(service, "inspect", submitted(service, uploads={"teacher": teacher}))
     stored = {path.name: storage.publish(path, "inputs") for path in inputs.iterdir()}
-    return service.workers.end_inspection(claim, {}, {}, stored).id
+    return service.workers.end_stage(claim, StageResult(inputs=stored)).id
 
 
 def running(service: Services, **changes: Any) -> Claim:

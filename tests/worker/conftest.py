@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 
 from jobs.files.store import Storage
+from jobs.kinds import DISTILL
 from jobs.settings import Settings
 from jobs.states import JobStatus
 from jobs.values.jobs import Job, NewJob
+from jobs.values.kinds import JobKind
 from nayer_core.contract.spec import JobSpec
 from tests.support.services import Services
 from worker.claims.supervisor import Supervisor
@@ -68,10 +70,10 @@ def submit(service: Services, storage: Storage) -> Iterator[Submit]:
     """
     job_ids: list[str] = []
 
-    def create(dry_run: bool = False, max_runtime_seconds: int | None = None, **behaviours: str) -> str:
+    def create(kind: JobKind = DISTILL, max_runtime_seconds: int | None = None, **behaviours: str) -> str:
         teacher = storage.put_stream([json.dumps(behaviours).encode()], f"uploads/{uuid.uuid4()}")
         spec = JobSpec.model_validate({**SPEC, "max_runtime_seconds": max_runtime_seconds})
-        job, _ = service.clients.submit(NewJob(spec=spec, teacher=teacher, dry_run=dry_run))
+        job, _ = service.clients.submit(NewJob(kind=kind, spec=spec, uploads={"teacher": teacher}))
         job_ids.append(job.id)
         return job.id
 

@@ -1,11 +1,11 @@
 """A job that this worker holds, and everything that its holder may read and write of it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from jobs.errors import LeaseLost, ServiceUnavailable
 from jobs.service.for_workers import WorkerJobs
-from jobs.values.claims import Claim
+from jobs.values.claims import Claim, StageResult
 from jobs.values.files import Artifact, Bank, Checkpoint, StoredFile
 from jobs.values.jobs import Job
 from nayer_core.contract.errors import ErrorCode
@@ -118,21 +118,9 @@ class HeldJob:
         """Note in the job's specification which warm bank its run begins with."""
         self.repeat(lambda: self._service.set_bank(self._claim, bank))
 
-    def end_inspection(
-        self, spec: Mapping[str, Any], report: Mapping[str, Any], inputs: Mapping[str, StoredFile]
-    ) -> Job:
-        """Queue the job for distillation; a dry run has succeeded.
-
-        Args:
-            spec: the resolved specification.
-            report: what was found in the uploads.
-            inputs: the canonical files by name.
-        """
-        return self._end(lambda: self._service.end_inspection(self._claim, spec, report, inputs))
-
-    def succeed(self, artifacts: Sequence[Artifact], metrics: Mapping[str, float]) -> Job:
-        """End the job with its artifacts and last metrics."""
-        return self._end(lambda: self._service.succeed(self._claim, artifacts, metrics))
+    def end_stage(self, result: StageResult) -> Job:
+        """Write what the stage leaves: the job waits for its next stage, or it has succeeded."""
+        return self._end(lambda: self._service.end_stage(self._claim, result))
 
     def fail(
         self,

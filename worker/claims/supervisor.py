@@ -15,7 +15,7 @@ from jobs.service.for_workers import WorkerJobs
 from jobs.service.resources import Resources
 from jobs.settings import Settings
 from jobs.states import QueueName
-from jobs.values.claims import Claim
+from jobs.values.claims import Claim, StageResult
 from jobs.values.jobs import Job
 from nayer_core.contract.disk import disk_trouble
 from nayer_core.contract.errors import ErrorCode
@@ -36,8 +36,10 @@ _RETRY_SECONDS = 0.5
 # After the disk failed: time for another worker to take the job, and for an operator to make room.
 _REST_SECONDS = 60.0
 
-# Works on a job and returns what became of it, or raises an Outcome.
-Flow = Callable[[HeldJob, Workbench], Job]
+# Does the work of one stage of a job and returns what that leaves, or raises an Outcome.
+Flow = Callable[[HeldJob, Workbench], StageResult]
+# By the name of the kind of job, and the queue of the stage.
+Flows = Mapping[tuple[str, QueueName], Flow]
 
 
 class Supervisor:
@@ -45,12 +47,15 @@ class Supervisor:
 
     Args:
         settings: leases, limits and addresses of the servers.
-        flows: what is done with a job, by the queue from which it was taken.
+        flows: what is done with a job, for each stage of each kind.
         program: the command that precedes the core's arguments.
     """
 
     def __init__(
-        self, settings: Settings, flows: Mapping[QueueName, Flow], program: Sequence[str] = CORE_PROGRAM
+        self,
+        settings: Settings,
+        flows: Flows,
+        program: Sequence[str] = CORE_PROGRAM,
     ):
         self.drain = Drain(settings.drain_seconds)
         self._settings = settings
@@ -121,12 +126,11 @@ class Supervisor:
             logger.exception("the job is left to the reaper")
 
     def _carry_out(self, job: HeldJob) -> Job:
-        """Run the job's flow, and end the claim with what comes of it; a bad disk makes the worker rest."""
-        flow = self._flows[job.queue]
+        """Run the stage, and end the claim with what comes of it; a bad disk makes the worker rest."""
         try:
             with self._scratch.folder(job.id) as folder:
                 bench = Workbench(job, folder, self._storage, self._settings, self._program)
-                return _run_flow(flow, job, bench)
+                return _run_stage(self._flows, job, bench)
         except (DiskFailed, OSError) as error:
             trouble = error.reason if isinstance(error, DiskFailed) else disk_trouble(error)
             if trouble is None:
@@ -137,10 +141,11 @@ class Supervisor:
             return job.release(reason, counts_attempt=True, code=ErrorCode.DISK_FAILED)
 
 
-def _run_flow(flow: Flow, job: HeldJob, bench: Workbench) -> Job:
-    """Run a flow. What it raises ends the claim, except a lost claim, an outage or a bad disk."""
+def _run_stage(flows: Flows, job: HeldJob, bench: Workbench) -> Job:
+    """Run a stage. What its flow raises ends the claim, except a lost claim, an outage or a bad disk."""
     try:
-        return flow(job, bench)
+        flow = flows[job.snapshot.kind.name, job.queue]
+        return job.end_stage(flow(job, bench))
     except Refused as refusal:
         return job.fail(
             refusal.code,

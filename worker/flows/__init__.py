@@ -1,10 +1,12 @@
-"""What is done with a claimed job, one file for each queue, and what these files share."""
-
-from collections.abc import Mapping
+"""What is done with a claimed job: one flow for each kind of job and each of its stages."""
 
 from jobs.states import QueueName
 from worker.claims.supervisor import Flow
 from worker.flows.distill import distill
-from worker.flows.inspect_uploads import inspect_uploads
+from worker.flows.inspect_uploads import prepare_distillation, validate
 
-FLOWS: Mapping[QueueName, Flow] = {"inspect": inspect_uploads, "distill": distill}
+FLOWS: dict[tuple[str, QueueName], Flow] = {
+    ("distill", "inspect"): prepare_distillation,
+    ("distill", "distill"): distill,
+    ("validate", "inspect"): validate,
+}

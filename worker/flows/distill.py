@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jobs.values.claims import StageResult
 from jobs.values.files import Artifact, Checkpoint
-from jobs.values.jobs import Job
 from nayer_core.contract.artifacts import METRICS, MODEL_CARD, PARTIAL_STUDENT, SAMPLES, STUDENT
 from nayer_core.contract.errors import ErrorCode
 from worker.claims.core_run import CoreRun
@@ -28,7 +28,7 @@ COMPANIONS = (MODEL_CARD, METRICS, SAMPLES)
 PARTIAL_RESULT = (PARTIAL_STUDENT, METRICS)
 
 
-def distill(job: HeldJob, bench: Workbench) -> Job:
+def distill(job: HeldJob, bench: Workbench) -> StageResult:
     """Distil a job's student, continuing where an earlier claim stopped, and publish it.
 
     Raises:
@@ -43,13 +43,13 @@ def distill(job: HeldJob, bench: Workbench) -> Job:
         result = _resume_or_begin(job, bench, inputs, out, warm_bank)
     except Refused as refusal:
         if (out / PARTIAL_STUDENT).is_file():
-            refusal.artifacts = _publish(bench, out, PARTIAL_RESULT)
+            refusal.artifacts = _store_artifacts(job, bench, out, PARTIAL_RESULT)
         raise
     if not (out / STUDENT).is_file():
         raise Crashed("it finished without leaving a student", by_force=False)
     warm_bank.save(out / BANK)
-    artifacts = _publish(bench, out, (STUDENT, *COMPANIONS))
-    return job.succeed(artifacts, dict(_numbers(result.get("metrics", {}))))
+    artifacts = _store_artifacts(job, bench, out, (STUDENT, *COMPANIONS))
+    return StageResult(artifacts=artifacts, metrics=dict(_numbers(result.get("metrics", {}))))
 
 
 def _resume_or_begin(
@@ -111,10 +111,10 @@ def _run_core(
             raise
 
 
-def _publish(bench: Workbench, out: Path, names: Sequence[str]) -> list[Artifact]:
+def _store_artifacts(job: HeldJob, bench: Workbench, out: Path, names: Sequence[str]) -> list[Artifact]:
     """Store those of these files that the core has written."""
     files = bench.store_present(out, names, "artifacts")
-    return [Artifact.of(name, file) for name, file in files.items()]
+    return [job.snapshot.kind.artifact(name, file) for name, file in files.items()]
 
 
 def _numbers(metrics: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, float]]:

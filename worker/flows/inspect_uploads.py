@@ -1,12 +1,12 @@
-"""The flow of queue `inspect`: hostile uploads become canonical files, class names become embeddings."""
+"""The flows of queue `inspect`: hostile uploads become canonical files, class names become embeddings."""
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jobs.values.files import Artifact, StoredFile
-from jobs.values.jobs import Job
+from jobs.values.claims import StageResult
 from nayer_core.contract.artifacts import REPORT
 from nayer_core.contract.errors import ErrorCode
 from worker.claims.core_run import CoreRun
@@ -19,7 +19,8 @@ from worker.process.environment import core_environment
 from worker.process.scratch import remove_tree
 from worker.process.watchdog import Watchdog
 
-CANONICAL_FILES = ("teacher.safetensors", "spec.json", "lte.safetensors", "evaluation.safetensors")
+SPEC = "spec.json"
+CANONICAL_FILES = ("teacher.safetensors", SPEC, "lte.safetensors", "evaluation.safetensors")
 
 GIB = 2**30
 # The core's own jail is tighter; these hold should it fail. A CUDA build maps 3.2 GB on import alone.
@@ -28,46 +29,54 @@ _MEMORY_PER_UPLOADED_BYTE = 6
 _SMALLEST_FILE_LIMIT_BYTES = GIB
 
 
-def inspect_uploads(job: HeldJob, bench: Workbench) -> Job:
-    """Read the uploads of a job, embed its class names, and queue it for distillation.
+def validate(job: HeldJob, bench: Workbench) -> StageResult:
+    """Read the uploads of a job, and publish the report on them.
 
     Raises:
-        Outcome: it cannot be queued; `Refused` when the uploads are to blame.
+        Outcome: there is no report; `Refused` when the uploads are to blame.
     """
     out = bench.new_folder("inspected")
     report = _inspect(job, bench, out)
-    spec_file = out / "spec.json"
-    spec = json.loads(spec_file.read_text())
-    inputs: dict[str, StoredFile] = {}
-    if not job.snapshot.dry_run:
-        embedding = embed_labels(job, bench, spec, out)
-        report["warnings"] = [*report["warnings"], *embedding.pop("warnings")]
-        report["text_encoder"] = embedding
-        spec["text_encoder"]["name"] = embedding["text_encoder"]
-        spec_file.write_text(json.dumps(spec))
-        inputs = bench.store_present(out, CANONICAL_FILES, "inputs")
+    _publish(job, bench, out, report)
+    return StageResult(resolved=json.loads((out / SPEC).read_text()), report=report)
+
+
+def prepare_distillation(job: HeldJob, bench: Workbench) -> StageResult:
+    """Read the uploads of a job, embed its class names, and store what its distillation needs.
+
+    Raises:
+        Outcome: it cannot be distilled; `Refused` when the uploads are to blame.
+    """
+    out = bench.new_folder("inspected")
+    report = _inspect(job, bench, out)
+    spec = json.loads((out / SPEC).read_text())
+    embedding = embed_labels(job, bench, spec, out)
+    report["warnings"] = [*report["warnings"], *embedding.pop("warnings")]
+    report["text_encoder"] = embedding
+    spec["text_encoder"]["name"] = embedding["text_encoder"]
+    (out / SPEC).write_text(json.dumps(spec))
+    inputs = bench.store_present(out, CANONICAL_FILES, "inputs")
+    _publish(job, bench, out, report)
+    return StageResult(resolved=spec, report=report, inputs=inputs)
+
+
+def _publish(job: HeldJob, bench: Workbench, out: Path, report: Mapping[str, Any]) -> None:
     (out / REPORT).write_text(json.dumps(report))
-    job.add_artifact(Artifact.of(REPORT, bench.store(out / REPORT, "artifacts")))
-    return job.end_inspection(spec, report, inputs)
+    job.add_artifact(job.snapshot.kind.artifact(REPORT, bench.store(out / REPORT, "artifacts")))
 
 
 def _inspect(job: HeldJob, bench: Workbench, out: Path) -> dict[str, Any]:
     """Run the core's `inspect` on the uploads; returns its report, and leaves canonical files in `out`."""
     request = job.snapshot
     uploads = bench.new_folder("uploads")
-    spec_file = bench.folder / "spec.json"
+    spec_file = bench.folder / SPEC
     spec_file.write_text(json.dumps(request.spec))
     arguments = ["inspect", "--spec", str(spec_file), "--out", str(out)]
     arguments += ["--memory-bytes", str(bench.settings.max_run_bytes or _machine_bytes())]
     uploaded_bytes = 0
-    for name, file in (
-        ("teacher", request.teacher),
-        ("evaluation", request.evaluation),
-        ("embeddings", request.embeddings),
-    ):
-        if file is not None:
-            arguments += [f"--{name}", str(bench.fetch(file, uploads / name))]
-            uploaded_bytes += file.bytes
+    for name, file in request.uploads.items():
+        arguments += [f"--{name}", str(bench.fetch(file, uploads / name))]
+        uploaded_bytes += file.bytes
     run = CoreRun(job, bench.program, Watchdog(seconds=bench.settings.inspect_seconds))
     try:
         report = run.execute(

@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
+from jobs.kinds import KINDS
 from jobs.rows.database import Session
 from jobs.rows.tables import JobTable
-from jobs.service.transitions import endings, files, steps
-from jobs.states import HELD_IN, JobStatus, QueueName
+from jobs.service.transitions import endings, files, progress, steps
+from jobs.states import HELD_IN, WAITING_IN, JobStatus, QueueName
+from jobs.values.claims import StageResult
 from jobs.values.files import StoredFile
 from jobs.values.jobs import summarise
 from nayer_core.contract.errors import ErrorCode
@@ -31,33 +33,39 @@ def claim(
         steps.move(session, job, HELD_IN[queue])
 
 
-def end_inspection(
-    session: Session,
-    job: JobTable,
-    now: datetime,
-    *,
-    resolved: Mapping[str, object],
-    report: Mapping[str, object],
-    inputs: Mapping[str, StoredFile],
+def end_stage(
+    session: Session, job: JobTable, now: datetime, *, queue: QueueName, result: StageResult
 ) -> None:
-    """Let an inspected job wait for distillation; a dry run has succeeded.
+    """Write what the stage of a queue leaves: the job waits for its next stage, or it has succeeded.
 
-    A job whose end was requested since the last heartbeat is cancelled: no worker would take it again.
+    Where a stage follows, a job whose end was requested since the last heartbeat is cancelled: no worker
+    would take it again.
     """
-    job.resolved, job.report = dict(resolved), dict(report)
-    job.summary = summarise(job.spec, resolved)
-    if job.cancel_requested:
+    if result.resolved is not None:
+        job.resolved = dict(result.resolved)
+        job.summary = summarise(job.spec, result.resolved)
+    job.report = job.report if result.report is None else dict(result.report)
+    files.add_artifacts(session, job, result.artifacts, now)
+    progress.set_latest_metrics(job, result.metrics)
+    following = KINDS[job.kind].stage_after(queue)
+    if following is None:
+        endings.succeed(session, job, now)
+    elif job.cancel_requested:
         endings.cancel(session, job, now)
-        return
+    else:
+        _wait_for(session, job, now, following, result.inputs)
+
+
+def _wait_for(
+    session: Session, job: JobTable, now: datetime, queue: QueueName, inputs: Mapping[str, StoredFile]
+) -> None:
+    """Let a job wait for a stage that reads canonical files; the client's own are no longer kept."""
     for name, file in inputs.items():
         files.put_file(job, "input", name, file, now)
-    if job.dry_run:
-        endings.succeed(session, job, now)
-        return
     endings.end_claim(job, now)
     files.let_uploads_go(job)
     job.rung_at = now
-    steps.move(session, job, JobStatus.QUEUED)
+    steps.move(session, job, WAITING_IN[queue])
 
 
 def hand_back(

@@ -1,6 +1,6 @@
 """A job succeeds, fails or is cancelled; and how a claim ends, in these and all other cases."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
 from jobs.rows.database import Session
@@ -36,16 +36,8 @@ def finish(session: Session, job: JobTable, status: JobStatus, now: datetime, **
     steps.move(session, job, status, **details)
 
 
-def succeed(
-    session: Session,
-    job: JobTable,
-    now: datetime,
-    artifacts: Sequence[Artifact] = (),
-    metrics: Mapping[str, float] | None = None,
-) -> None:
-    """End the job with its results."""
-    files.add_artifacts(session, job, artifacts, now)
-    progress.set_latest_metrics(job, metrics or {})
+def succeed(session: Session, job: JobTable, now: datetime) -> None:
+    """End the job, whose results are written."""
     progress.complete_progress(job)
     finish(session, job, JobStatus.SUCCEEDED, now)
 

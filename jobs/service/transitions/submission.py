@@ -7,7 +7,7 @@ from jobs.rows import repository
 from jobs.rows.database import Session
 from jobs.rows.tables import JobTable
 from jobs.service.transitions import files, steps
-from jobs.states import JobStatus
+from jobs.states import WAITING_IN
 from jobs.values.files import StoredFile
 from jobs.values.jobs import NewJob, summarise
 from nayer_core.contract.spec import JobSpec
@@ -16,7 +16,7 @@ MAX_FILENAME = 255
 
 
 def submit(session: Session, new: NewJob) -> JobTable | None:
-    """Create a job in `validating`, whose files are already stored.
+    """Create a job that waits for its first stage, and whose files are already stored.
 
     The spec is kept with its preset named and expanded.
 
@@ -27,10 +27,8 @@ def submit(session: Session, new: NewJob) -> JobTable | None:
     if job is None:
         return None
     now = repository.now(session)
-    uploads = {"teacher": new.teacher, "evaluation": new.evaluation, "embeddings": new.embeddings}
-    for name, file in uploads.items():
-        if file is not None:
-            files.put_file(job, "upload", name, _with_clean_name(file), now)
+    for name, file in new.uploads.items():
+        files.put_file(job, "upload", name, _with_clean_name(file), now)
     job.rung_at = now
     steps.log_status(session, job)
     return job
@@ -41,8 +39,9 @@ def _first_values(new: NewJob) -> dict[str, Any]:
     spec = {**new.spec.model_dump(mode="json"), "preset": preset, "config": config.model_dump(mode="json")}
     return {
         "id": uuid.uuid4().hex,
-        "status": JobStatus.VALIDATING,
-        "dry_run": new.dry_run,
+        "status": WAITING_IN[new.kind.stages[0]],
+        "kind": new.kind.name,
+        "priority": new.kind.priority,
         "spec": spec,
         "summary": summarise(spec, None),
         "progress": {},

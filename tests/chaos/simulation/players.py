@@ -10,13 +10,13 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 from jobs.errors import FileCorrupt, FileMissing, LeaseLost, ServiceUnavailable
-from jobs.values.claims import Claim
-from jobs.values.files import Artifact, Checkpoint, StoredFile
-from jobs.values.jobs import NewJob
+from jobs.kinds import DISTILL
+from jobs.values.claims import Claim, StageResult
+from jobs.values.files import Checkpoint, StoredFile
 from nayer_core.contract.errors import ErrorCode
 from nayer_core.contract.events import MetricsEvent, Phase, PhaseEvent
 from tests.chaos.simulation.world import CHECKPOINT_EVERY, CRASH, STEPS, World, next_state
-from tests.support.jobs import a_spec
+from tests.support.jobs import a_request
 
 Play = Generator[str, None, Any]
 
@@ -103,12 +103,12 @@ class Worker:
 
     def _inspect(self, claim: Claim) -> Play:
         service, storage = self.service, self.world.storage
-        teacher = yield from self._ask("P2", lambda: self.world.fetch(claim.job.teacher))
+        teacher = yield from self._ask("P2", lambda: self.world.fetch(claim.job.uploads["teacher"]))
         yield from self._write("P2", claim, lambda: service.record(claim, [self._said(Phase.INSPECT)]))
         yield from self._look(claim, "P2")
         stored = yield from self._ask("P2", lambda: storage.put_stream([teacher], self._key("inputs")))
         inputs = {"teacher.safetensors": stored}
-        yield from self._write("P2", claim, lambda: service.end_inspection(claim, {}, {}, inputs))
+        yield from self._write("P2", claim, lambda: service.end_stage(claim, StageResult(inputs=inputs)))
 
     def _distil(self, claim: Claim) -> Play:
         service, storage = self.service, self.world.storage
@@ -125,8 +125,9 @@ class Worker:
             if step % CHECKPOINT_EVERY == 0:
                 yield from self._save(claim, step, state)
         stored = yield from self._ask("P9", lambda: storage.put_stream([state], self._key("artifacts")))
-        students = [Artifact.of("student.safetensors", stored)]
-        yield from self._write("P9", claim, lambda: service.succeed(claim, students, {"accuracy": 0.5}))
+        students = [DISTILL.artifact("student.safetensors", stored)]
+        results = StageResult(artifacts=students, metrics={"accuracy": 0.5})
+        yield from self._write("P9", claim, lambda: service.end_stage(claim, results))
 
     def _restore(self, claim: Claim) -> Play:
         checkpoints = yield from self._ask("P6", lambda: self.service.checkpoints(claim))
@@ -214,7 +215,9 @@ class Client:
                 upload = self.world.storage.put_stream([teacher], f"uploads/{self.key}-{attempt}")
                 upload = StoredFile(upload.key, upload.sha256, upload.bytes, "teacher.pt")
                 yield "P3"
-                new = NewJob(a_spec(), upload, idempotency_key=self.key, request_hash=upload.sha256)
+                new = a_request(
+                    uploads={"teacher": upload}, idempotency_key=self.key, request_hash=upload.sha256
+                )
                 job, _ = self.world.service.clients.submit(new)
             except ServiceUnavailable:
                 continue

@@ -145,7 +145,7 @@ def store_away(stage: Stage) -> None:
     if stage.phase == "P10":
         for _ in range(3):
             with pytest.raises(Exception, match="storage"):
-                stage.world.fetch(stage.job().teacher)
+                stage.world.fetch(stage.job().uploads["teacher"])
     elif stage.hit in stage.playing:
         stage.call(stage.hit)
     ended(stage)

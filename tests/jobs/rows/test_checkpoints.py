@@ -6,6 +6,7 @@ import pytest
 
 from jobs.errors import LeaseLost
 from jobs.files.store import Storage
+from jobs.values.claims import StageResult
 from jobs.values.files import Checkpoint, StoredFile
 from tests.support.jobs import a_checkpoint, a_file, claimed, running
 from tests.support.services import Services
@@ -132,7 +133,7 @@ def test_the_end_of_a_job_lets_its_checkpoints_go(service: Services, storage: St
     service.upkeep.sweep(storage, grace_seconds=-1)
     assert keys(storage) == {"state"}
     if end == "succeed":
-        service.workers.succeed(claim, [], {})
+        service.workers.end_stage(claim, StageResult())
     elif end == "fail":
         service.workers.fail(claim, "c", "m", "h")
     else:

@@ -21,6 +21,7 @@ from jobs.errors import ServiceUnavailable
 from jobs.rows.database import Database
 from jobs.rows.tables import SCHEMA_VERSION
 from jobs.states import TRANSITIONS, JobStatus
+from jobs.values.claims import StageResult
 from tests.support.jobs import inspected, running, submitted
 from tests.support.services import Services, fresh_database, migrate
 
@@ -66,7 +67,7 @@ def test_the_database_allows_the_steps_of_the_code_and_no_other(service: Service
 )
 def test_an_ended_job_cannot_be_changed_by_hand(service: Services, database_url: str, statement: str) -> None:
     claim = running(service)
-    service.workers.succeed(claim, [], {})
+    service.workers.end_stage(claim, StageResult())
     with psycopg.connect(database_url) as connection, pytest.raises(CheckViolation, match="never changes"):
         connection.execute(statement)
 

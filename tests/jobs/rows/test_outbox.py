@@ -9,6 +9,8 @@ import psycopg
 import pytest
 
 from jobs.errors import DeliveryNotFound, JobNotFound
+from jobs.kinds import VALIDATE
+from jobs.values.claims import StageResult
 from jobs.values.jobs import Job
 from jobs.webhooks.deliveries import MAX_ATTEMPTS, Answer, DueDelivery, retry_delay
 from tests.support.hooked_jobs import make_due
@@ -43,7 +45,10 @@ def test_messages_report_each_step_in_order(service: Services) -> None:
     service.workers.release(claim, counts_attempt=False, reason="a drain")
     service.clients.pause(claim.job.id)
     service.clients.resume(claim.job.id)
-    service.workers.succeed(claimed(service, "distill", claim.job), [an_artifact()], {"agreement": 0.5})
+    service.workers.end_stage(
+        claimed(service, "distill", claim.job),
+        StageResult(artifacts=[an_artifact()], metrics={"agreement": 0.5}),
+    )
     steps = ["queued", "running", "queued", "paused", "queued", "running", "succeeded"]
     assert event_names(service, claim.job.id) == [f"job.{step}" for step in steps]
 
@@ -55,8 +60,8 @@ def test_a_message_reports_the_end_whether_client_worker_or_upkeep_ends_the_job(
     failed_job = service.workers.fail(
         running(service, **with_webhook()), "diverged", "It diverged.", "Lower the rate."
     )
-    dry_run = submitted(service, dry_run=True, **with_webhook())
-    service.workers.end_inspection(claimed(service, "inspect", dry_run), {}, {}, {})
+    dry_run = submitted(service, kind=VALIDATE, **with_webhook())
+    service.workers.end_stage(claimed(service, "inspect", dry_run), StageResult())
     lost_job = running(service, **with_webhook()).job
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("UPDATE job SET attempt = 3 WHERE id = %s", [lost_job.id])
@@ -89,17 +94,17 @@ def test_a_step_that_is_rolled_back_leaves_no_message(
     with monkeypatch.context() as patch:
         patch.setattr("jobs.service.for_workers.repository.save", cut)
         with pytest.raises(ConnectionAbortedError):
-            service.workers.succeed(claim, [], {})
+            service.workers.end_stage(claim, StageResult())
     assert (service.clients.get(claim.job.id).status, event_names(service, claim.job.id)) == ("running", [])
-    service.workers.succeed(claim, [], {})
-    service.workers.succeed(claim, [], {})  # a repeated call, because its answer was lost
+    service.workers.end_stage(claim, StageResult())
+    service.workers.end_stage(claim, StageResult())  # a repeated call, because its answer was lost
     assert event_names(service, claim.job.id) == ["job.succeeded"]
 
 
 def test_a_message_holds_the_job_as_it_stood(service: Services) -> None:
     claim = running(service, **with_webhook("job.running", "job.succeeded"))
     artifact = an_artifact()
-    job = service.workers.succeed(claim, [artifact], {"agreement": 0.5})
+    job = service.workers.end_stage(claim, StageResult(artifacts=[artifact], metrics={"agreement": 0.5}))
     first, second = (json.loads(due.content) for due in service.webhooks.take_deliveries(10))
     assert (first["type"], first["data"]["status"], first["data"]["finished_at"]) == (
         "job.running",
@@ -114,6 +119,7 @@ def test_a_message_holds_the_job_as_it_stood(service: Services) -> None:
         "data": {
             "id": job.id,
             "status": "succeeded",
+            "kind": "distill",
             "dry_run": False,
             "attempt": 1,
             "error": None,
@@ -195,7 +201,7 @@ def test_a_receiver_that_is_gone_gets_no_more_messages(service: Services) -> Non
     assert third.job_id == other.id
     service.webhooks.settle_delivery(second, Answer(status_code=410))
     service.webhooks.settle_delivery(first, Answer(status_code=204))
-    service.workers.succeed(claim, [], {})
+    service.workers.end_stage(claim, StageResult())
     deliveries = service.clients.deliveries(claim.job.id)[0]
     assert [(d.event, d.status) for d in deliveries] == [("job.running", "failed"), ("job.queued", "failed")]
     assert service.clients.deliveries(other.id)[0][0].status == "pending"
@@ -216,7 +222,7 @@ def test_a_message_can_be_sent_once_more(service: Services, answer: Answer) -> N
 
 def test_messages_are_read_in_pages_and_by_those_of_their_job_only(service: Services) -> None:
     claim = running(service, **with_webhook(*ALL))
-    service.workers.succeed(claim, [], {})
+    service.workers.end_stage(claim, StageResult())
     newest, more = service.clients.deliveries(claim.job.id, limit=2)
     oldest, last = service.clients.deliveries(claim.job.id, limit=2, after=newest[-1].id)
     assert [d.event for d in newest + oldest] == ["job.succeeded", "job.running", "job.queued"]

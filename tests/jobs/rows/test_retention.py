@@ -8,10 +8,11 @@ import pytest
 
 from jobs.errors import ArtifactExpired, JobNotFound
 from jobs.files.store import Storage
+from jobs.kinds import DISTILL
 from jobs.settings import DAY
 from jobs.states import JobStatus
-from jobs.values.claims import Claim
-from jobs.values.files import Artifact, StoredFile
+from jobs.values.claims import Claim, StageResult
+from jobs.values.files import StoredFile
 from jobs.values.jobs import Job
 from tests.support.jobs import a_checkpoint, claimed, running, submitted
 from tests.support.services import Services
@@ -42,17 +43,17 @@ def keys(storage: Storage) -> list[str]:
 
 def a_run(service: Services, storage: Storage) -> Claim:
     """A job that runs, with a file of every kind in the store."""
-    job = submitted(service, teacher=put(storage, "uploads/teacher"))
+    job = submitted(service, uploads={"teacher": put(storage, "uploads/teacher")})
     inputs = {"teacher.safetensors": put(storage, "inputs/teacher")}
-    service.workers.end_inspection(claimed(service, "inspect", job), {}, {}, inputs)
+    service.workers.end_stage(claimed(service, "inspect", job), StageResult(inputs=inputs))
     claim = claimed(service, "distill", job)
     service.workers.add_checkpoint(claim, a_checkpoint(state=put(storage, "checkpoints/state")))
     return claim
 
 
 def a_finished_job(service: Services, storage: Storage) -> Job:
-    student = Artifact.of("student.safetensors", put(storage, "artifacts/student"))
-    return service.workers.succeed(a_run(service, storage), [student], {})
+    student = DISTILL.artifact("student.safetensors", put(storage, "artifacts/student"))
+    return service.workers.end_stage(a_run(service, storage), StageResult(artifacts=[student]))
 
 
 def let_pass(url: str, seconds: float) -> None:
@@ -109,7 +110,7 @@ def test_each_kind_has_a_time_of_its_own(
 def test_refused_uploads_can_be_kept_for_a_time(
     service: Services, storage: Storage, keeping: With, database_url: str
 ) -> None:
-    job = submitted(service, teacher=put(storage, "uploads/odd"))
+    job = submitted(service, uploads={"teacher": put(storage, "uploads/odd")})
     service.workers.fail(claimed(service, "inspect", job), "unsafe_checkpoint", "m", "h")
     limited_service = keeping(uploads=HOUR)
     sweep(limited_service, storage)
@@ -117,7 +118,7 @@ def test_refused_uploads_can_be_kept_for_a_time(
     let_pass(database_url, HOUR + 1)
     sweep(limited_service, storage)
     assert keys(storage) == []
-    assert service.clients.get(job.id).teacher.sha256 == job.teacher.sha256
+    assert service.clients.get(job.id).uploads["teacher"].sha256 == job.uploads["teacher"].sha256
 
 
 def test_an_artifact_expires_at_its_time_whether_upkeep_came_or_not(
@@ -145,10 +146,10 @@ def test_an_artifact_expires_at_its_time_whether_upkeep_came_or_not(
 def test_a_file_stays_as_long_as_another_job_names_it(
     service: Services, storage: Storage, keeping: With, database_url: str
 ) -> None:
-    artifact = Artifact.of("student.safetensors", put(storage, "artifacts/shared"))
-    old = service.workers.succeed(running(service), [artifact], {})
+    artifact = DISTILL.artifact("student.safetensors", put(storage, "artifacts/shared"))
+    old = service.workers.end_stage(running(service), StageResult(artifacts=[artifact]))
     let_pass(database_url, HOUR + 1)
-    young = service.workers.succeed(running(service), [artifact], {})
+    young = service.workers.end_stage(running(service), StageResult(artifacts=[artifact]))
     limited_service = keeping(artifacts=HOUR)
     limited_service.upkeep.sweep(storage, grace_seconds=-1)
     assert keys(storage) == ["artifacts"]

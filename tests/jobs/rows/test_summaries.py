@@ -13,6 +13,7 @@ import migrations
 from cli.embedded import EmbeddedPostgres
 from jobs.rows import repository
 from jobs.settings import Settings
+from jobs.values.claims import StageResult
 from jobs.values.jobs import summarise
 from tests.support.jobs import a_spec, claimed, submitted
 from tests.support.services import Services, fresh_database
@@ -44,7 +45,7 @@ def test_the_summary_follows_the_inspection(service: Services) -> None:
     }
     assert service.clients.list_jobs().jobs[0].summary == job.summary == expected
     claim = claimed(service, "inspect", job)
-    service.workers.end_inspection(claim, {"teacher_architecture": "resnet20"}, {}, {})
+    service.workers.end_stage(claim, StageResult(resolved={"teacher_architecture": "resnet20"}))
     assert service.clients.list_jobs().jobs[0].summary == {**expected, "teacher_architecture": "resnet20"}
 
 

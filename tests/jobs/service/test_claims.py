@@ -11,7 +11,7 @@ import pytest
 
 from jobs.errors import IdempotencyConflict, LeaseLost
 from jobs.states import JobStatus
-from jobs.values.claims import Claim
+from jobs.values.claims import Claim, StageResult
 from nayer_core.contract.events import WarningEvent
 from tests.support.jobs import a_request, a_spec, an_artifact, claimed, inspected, running, submitted
 from tests.support.services import Services
@@ -26,7 +26,7 @@ WRITES: dict[str, list[Callable[[Services, Claim], Any]]] = {
         lambda service, claim: service.workers.record(claim, [(1, WARNING)]),
         lambda service, claim: service.workers.add_artifact(claim, an_artifact("report.json")),
         lambda service, claim: service.workers.inputs(claim),
-        lambda service, claim: service.workers.end_inspection(claim, {}, {}, {}),
+        lambda service, claim: service.workers.end_stage(claim, StageResult()),
         lambda service, claim: service.workers.fail(claim, "c", "m", "h"),
         lambda service, claim: service.workers.cancel(claim),
         lambda service, claim: service.workers.release(claim, counts_attempt=True, reason="r"),
@@ -35,7 +35,9 @@ WRITES: dict[str, list[Callable[[Services, Claim], Any]]] = {
         lambda service, claim: service.workers.record(claim, [(1, WARNING)]),
         lambda service, claim: service.workers.add_artifact(claim, an_artifact()),
         lambda service, claim: service.workers.inputs(claim),
-        lambda service, claim: service.workers.succeed(claim, [an_artifact()], {"accuracy": 1.0}),
+        lambda service, claim: service.workers.end_stage(
+            claim, StageResult(artifacts=[an_artifact()], metrics={"accuracy": 1.0})
+        ),
         lambda service, claim: service.workers.fail(claim, "c", "m", "h"),
         lambda service, claim: service.workers.cancel(claim),
         lambda service, claim: service.workers.release(claim, counts_attempt=True, reason="r"),
@@ -79,7 +81,7 @@ def test_each_job_is_claimed_once_by_many_workers(service: Services) -> None:
 def test_one_of_many_ends_wins(service: Services) -> None:
     claim = running(service)
     ends = [
-        lambda: service.workers.succeed(claim, [an_artifact()], {}),
+        lambda: service.workers.end_stage(claim, StageResult(artifacts=[an_artifact()])),
         lambda: service.workers.fail(claim, "c", "m", "h"),
         lambda: service.workers.cancel(claim),
         lambda: service.workers.release(claim, counts_attempt=False, reason="drained"),
@@ -115,7 +117,7 @@ def test_nothing_is_written_under_a_stale_fence(service: Services, database_url:
 def test_nothing_is_written_after_the_end(service: Services, database_url: str, end: str) -> None:
     claim = running(service)
     {
-        "succeed": lambda: service.workers.succeed(claim, [], {}),
+        "succeed": lambda: service.workers.end_stage(claim, StageResult()),
         "fail": lambda: service.workers.fail(claim, "c", "m", "h"),
         "cancelled": lambda: service.workers.cancel(claim),
     }[end]()
@@ -237,7 +239,7 @@ def test_of_a_cancel_and_an_end_at_once_one_counts(service: Services) -> None:
         claim = running(service)
         ended_job, answer = all_at_once(
             lambda number, claim=claim: (
-                service.workers.succeed(claim, [], {})
+                service.workers.end_stage(claim, StageResult())
                 if number == 0
                 else service.clients.cancel(claim.job.id)
             ),

@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 
 from jobs.errors import ArtifactNotFound, ArtifactNotReady, JobNotFound, JobNotTerminal
+from jobs.kinds import DISTILL, VALIDATE
 from jobs.states import JobStatus
+from jobs.values.claims import StageResult
 from jobs.values.jobs import NewJob
 from nayer_core.contract.events import (
     CheckpointEvent,
@@ -31,13 +33,16 @@ def log_of(service: Services, job_id: str) -> list[tuple[str, Any]]:
 
 
 def test_a_new_job_waits_for_inspection(service: Services) -> None:
-    request = a_request(evaluation=a_file(), spec=a_spec(metadata={"run": "7"}, max_runtime_seconds=60))
+    request = a_request(
+        uploads={"teacher": a_file(), "evaluation": a_file()},
+        spec=a_spec(metadata={"run": "7"}, max_runtime_seconds=60),
+    )
     job, is_replay = service.clients.submit(request)
 
     assert not is_replay
     assert job == service.clients.get(job.id)
     assert (job.status, job.phase, job.attempt, job.fence) == (JobStatus.VALIDATING, None, 1, 0)
-    assert (job.teacher, job.evaluation, job.embeddings) == (request.teacher, request.evaluation, None)
+    assert job.uploads == request.uploads
     assert (job.metadata, job.max_runtime_seconds) == ({"run": "7"}, 60)
     assert (job.started_at, job.finished_at, job.error, job.artifacts) == (None, None, None, [])
     assert log_of(service, job.id) == [("status", "validating")]
@@ -59,8 +64,9 @@ def test_a_job_ends_with_its_student(service: Services) -> None:
     assert (inspection.job.status, inspection.fence) == (JobStatus.VALIDATING, 1)
     assert service.clients.get(job.id).started_at is not None
     inputs = {"teacher.safetensors": a_file("inputs/a"), "lte.safetensors": a_file("inputs/b")}
-    waiting = service.workers.end_inspection(
-        inspection, {"preset": "quick"}, {"architecture": "resnet20"}, inputs
+    waiting = service.workers.end_stage(
+        inspection,
+        StageResult(resolved={"preset": "quick"}, report={"architecture": "resnet20"}, inputs=inputs),
     )
     assert (waiting.status, waiting.lease_until) == (JobStatus.QUEUED, None)
     assert (waiting.resolved, waiting.report) == ({"preset": "quick"}, {"architecture": "resnet20"})
@@ -69,8 +75,9 @@ def test_a_job_ends_with_its_student(service: Services) -> None:
     assert (distilling.job.status, distilling.fence) == (JobStatus.RUNNING, 2)
     assert service.workers.inputs(distilling) == inputs
     student, card = an_artifact(), an_artifact("model_card.json")
-    ended_job = service.workers.succeed(
-        distilling, [student, card], {"student_accuracy": 0.9, "odd": float("nan")}
+    ended_job = service.workers.end_stage(
+        distilling,
+        StageResult(artifacts=[student, card], metrics={"student_accuracy": 0.9, "odd": float("nan")}),
     )
 
     assert ended_job == service.clients.get(job.id)
@@ -98,10 +105,10 @@ def test_a_job_ends_with_its_student(service: Services) -> None:
 
 def test_a_dry_run_is_taken_first_and_ends_with_its_report(service: Services) -> None:
     submitted(service)
-    dry = submitted(service, dry_run=True)
+    dry = submitted(service, kind=VALIDATE)
 
-    ended_job = service.workers.end_inspection(
-        claimed(service, "inspect", dry), {}, {"candidates": ["resnet20"]}, {}
+    ended_job = service.workers.end_stage(
+        claimed(service, "inspect", dry), StageResult(report={"candidates": ["resnet20"]})
     )
 
     assert (ended_job.status, ended_job.report) == (JobStatus.SUCCEEDED, {"candidates": ["resnet20"]})
@@ -120,7 +127,7 @@ def test_a_job_that_cannot_work_says_why(service: Services) -> None:
     assert [event.data for event in service.clients.events(job.id) if event.type == "error"] == [
         ended_job.error
     ]
-    assert ended_job.teacher.filename == "teacher.pt"
+    assert ended_job.uploads["teacher"].filename == "teacher.pt"
 
 
 def test_the_oldest_job_is_taken_first_and_knows_its_place(service: Services) -> None:
@@ -137,7 +144,7 @@ def test_the_oldest_job_is_taken_first_and_knows_its_place(service: Services) ->
 
 
 def test_one_query_finds_the_places_in_both_queues(service: Services, statements: list[str]) -> None:
-    jobs = [inspected(service), inspected(service), submitted(service), submitted(service, dry_run=True)]
+    jobs = [inspected(service), inspected(service), submitted(service), submitted(service, kind=VALIDATE)]
     statements.clear()
     places = service.clients.queue_positions(jobs)
     assert [places[job.id] for job in jobs] == [1, 2, 2, 1]
@@ -191,7 +198,7 @@ def test_the_events_of_a_child_reach_job_log_and_series(service: Services) -> No
     points = service.clients.metrics(job.id)["student_loss"]
     assert [(point.step, point.epoch, point.value) for point in points] == [(100, 3, 2.0), (200, 3, 1.0)]
 
-    ended_job = service.workers.succeed(claim, [], {})
+    ended_job = service.workers.end_stage(claim, StageResult())
     assert ended_job.progress["fraction"] == 1.0
     assert all(part["ended_at"] for part in ended_job.timeline)
 
@@ -296,14 +303,14 @@ def test_deleting_a_job_returns_the_files_that_no_job_needs(service: Services) -
     service.workers.add_artifact(claim, shared_artifact)
     with pytest.raises(JobNotTerminal, match="running"):
         service.clients.delete(claim.job.id)
-    service.workers.succeed(claim, [student := an_artifact()], {})
+    service.workers.end_stage(claim, StageResult(artifacts=[student := an_artifact()]))
     other = running(service)
     service.workers.add_artifact(other, shared_artifact)
 
     keys = service.clients.delete(claim.job.id)
 
     assert student.key in keys
-    assert claim.job.teacher.key in keys
+    assert claim.job.uploads["teacher"].key in keys
     assert shared_artifact.key not in keys
     with pytest.raises(JobNotFound):
         service.clients.get(claim.job.id)
@@ -322,12 +329,15 @@ def test_labels_may_hold_any_character(service: Services) -> None:
 def test_a_file_name_is_kept_as_far_as_it_can_be_shown(
     service: Services, filename: str, expected: str
 ) -> None:
-    assert submitted(service, teacher=a_file(filename=filename)).teacher.filename == expected
+    assert (
+        submitted(service, uploads={"teacher": a_file(filename=filename)}).uploads["teacher"].filename
+        == expected
+    )
 
 
 def test_a_key_without_a_hash_is_refused() -> None:
     with pytest.raises(ValueError, match="go together"):
-        NewJob(spec=a_spec(), teacher=a_file(), idempotency_key="k")
+        NewJob(kind=DISTILL, spec=a_spec(), uploads={"teacher": a_file()}, idempotency_key="k")
 
 
 def test_embeddings_are_kept_once(service: Services) -> None:

@@ -15,6 +15,7 @@ from jobs.rows.caches import Bank
 from jobs.rows.database import Session
 from jobs.service.transitions import endings
 from jobs.states import JobStatus
+from jobs.values.claims import StageResult
 from jobs.webhooks.deliveries import Answer
 from tests.support.jobs import a_file, a_spec, running, submitted
 from tests.support.services import Services
@@ -58,7 +59,7 @@ def test_a_repeated_end_waits_for_the_first_and_agrees_with_it(service: Services
         row = held_jobs.lock_claimed(session, claim)
         endings.succeed(session, row, repository.now(session))
 
-    job = call_behind(service, database_url, first, lambda: service.workers.succeed(claim, [], {}))
+    job = call_behind(service, database_url, first, lambda: service.workers.end_stage(claim, StageResult()))
     assert job == service.clients.get(claim.job.id)
     assert job.status is JobStatus.SUCCEEDED
 
@@ -86,7 +87,7 @@ def test_a_step_after_the_receiver_is_gone_makes_no_message(service: Services, d
         service,
         database_url,
         lambda session: outbox.settle(session, due, GONE, 0.5),
-        lambda: service.workers.succeed(claim, [], {}),
+        lambda: service.workers.end_stage(claim, StageResult()),
     )
     assert [d.event for d in service.clients.deliveries(claim.job.id)[0]] == ["job.running"]
 
@@ -126,7 +127,7 @@ def test_a_file_that_is_removed_during_a_sweep_is_not_missing(
     service: Services, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As when another upkeep lets it go and sweeps it."""
-    job = service.clients.cancel(submitted(service, teacher=a_file("uploads/lost")).id)
+    job = service.clients.cancel(submitted(service, uploads={"teacher": a_file("uploads/lost")}).id)
     longer = service.with_settings(keep_uploads_seconds=60)
     assert longer.upkeep.sweep(storage).missing_keys == ["uploads/lost"]
     exists = storage.exists

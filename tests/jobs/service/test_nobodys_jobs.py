@@ -7,6 +7,7 @@ import pytest
 from jobs.errors import ServiceUnavailable
 from jobs.rows import repository
 from jobs.states import JobStatus
+from jobs.values.claims import StageResult
 from tests.support.jobs import claimed, inspected, submitted
 from tests.support.services import Services
 
@@ -47,9 +48,9 @@ def test_a_job_that_was_given_back_is_not_taken_for_a_held_one(service: Services
 def test_a_job_cancelled_while_its_inspection_ended_is_cancelled(service: Services) -> None:
     claim = claimed(service, "inspect", submitted(service))
     service.clients.cancel(claim.job.id)
-    ended_job = service.workers.end_inspection(claim, {}, {}, {})
+    ended_job = service.workers.end_stage(claim, StageResult())
     assert ended_job.status == JobStatus.CANCELLED
-    assert service.workers.end_inspection(claim, {}, {}, {}) == ended_job
+    assert service.workers.end_stage(claim, StageResult()) == ended_job
 
 
 def test_a_transaction_that_stalls_releases_its_row(service: Services) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from jobs.errors import JobNotFound, JobNotPausable, JobNotPaused
 from jobs.states import JobStatus
+from jobs.values.claims import StageResult
 from tests.support.jobs import a_checkpoint, a_spec, claimed, inspected, running, submitted
 from tests.support.services import Services
 
@@ -109,7 +110,7 @@ def test_cancel_beats_pause(service: Services) -> None:
 
 def test_a_job_that_is_validated_or_has_ended_cannot_be_paused(service: Services) -> None:
     ended_claim, validating = running(service), submitted(service)
-    service.workers.succeed(ended_claim, [], {})
+    service.workers.end_stage(ended_claim, StageResult(artifacts=[]))
     for job_id in (validating.id, ended_claim.job.id):
         with pytest.raises(JobNotPausable):
             service.clients.pause(job_id)

@@ -23,7 +23,7 @@ from hypothesis.stateful import (
 
 from jobs.errors import JobNotPausable, JobNotPaused, LeaseLost
 from jobs.states import HELD_IN, JobStatus
-from jobs.values.claims import Claim
+from jobs.values.claims import Claim, StageResult
 from nayer_core.contract.events import WarningEvent
 from tests.support.jobs import a_checkpoint, an_artifact, submitted
 from tests.support.services import Services
@@ -99,24 +99,25 @@ class Protocol(RuleBasedStateMachine):
         self.allowed_if_good(claim, calls[write])
 
     @precondition(lambda self: self.claims)
-    @rule(data=st.data(), end=st.sampled_from(["succeed", "fail", "cancelled"]))
+    @rule(data=st.data(), end=st.sampled_from(["fail", "cancel"]))
     def end(self, data: Any, end: str) -> None:
         claim = data.draw(st.sampled_from(self.claims))
         call, status = {
-            "succeed": (lambda: self.service.workers.succeed(claim, [], {}), JobStatus.SUCCEEDED),
             "fail": (lambda: self.service.workers.fail(claim, "c", "m", "h"), JobStatus.FAILED),
-            "cancelled": (lambda: self.service.workers.cancel(claim), JobStatus.CANCELLED),
+            "cancel": (lambda: self.service.workers.cancel(claim), JobStatus.CANCELLED),
         }[end]
         if self.allowed_if_good(claim, call):
             self.set_end(self.models[claim.job.id], status)
 
-    @precondition(lambda self: any(claim.queue == "inspect" for claim in self.claims))
+    @precondition(lambda self: self.claims)
     @rule(data=st.data())
-    def end_inspection(self, data: Any) -> None:
-        claim = data.draw(st.sampled_from([claim for claim in self.claims if claim.queue == "inspect"]))
-        if self.allowed_if_good(claim, lambda: self.service.workers.end_inspection(claim, {}, {}, {})):
+    def end_stage(self, data: Any) -> None:
+        claim = data.draw(st.sampled_from(self.claims))
+        if self.allowed_if_good(claim, lambda: self.service.workers.end_stage(claim, StageResult())):
             model = self.models[claim.job.id]
-            status = JobStatus.CANCELLED if model.cancel_requested else JobStatus.QUEUED
+            status = JobStatus.SUCCEEDED
+            if claim.queue == "inspect":
+                status = JobStatus.CANCELLED if model.cancel_requested else JobStatus.QUEUED
             self.set_end(model, status)
 
     @precondition(lambda self: self.claims)

@@ -10,7 +10,9 @@ import pytest
 from cli.embedded import EmbeddedValkey
 from jobs.errors import LeaseLost
 from jobs.files.store import Storage
+from jobs.kinds import VALIDATE
 from jobs.states import JobStatus
+from jobs.values.claims import StageResult
 from jobs.values.files import StoredFile
 from jobs.values.jobs import Job
 from tests.support.jobs import a_file, a_spec, claimed, inspected, running, submitted
@@ -49,7 +51,7 @@ def pending(service: Services) -> tuple[int | None, int | None]:
 def test_a_step_rings_for_the_queue_that_is_next(service: Services) -> None:
     inspected(service)
     assert pending(service) == (1, 1)
-    submitted(service, dry_run=True)
+    submitted(service, kind=VALIDATE)
     assert pending(service) == (2, 1)
     service.workers.release(
         claimed(service, "distill", service.clients.list_jobs().jobs[1]), counts_attempt=False, reason="r"
@@ -182,10 +184,10 @@ def keys(storage: Storage) -> list[str]:
 
 
 def test_a_sweep_removes_what_no_row_names(service: Services, storage: Storage, tmp_path: Path) -> None:
-    job = submitted(service, teacher=put(storage, "uploads/teacher"))
+    job = submitted(service, uploads={"teacher": put(storage, "uploads/teacher")})
     claim = claimed(service, "inspect", job)
     inputs = {"teacher.safetensors": put(storage, "inputs/teacher")}
-    service.workers.end_inspection(claim, {}, {}, inputs)
+    service.workers.end_stage(claim, StageResult(inputs=inputs))
     service.workers.save_embedding("k", put(storage, "embeddings/lte"))
     put(storage, "uploads/orphan")
 
@@ -198,7 +200,9 @@ def test_a_sweep_removes_what_no_row_names(service: Services, storage: Storage, 
 
 @pytest.mark.parametrize("end", ["fail", "cancelled"])
 def test_a_job_that_failed_leaves_no_file(service: Services, storage: Storage, end: str) -> None:
-    job = submitted(service, teacher=put(storage, "uploads/t"), evaluation=put(storage, "uploads/e"))
+    job = submitted(
+        service, uploads={"teacher": put(storage, "uploads/t"), "evaluation": put(storage, "uploads/e")}
+    )
     claim = claimed(service, "inspect", job)
     ended_job: Job = (
         service.workers.fail(claim, "c", "m", "h") if end == "fail" else service.workers.cancel(claim)
@@ -206,12 +210,18 @@ def test_a_job_that_failed_leaves_no_file(service: Services, storage: Storage, e
 
     service.upkeep.sweep(storage, grace_seconds=-1)
     assert keys(storage) == []
-    assert (ended_job.teacher.bytes, ended_job.teacher.key) == (job.teacher.bytes, "uploads/t")
+    assert (ended_job.uploads["teacher"].bytes, ended_job.uploads["teacher"].key) == (
+        job.uploads["teacher"].bytes,
+        "uploads/t",
+    )
 
 
 def test_a_file_that_another_job_needs_stays(service: Services, storage: Storage) -> None:
     teacher = put(storage, "uploads/shared")
-    first, second = submitted(service, teacher=teacher), submitted(service, teacher=teacher)
+    first, second = (
+        submitted(service, uploads={"teacher": teacher}),
+        submitted(service, uploads={"teacher": teacher}),
+    )
     service.clients.cancel(first.id)
     assert service.upkeep.sweep(storage, grace_seconds=-1).removed_keys == []
     service.clients.cancel(second.id)
@@ -219,7 +229,7 @@ def test_a_file_that_another_job_needs_stays(service: Services, storage: Storage
 
 
 def test_a_row_whose_file_is_gone_is_reported(service: Services, storage: Storage) -> None:
-    submitted(service, teacher=a_file("uploads/lost"))
+    submitted(service, uploads={"teacher": a_file("uploads/lost")})
     assert service.upkeep.sweep(storage).missing_keys == ["uploads/lost"]
 
 

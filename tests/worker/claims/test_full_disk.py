@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from jobs.files.store import Storage
+from jobs.kinds import DISTILL
 from jobs.settings import Settings
 from jobs.states import JobStatus
 from jobs.values.jobs import NewJob
@@ -40,7 +41,9 @@ def large_job(service: Services, storage: Storage) -> Iterator[str]:
     """A job whose teacher is larger than the disk of `worker_without_room`."""
     behaviours = json.dumps({"ballast": "x" * 2**20}).encode()
     teacher = storage.put_stream([behaviours], f"uploads/{uuid.uuid4()}")
-    job, _ = service.clients.submit(NewJob(spec=JobSpec.model_validate(SPEC), teacher=teacher))
+    job, _ = service.clients.submit(
+        NewJob(kind=DISTILL, spec=JobSpec.model_validate(SPEC), uploads={"teacher": teacher})
+    )
     yield job.id
     service.clients.cancel(job.id)
 
@@ -108,7 +111,9 @@ def test_a_worker_waits_for_a_full_store(
     with small_disk(tmp_path / "store", 256 * 1024) as folder:
         there = settings.model_copy(update={"storage_url": f"file://{folder}"})
         teacher = Storage.open(there.storage_url).put_stream([b"{}"], f"uploads/{uuid.uuid4()}")
-        job, _ = service.clients.submit(NewJob(spec=JobSpec.model_validate(SPEC), teacher=teacher))
+        job, _ = service.clients.submit(
+            NewJob(kind=DISTILL, spec=JobSpec.model_validate(SPEC), uploads={"teacher": teacher})
+        )
         ballast = fill(folder)
         supervisor = Supervisor(there, FLOWS, FAKE_CORE)
         thread = threading.Thread(target=supervisor.run_jobs, args=("inspect",))

@@ -4,7 +4,7 @@ import psycopg
 import pytest
 
 from jobs.settings import Settings
-from jobs.values.jobs import Job
+from jobs.values.claims import StageResult
 from tests.support.services import Services
 from tests.worker.conftest import FAKE_CORE, Submit, wait_for
 from worker.claims.held_job import HeldJob
@@ -27,15 +27,15 @@ def test_a_claim_lost_before_the_job_is_given_back_leaves_the_job_and_the_worker
 ) -> None:
     jobs = [submit(), submit()]
 
-    def lose_the_first(job: HeldJob, bench: Workbench) -> Job:
+    def lose_the_first(job: HeldJob, bench: Workbench) -> StageResult:
         if job.id != jobs[0]:
-            return FLOWS["inspect"](job, bench)
+            return FLOWS["distill", "inspect"](job, bench)
         with psycopg.connect(settings.database_url, autocommit=True) as connection:
             connection.execute("UPDATE job SET fence = fence + 1 WHERE id = %s", [job.id])
         wait_for(lambda: job.lease.stop_reason() is StopReason.LOST)
         raise OUTCOMES[outcome]
 
-    supervisor = Supervisor(settings, {"inspect": lose_the_first}, FAKE_CORE)
+    supervisor = Supervisor(settings, {("distill", "inspect"): lose_the_first}, FAKE_CORE)
     try:
         supervisor.run_jobs("inspect")
     finally:

@@ -12,6 +12,7 @@ import pytest
 
 from cli.embedded import EmbeddedPostgres
 from jobs.files.store import Storage
+from jobs.kinds import VALIDATE
 from jobs.settings import Settings
 from jobs.states import JobStatus
 from tests.support.services import Services
@@ -86,7 +87,7 @@ def test_the_core_sees_no_secret_and_imports_nothing_from_the_jobs_folder(
 
 
 def test_a_dry_run_ends_after_inspection(service: Services, supervisor: Supervisor, submit: Submit) -> None:
-    job_id = submit(dry_run=True)
+    job_id = submit(kind=VALIDATE)
     supervisor.run_jobs("inspect")
     job = service.clients.get(job_id)
     assert job.status is JobStatus.SUCCEEDED
