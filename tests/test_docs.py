@@ -188,3 +188,11 @@ def test_commands_of_nayer_that_are_named_exist() -> None:
     named = commands(r"(?:`|\n)nayer ([a-z-]+)")
     assert len(named) > 4
     assert named <= set(known.commands)  # type: ignore[attr-defined]  # a group has them
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_document_is_written_in_plain_english(path: Path) -> None:
+    """Rows of tables that begin with a name in code are left out: they quote the service."""
+    lines = [line for line in path.read_text().splitlines() if not line.startswith("| `")]
+    dialect = re.compile(r"\b(lie|lies|stand|stands|shall|wish|anew)\b")
+    assert [line for line in lines if dialect.search(line)] == []

@@ -52,6 +52,7 @@ PLACES: dict[str, tuple[str, ...]] = {
     "slow": (
         "api/test_multipart.py::test_a_body_may_be_slow_but_not_below_the_least_rate",
         "api/test_wording.py::test_a_spec_full_of_mistakes_is_refused_quickly",
+        "benchmarks/test_published.py",
         "examples",
         "jobs/files/test_store.py::test_a_file_is_read_as_it_was_stored",
         "jobs/test_doorbell.py::test_a_port_that_accepts_and_says_nothing_does_not_hold_anyone_up",
@@ -60,7 +61,9 @@ PLACES: dict[str, tuple[str, ...]] = {
         "nayer_core/methods/nayer/test_algorithm.py::test_a_resumed_run_has_reported_what_the_whole_run_reports",
         "nayer_core/methods/nayer/test_algorithm.py::test_a_stopped_run_resumes_to_bitwise_the_same_student",
         "nayer_core/methods/nayer/test_algorithm.py::test_ablations_stop_and_resume_bit_by_bit_too",
+        "nayer_core/methods/nayer/test_algorithm.py::test_checkpointing_does_not_change_the_student",
         "nayer_core/methods/nayer/test_algorithm.py::test_the_same_seed_gives_bitwise_the_same_student",
+        "nayer_core/methods/nayer/test_algorithm.py::test_what_dropout_draws_is_resumed_too",
         "nayer_core/methods/nayer/test_estimate.py::test_the_size_of_the_embeddings_is_known_before_they_are_made",
         "nayer_core/networks/test_choice.py::test_networks_with_windows_of_other_sizes_are_two",
         "nayer_core/networks/test_fingerprints.py::test_networks_that_compute_the_same_are_told_from_those_that_do_not",
@@ -96,7 +99,7 @@ def _tier_at(place: str) -> str:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """For `-m unit`, do not import files without a unit test: imports are a third of its time."""
+    """For `-m unit`, do not import files without a unit test: their imports take seconds."""
     if config.option.markexpr != "unit" or not collection_path.is_relative_to(_TESTS):
         return None
     return True if _tier_at(collection_path.relative_to(_TESTS).as_posix()) != "unit" else None
