@@ -42,7 +42,7 @@ check: setup ## Format, lint, types and import contracts
 test: setup ## Run the whole test suite
 	$(BIN)/python -m pytest
 
-test-unit: setup ## Run the tests that start no program and no server: less than a minute on two cores
+test-unit: setup ## Run the tests that start no program and no server, in less than a minute
 	OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m unit
 
 KILLS ?= 25
