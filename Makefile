@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve env check test chaos bench clean
+.PHONY: help setup demo serve env check test test-unit chaos bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ check: setup ## Format, lint, types and import contracts
 
 test: setup ## Run the whole test suite
 	$(BIN)/python -m pytest
+
+test-unit: setup ## Run the tests that start no program and no server, in less than a minute
+	OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m unit
 
 KILLS ?= 25
 JOBS ?= 1000

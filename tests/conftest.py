@@ -10,4 +10,4 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # No test may wait for a hub that cannot be reached; set before any library reads it.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-pytest_plugins = ["tests.support.services"]
+pytest_plugins = ["tests.support.services", "tests.tiers"]

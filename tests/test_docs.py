@@ -1,6 +1,7 @@
 """What the documents say of the code, held equal to the code."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
@@ -8,12 +9,16 @@ import pytest
 
 from api.problems import KINDS
 from jobs.settings import Settings
+from jobs.states import TRANSITIONS
 from jobs.values.log import EventType
 from nayer_core.contract.config import DistillConfig
 from nayer_core.contract.errors import ErrorCode
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCUMENTS = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 
 
 def rows(document: str, heading: str) -> list[list[str]]:
@@ -50,7 +55,7 @@ def test_every_kind_of_event_is_told() -> None:
 
 
 def test_every_setting_is_told_with_its_default() -> None:
-    told = {row[0].strip("`"): row[1] for row in rows("docs/operations.md", "Settings")}
+    told = {row[0].strip("`"): row[1] for row in rows("docs/settings.md", "Environment variables")}
     assert set(told) == {f"NAYER_{name.upper()}" for name in Settings.model_fields}
     for name, field in Settings.model_fields.items():
         if name in ("data_dir", "scratch_dir") or field.is_required():
@@ -101,3 +106,93 @@ def test_files_that_are_named_exist(path: Path) -> None:
     for name in re.findall(r"`([\w/.-]+\.(?:py|toml|yml))`", text):
         places = [ROOT / name, ROOT / "nayer_core" / name]
         assert any(place.exists() for place in places), f"{name} in {path.name}"
+
+
+def named_in_the_tree() -> Iterator[str]:
+    """Paths of the tree in docs/architecture.md, where two spaces of indentation are a level."""
+    _, _, rest = (ROOT / "docs/architecture.md").read_text().partition("\n## The tree\n\n```\n")
+    folders: list[str] = []
+    for line in rest.partition("```")[0].splitlines():
+        level = (len(line) - len(line.lstrip())) // 2
+        folders[level:] = [line.split()[0].rstrip("/")]
+        yield "/".join(folders)
+
+
+def folders_with_programs() -> Iterator[str]:
+    """Every folder of the checkout with Python files, and of `tests` the top one alone."""
+    for path in ROOT.glob("*/__init__.py"):
+        top = path.parent
+        yield top.name
+        if top.name != "tests":
+            files = (file for file in top.rglob("*.py") if file.parent != top)
+            yield from {str(file.parent.relative_to(ROOT)) for file in files}
+
+
+def test_the_tree_names_every_folder_and_nothing_else() -> None:
+    names = list(named_in_the_tree())
+    assert len(names) == len(set(names))
+    assert [name for name in names if not (ROOT / name).exists()] == []
+    assert set(folders_with_programs()) - set(names) == set()
+
+
+def test_the_tree_is_drawn_once() -> None:
+    drawings = [
+        path for path in DOCUMENTS if re.search(r"^(nayer_core|jobs)/ ", path.read_text(), re.MULTILINE)
+    ]
+    assert [path.name for path in drawings] == ["architecture.md"]
+
+
+def test_the_diagram_of_states_has_the_steps_of_the_code() -> None:
+    (diagram,) = (
+        block
+        for path in DOCUMENTS
+        for block in re.findall(r"```mermaid\nstateDiagram-v2\n(.*?)```", path.read_text(), re.DOTALL)
+    )
+    drawn = re.findall(r"^ +(\w+) --> (\w+)", diagram, re.MULTILINE)
+    steps = {(str(old), str(new)) for old, allowed in TRANSITIONS.items() for new in allowed}
+    assert len(drawn) == len(set(drawn))
+    assert set(drawn) == steps
+
+
+def test_every_document_is_in_the_index() -> None:
+    index = (ROOT / "docs/README.md").read_text()
+    linked = set(re.findall(r"\]\(([\w/-]+\.md)\)", index))
+    assert linked == {path.name for path in (ROOT / "docs").glob("*.md")} - {"README.md"} | {
+        "decisions/README.md"
+    }
+
+
+def test_every_decision_is_in_its_index() -> None:
+    folder = ROOT / "docs/decisions"
+    linked = re.findall(r"\]\((\d{4}-[\w-]+\.md)\)", (folder / "README.md").read_text())
+    assert linked == sorted(path.name for path in folder.glob("0*.md"))
+
+
+def commands(pattern: str) -> set[str]:
+    return {match for path in DOCUMENTS for match in re.findall(pattern, path.read_text())}
+
+
+def test_targets_of_make_that_are_named_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    named = commands(r"(?:`|^|\n)make ([a-z-]+)")
+    assert len(named) > 4
+    assert named <= targets
+
+
+def test_commands_of_nayer_that_are_named_exist() -> None:
+    import typer
+
+    from cli.main import app
+
+    known = typer.main.get_command(app)
+    named = commands(r"(?:`|\n)nayer ([a-z-]+)")
+    assert len(named) > 4
+    assert named <= set(known.commands)  # type: ignore[attr-defined]  # a group has them
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_document_is_written_in_plain_english(path: Path) -> None:
+    """Rows of tables that begin with a name in code are left out: they quote the service."""
+    lines = [line for line in path.read_text().splitlines() if not line.startswith("| `")]
+    dialect = re.compile(r"\b(lie|lies|stand|stands|shall|wish|anew)\b")
+    assert [line for line in lines if dialect.search(line)] == []

@@ -170,7 +170,7 @@ def test_a_restore_into_a_database_with_tables_fails_and_changes_nothing(
 def test_a_password_is_changed_in_the_database_and_then_in_env(
     machine: Machine, server: EmbeddedPostgres, database: str
 ) -> None:
-    calls = machine.follow("### Change a password")
+    calls = machine.follow("## Change a password")
     assert calls[:2] == ["compose config --services", "compose stop inspect distill"]
     assert calls[-1] == "compose up --detach --wait"
     match = re.search("^POSTGRES_PASSWORD=(.*)$", machine.env_file.read_text(), flags=re.MULTILINE)
