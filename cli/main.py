@@ -18,8 +18,8 @@ from rich.markup import escape
 from cli import options
 from cli.client import DEFAULT_URL, Client, RemoteJob
 from cli.errors import ApiError, ServiceUnreachableError
+from cli.local.serve import DEFAULT_DATA_DIR, DataDir, serve
 from cli.output import answering
-from cli.serve import DEFAULT_DATA_DIR, DataDir, serve
 from cli.submit import end, follow_to_end, submit, validate
 from nayer_core.contract.artifacts import STUDENT
 

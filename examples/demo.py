@@ -30,7 +30,7 @@ from cli.client import Client, JobEvent, RemoteJob
 from cli.display import JobDisplay, transfer
 from cli.errors import ClientError
 from cli.follow import follow
-from cli.server_process import die_with_parent
+from cli.local.server_process import die_with_parent
 from examples.curves import plot_curves
 from examples.mnist_teacher import (
     INPUT_SIZE,

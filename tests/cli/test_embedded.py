@@ -15,8 +15,8 @@ import psycopg
 import pytest
 import redis
 
-from cli.embedded import EmbeddedPostgres, EmbeddedServerError, EmbeddedValkey
-from cli.server_process import EmbeddedServer
+from cli.local.embedded import EmbeddedPostgres, EmbeddedServerError, EmbeddedValkey
+from cli.local.server_process import EmbeddedServer
 
 SERVERS = [EmbeddedPostgres, EmbeddedValkey]
 
@@ -116,7 +116,7 @@ def test_stopping_is_quick_while_clients_are_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", SERVERS, ids=lambda kind: kind.name)
 def test_it_does_not_outlive_a_killed_parent(kind: type[EmbeddedServer], tmp_path: Path) -> None:
     program = (
-        "import sys, time; from pathlib import Path; import cli.embedded as e;"
+        "import sys, time; from pathlib import Path; import cli.local.embedded as e;"
         f"s = e.{kind.__name__}(Path(sys.argv[1]), durable=False); s.start();"
         "print(s.pid, flush=True); time.sleep(60)"
     )
@@ -171,7 +171,7 @@ def test_root_runs_it_behind_folders_that_nobody_else_can_pass(tmp_path: Path) -
 
 
 def test_a_program_on_the_path_is_preferred(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import cli.embedded as embedded
+    import cli.local.embedded as embedded
 
     monkeypatch.setenv("PATH", str(tmp_path))
     from_wheel = embedded._valkey_binary()

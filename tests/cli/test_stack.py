@@ -3,7 +3,7 @@
 import pytest
 
 from cli.errors import ServeError
-from cli.stack import _shares
+from cli.local.stack import _shares
 
 
 def test_each_worker_gets_a_gpu_for_every_process_of_its_job() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from cli.server_process import EmbeddedServerError, die_with_parent
+from cli.local.server_process import EmbeddedServerError, die_with_parent
 
 LOG_BYTES = 10 << 20  # a log longer than this is set aside at the next start
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 30.0
@@ -128,7 +128,7 @@ class Program:
         self._process.wait()
 
 
-class Supervisor:
+class ServiceGroup:
     """Keeps services running: restarts one that died, later each time it dies young.
 
     Args:

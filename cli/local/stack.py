@@ -14,10 +14,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from cli.embedded import EmbeddedPostgres, EmbeddedValkey
 from cli.errors import ServeError
-from cli.processes import Program, Supervisor
-from cli.server_process import EmbeddedServer, EmbeddedServerError
+from cli.local.embedded import EmbeddedPostgres, EmbeddedValkey
+from cli.local.processes import Program, ServiceGroup
+from cli.local.server_process import EmbeddedServer, EmbeddedServerError
 from jobs.settings import Settings
 
 MIGRATION_SECONDS = 120.0
@@ -25,13 +25,11 @@ STREAMS_SECONDS = 3  # what open event streams get to end, when the API stops
 STOP_MARGIN_SECONDS = 10.0  # over what a worker gives its child for a checkpoint
 
 
-def start_stack(
-    supervisor: Supervisor, home: Path, listener: socket.socket, *, insecure: bool = False
-) -> None:
+def start_stack(group: ServiceGroup, home: Path, listener: socket.socket, *, insecure: bool = False) -> None:
     """Start every part of the service; returns before it answers.
 
     Args:
-        supervisor: keeps the parts running and stops them.
+        group: keeps the parts running and stops them.
         home: the data folder.
         listener: the socket that the API answers on.
         insecure: whether the API may answer without a key where other machines reach it.
@@ -48,19 +46,19 @@ def start_stack(
     ):
         if not environment.get(variable):
             server.log = logs / f"{server.name}.log"
-            _start_server(supervisor, server)
+            _start_server(group, server)
             environment[variable] = server.url
     if not environment.get("NAYER_STORAGE_URL"):
         (home / "files").mkdir(exist_ok=True)
         environment["NAYER_STORAGE_URL"] = (home / "files").as_uri()
     _migrate(environment, logs / "migrations.log")
-    supervisor.start(_api(environment, logs, listener, insecure))
-    supervisor.start(*_workers(environment, logs))
+    group.start(_api(environment, logs, listener, insecure))
+    group.start(*_workers(environment, logs))
 
 
-def _start_server(supervisor: Supervisor, server: EmbeddedServer) -> None:
+def _start_server(group: ServiceGroup, server: EmbeddedServer) -> None:
     try:
-        supervisor.start(server)
+        group.start(server)
     except EmbeddedServerError as error:
         raise ServeError(f"{server.name}_failed", str(error)) from error
 

@@ -1,6 +1,6 @@
 """A server as a child process: one that starts, is waited for, stops in order, and leaves no orphan.
 
-    EmbeddedServer   what PostgreSQL and Valkey (`cli.embedded`) and the tests' object store share
+    EmbeddedServer   what PostgreSQL and Valkey (`cli.local.embedded`) and the tests' object store share
 
 A server stands in a session of its own, so that Ctrl-C reaches the parent alone, which then stops
 everything in order; on Linux it also ends by itself when the parent is killed.

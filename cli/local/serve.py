@@ -17,9 +17,9 @@ import typer
 
 from cli import options
 from cli.errors import ServeError
+from cli.local.processes import ServiceGroup
+from cli.local.stack import start_stack
 from cli.output import Output, answering
-from cli.processes import Supervisor
-from cli.stack import start_stack
 from jobs.webhooks.addresses import is_loopback
 
 DEFAULT_DATA_DIR = Path(".nayer")
@@ -55,15 +55,15 @@ def serve(
         if not insecure:
             _require_key(listener)
         address = f"http://{_reachable(host)}:{listener.getsockname()[1]}"
-        supervisor = Supervisor(out.say)
-        undo.callback(supervisor.stop)
+        group = ServiceGroup(out.say)
+        undo.callback(group.stop)
         out.say(f"starting in {home}")
-        start_stack(supervisor, home, listener, insecure=insecure)
-        _wait_until_ready(address, home, supervisor, stop)
+        start_stack(group, home, listener, insecure=insecure)
+        _wait_until_ready(address, home, group, stop)
         if not stop.requested:
             undo.enter_context(_announced(out, home, address))
         while not stop.requested:
-            supervisor.tend()
+            group.tend()
             time.sleep(TEND_SECONDS)
         out.say("stopping; once more to stop at once")
 
@@ -142,7 +142,7 @@ def _reachable(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _wait_until_ready(address: str, home: Path, supervisor: Supervisor, stop: _StopRequest) -> None:
+def _wait_until_ready(address: str, home: Path, group: ServiceGroup, stop: _StopRequest) -> None:
     deadline = time.monotonic() + READY_SECONDS
     answer = "nothing"
     while not stop.requested:
@@ -157,7 +157,7 @@ def _wait_until_ready(address: str, home: Path, supervisor: Supervisor, stop: _S
                 f"{address}/readyz was not ready within {READY_SECONDS:g} s; it answered {answer}.",
                 f"The logs are in {home / 'logs'}.",
             )
-        supervisor.tend()
+        group.tend()
         time.sleep(TEND_SECONDS)
 
 

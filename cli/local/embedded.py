@@ -19,7 +19,7 @@ from typing import IO
 
 import psycopg
 
-from cli.server_process import EmbeddedServer, EmbeddedServerError, die_with_parent
+from cli.local.server_process import EmbeddedServer, EmbeddedServerError, die_with_parent
 
 __all__ = ["EmbeddedPostgres", "EmbeddedServerError", "EmbeddedValkey"]
 
