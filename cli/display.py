@@ -10,8 +10,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
 from cli import wording
-from cli.client import JobEvent
-from cli.upload import OnBytes
+from nayer import JobEvent
+from nayer.uploads import OnBytes
 
 PLAIN_SECONDS = 5.0  # between two plain lines of progress
 SHOWN_METRICS = ("student_accuracy", "student_loss", "generator_loss")
@@ -60,8 +60,8 @@ class JobDisplay:
             self._say(f"[yellow]warning[/] {escape(data['code'])}: {message}")
 
     def trouble(self, sentence: str) -> None:
-        """Say that the connection was lost."""
-        self._say(f"[yellow]{sentence}[/]")
+        """Report that the connection was lost."""
+        self._say(f"[yellow]{escape(wording.in_options(sentence))}[/]")
 
     def _phase(self, phase: str) -> None:
         self._progress.update(self._task, phase=phase)

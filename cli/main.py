@@ -6,8 +6,6 @@ answered · 130 interrupted while following (the job goes on).
 
 import contextlib
 import importlib.metadata
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -16,11 +14,11 @@ import typer
 from rich.markup import escape
 
 from cli import options
-from cli.client import DEFAULT_URL, Client, RemoteJob
-from cli.errors import ApiError, ServiceUnreachableError
-from cli.local.serve import DEFAULT_DATA_DIR, DataDir, serve
 from cli.output import answering
+from cli.serve import fetch_encoders, serve
 from cli.submit import end, follow_to_end, submit, validate
+from nayer import ApiError, Client, RemoteJob, ServiceUnreachableError
+from nayer.client import DEFAULT_URL
 from nayer_core.contract.artifacts import STUDENT
 
 ROWS_IN_A_TERMINAL = 30
@@ -183,21 +181,13 @@ def version(
         out.result({"version": here, "service": there}, f"nayer {here}, {service}")
 
 
-@app.command()
-def fetch_encoders(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
-    """Fetch the text encoders' weights into the data folder, so that jobs need no network.
-
-    Needs the core's packages and the hub; HF_HOME names another folder for both, this and `serve`.
-    """
-    environment = {"HF_HOME": str(data_dir.resolve() / "huggingface")} | os.environ | {"HF_HUB_OFFLINE": "0"}
-    raise typer.Exit(subprocess.call([sys.executable, "-m", "nayer_core", "fetch-encoders"], env=environment))
-
-
 def _row(job: RemoteJob) -> tuple[str, str, str, str, str]:
     fraction = job.progress.get("fraction")
     done = f"{fraction:.0%}" if fraction is not None else ""
     return job.id, job.status, job.phase or "", done, f"{job.created_at:%Y-%m-%d %H:%M:%S}"
 
+
+app.command()(fetch_encoders)
 
 if __name__ == "__main__":
     app()

@@ -8,6 +8,8 @@ import typer
 Url = Annotated[str, typer.Option(envvar="NAYER_URL", help="Where the service answers.")]
 ApiKey = Annotated[str | None, typer.Option(envvar="NAYER_API_KEY", help="Key, where it asks for one.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+DEFAULT_DATA_DIR = Path(".nayer")
+DataDir = Annotated[Path, typer.Option(envvar="NAYER_DATA_DIR", help="Kept from run to run.")]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
 
 _READABLE = {"exists": True, "dir_okay": False, "readable": True}

@@ -8,13 +8,13 @@ import typer
 from rich.markup import escape
 
 from cli import options, wording
-from cli.client import DEFAULT_URL, Client, RemoteJob
 from cli.display import JobDisplay, transfer
 from cli.errors import RequestError
-from cli.follow import follow
 from cli.labels import read_labels
 from cli.output import EXIT_FAILED, EXIT_INTERRUPTED, Output, answering
 from cli.request import Document, merge, missing_fields, numbers, pairs, read_spec, settings
+from nayer import Client, RemoteJob, follow
+from nayer.client import DEFAULT_URL
 from nayer_core.contract.artifacts import STUDENT
 
 OutFile = Annotated[Path, typer.Option("-o", "--output", help="Where the student is written.")]

@@ -1,4 +1,4 @@
-"""The service's words, in those of the command line: options in place of fields of a spec."""
+"""Messages of the service in the words of the command line: options in place of fields of a specification."""
 
 import json
 import re
@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+from nayer import ApiError, ClientError, FieldError, ServiceUnreachableError
 from nayer_core.contract import catalog
 
 # JSON pointer into the spec -> the options that set it.
@@ -116,9 +117,22 @@ def option(pointer: str) -> str:
     return pointer or "the request"
 
 
-def place(pointer: str, code: str, detail: str) -> str:
-    """Say in one line what is wrong with one option."""
-    return f"{option(pointer)}: {'is missing' if code == 'missing' else in_options(detail)}"
+def explain(error: ClientError) -> tuple[str, str]:
+    """Return message and hint of an error, with options in place of fields.
+
+    The message of a problem has a line for each refused option, or else describes the whole.
+    """
+    if isinstance(error, ServiceUnreachableError):
+        return error.message, "Start it with `nayer serve`, or name another address with --url or NAYER_URL."
+    if not isinstance(error, ApiError):
+        return error.message, error.hint
+    message = "\n".join(map(_line, error.fields)) or in_options(error.message)
+    return message, hint(error.code, error.hint, message)
+
+
+def _line(field: FieldError) -> str:
+    fault = "is missing" if field.code == "missing" else in_options(field.detail)
+    return f"{option(field.pointer)}: {fault}"
 
 
 def hint(code: str, hint_of_service: str, message: str) -> str:

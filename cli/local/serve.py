@@ -1,4 +1,4 @@
-"""`nayer serve`: the whole service on one machine, until Ctrl-C."""
+"""Running the whole service on one machine: start, wait until it answers, keep it running, stop."""
 
 import contextlib
 import fcntl
@@ -10,46 +10,36 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Self
+from typing import Self
 
 import httpx
-import typer
 
-from cli import options
 from cli.errors import ServeError
 from cli.local.processes import ServiceGroup
 from cli.local.stack import start_stack
-from cli.output import Output, answering
+from cli.output import Output
 from jobs.webhooks.addresses import is_loopback
 
-DEFAULT_DATA_DIR = Path(".nayer")
 READY_SECONDS = 60.0
 TEND_SECONDS = 0.2
 READY_FILE = "service.json"  # in the data folder while the service answers: url, pid, data_dir
 
-Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is every interface.")]
-Port = Annotated[int, typer.Option(envvar="PORT", min=0, max=65535, help="0 takes a free one.")]
-Insecure = Annotated[
-    bool, typer.Option("--insecure", help="Answer everyone who reaches --host, without NAYER_API_KEY.")
-]
-DataDir = Annotated[Path, typer.Option(envvar="NAYER_DATA_DIR", help="Kept from run to run.")]
 
+def run_service(out: Output, host: str, port: int, data_dir: Path, *, insecure: bool) -> None:
+    """Run the service until SIGINT or SIGTERM.
 
-def serve(
-    host: Host = "127.0.0.1",
-    port: Port = 8000,
-    data_dir: DataDir = DEFAULT_DATA_DIR,
-    insecure: Insecure = False,
-    as_json: options.AsJson = False,
-) -> None:
-    """Run the whole service on this machine until Ctrl-C.
+    Args:
+        out: prints what happens, and the address once the service answers.
+        host: address to listen on.
+        port: 0 chooses a free one.
+        data_dir: the folder of all data and logs; created where it does not exist.
+        insecure: whether the API may answer without a key where other machines reach it.
 
-    With --json one object with url, pid and data_dir is printed when it is ready. PostgreSQL and
-    Valkey are started here unless NAYER_DATABASE_URL and NAYER_REDIS_URL name others; files lie in
-    the data folder unless NAYER_STORAGE_URL names another store.
+    Raises:
+        ServeError: the service cannot be started here.
     """
     home = data_dir.resolve()
-    with answering(as_json) as out, _StopRequest() as stop, contextlib.ExitStack() as undo:
+    with _StopRequest() as stop, contextlib.ExitStack() as undo:
         undo.enter_context(_only_one(home))
         listener = undo.enter_context(_listening(host, port))
         if not insecure:

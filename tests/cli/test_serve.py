@@ -10,8 +10,8 @@ import psutil
 import pytest
 from typer.testing import CliRunner
 
-from cli.client import Client
 from cli.main import app
+from nayer import Client
 from tests.support.serving import Serving, serve_command, serve_environment, start_serving, wait_until
 
 SPEC = {

@@ -18,14 +18,14 @@ from typer.testing import CliRunner, Result
 from cli.main import app
 from tests.support.serving import Serving, wait_until
 
-TINY = [
+SETTINGS = [
     "warmup_epochs=1",
     "warmup_rounds_per_epoch=1",
     "rounds_per_epoch=1",
     "generator_steps=1",
     "flip=false",
 ]
-TINY += [
+SETTINGS += [
     "synthesis_batch_size=4",
     "student_batch_size=4",
     "student_steps=1",
@@ -45,7 +45,7 @@ def request(
     arguments = [str(teacher), "--labels", str(labels), "--student", student, "--url", url]
     arguments += ["--input-size", "1,8,8", "--mean", "0.5", "--std", "0.5", "--text-encoder", "one_hot"]
     arguments += ["--preset", "quick"]
-    for setting in (*TINY, f"epochs={epochs}"):
+    for setting in (*SETTINGS, f"epochs={epochs}"):
         arguments += ["--set", setting]
     return arguments
 

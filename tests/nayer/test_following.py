@@ -10,10 +10,15 @@ from typing import Any
 
 import pytest
 
-from cli import follow as following
-from cli.client import Client, JobEvent
-from cli.errors import ApiError, DownloadCorruptError, ServiceUnreachableError
-from cli.follow import follow
+from nayer import (
+    ApiError,
+    Client,
+    DownloadCorruptError,
+    JobEvent,
+    ServiceUnreachableError,
+    follow,
+    following,
+)
 
 EVENTS: list[dict[str, Any]] = [
     {"seq": seq, "type": "status", "data": {"status": status}, "created_at": "2026-01-01T00:00:00Z"}

@@ -11,9 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from cli import download as downloading
-from cli.client import Client
-from cli.errors import ApiError, ServiceUnreachableError
+from nayer import ApiError, Client, ServiceUnreachableError, downloads
 
 BODY = random.Random(0).randbytes(400_000)
 KEY = "the key of this test"
@@ -88,7 +86,7 @@ def running(server: Scripted) -> Iterator[Scripted]:
 
 @pytest.fixture
 def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scripted]:
-    monkeypatch.setattr(downloading, "FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(downloads, "FIRST_PAUSE_SECONDS", 0.001)
     yield from running(Scripted())
 
 
@@ -172,11 +170,11 @@ def test_patience_ends(service: Scripted, client: Client, tmp_path: Path) -> Non
     service.status = 503
     with pytest.raises(ApiError):
         fetch(client, tmp_path)
-    assert len(service.seen) == 1 + downloading.TRIES
+    assert len(service.seen) == 1 + downloads.TRIES
     service.status = 410
     with pytest.raises(ApiError):
         fetch(client, tmp_path)
-    assert len(service.seen) == 1 + downloading.TRIES + 2
+    assert len(service.seen) == 1 + downloads.TRIES + 2
     assert list(tmp_path.iterdir()) == []
     service.shutdown()
     service.server_close()
