@@ -44,8 +44,8 @@ def watch(
 ) -> None:
     """Follow a job to its end; exits 0 or 1 with it."""
     with answering(as_json) as out, Client(url, api_key) as client:
-        ended = follow_to_end(client, out, job)
-        end(out, ended, ended.model_dump(mode="json"), f"{ended.id} {ended.status}")
+        outcome = follow_to_end(client, out, job)
+        end(out, outcome, outcome.model_dump(mode="json"), f"{outcome.id} {outcome.status}")
 
 
 @app.command()
@@ -55,7 +55,7 @@ def cancel(
     url: options.Url = DEFAULT_URL,
     api_key: options.ApiKey = None,
 ) -> None:
-    """Ask a job to stop; a finished one stays as it is."""
+    """Cancel a job; a finished one does not change."""
     with answering(as_json) as out, Client(url, api_key) as client:
         answer = client.cancel(job)
         out.result(answer.model_dump(mode="json"), f"{answer.id} {answer.status}")
@@ -68,11 +68,11 @@ def pause(
     url: options.Url = DEFAULT_URL,
     api_key: options.ApiKey = None,
 ) -> None:
-    """Let a job rest with its state kept; a running one saves it first."""
+    """Pause a job; a running one saves its state first."""
     with answering(as_json) as out, Client(url, api_key) as client:
         answer = client.pause(job)
-        asked = " (it saves its state first)" if answer.status == "running" else ""
-        out.result(answer.model_dump(mode="json"), f"{answer.id} {answer.status}{asked}")
+        note = " (it saves its state first)" if answer.status == "running" else ""
+        out.result(answer.model_dump(mode="json"), f"{answer.id} {answer.status}{note}")
 
 
 @app.command()
@@ -82,7 +82,7 @@ def resume(
     url: options.Url = DEFAULT_URL,
     api_key: options.ApiKey = None,
 ) -> None:
-    """Let a paused job go on from where it was."""
+    """Continue a paused job from its last state."""
     with answering(as_json) as out, Client(url, api_key) as client:
         answer = client.resume(job)
         out.result(answer.model_dump(mode="json"), f"{answer.id} {answer.status}")
@@ -160,10 +160,9 @@ def presets(
 ) -> None:
     """List the named configurations."""
     with answering(as_json) as out, Client(url, api_key) as client:
-        found = client.presets()
-        out.table(
-            {"data": found}, ("name", "what for"), ((entry["name"], entry["summary"]) for entry in found)
-        )
+        entries = client.presets()
+        rows = ((entry["name"], entry["summary"]) for entry in entries)
+        out.table({"data": entries}, ("name", "what for"), rows)
 
 
 @app.command()

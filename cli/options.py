@@ -68,13 +68,13 @@ ReuseBank = Annotated[
 ]
 MaxRuntime = Annotated[int | None, typer.Option(metavar="SECONDS", help="The job fails after so long.")]
 Webhook = Annotated[
-    str | None, typer.Option(metavar="URL", help="Is told of the job's end; see `GET /schema`.")
+    str | None, typer.Option(metavar="URL", help="Is notified of the job's end; see `GET /schema`.")
 ]
 WebhookSecret = Annotated[
     str | None,
     typer.Option(
         envvar="NAYER_WEBHOOK_SECRET",
-        help="whsec_...: signs what the web hook is told. Better not typed out.",
+        help="whsec_...: signs the messages to the web hook. Safer in the environment.",
     ),
 ]
 IdempotencyKey = Annotated[str | None, typer.Option(help="The same key and request: the same job.")]

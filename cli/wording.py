@@ -39,7 +39,7 @@ _OPTIONS: Mapping[str, str] = MappingProxyType(
     }
 )
 
-# What has no default -> how it is given.
+# Pointer of a field without a default -> the option that sets it.
 REQUIRED: Mapping[str, str] = MappingProxyType(
     {
         "/labels": "--labels FILE: the class names, in the order of the teacher's outputs",
@@ -59,7 +59,7 @@ _HINTS: Mapping[str, str] = MappingProxyType(
     }
 )
 
-# What messages call a field of the spec -> what it is called here; tried in this order.
+# Words of messages for a field -> words for its option; tried in this order.
 _PHRASES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
@@ -85,7 +85,7 @@ _PHRASES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 )
 
 
-# How a line of Python in a hint reads the teacher's file.
+# The call in a line of Python that reads the teacher's file.
 _READ_FILE = re.compile(r'((?:load|load_file|open|ZipFile)\()"teacher\.\w+"')
 
 
@@ -97,13 +97,13 @@ def in_options(text: str) -> str:
 
 
 def with_file(text: str, teacher: Path) -> str:
-    """Let a line of Python in `text` read the file that was sent."""
+    """Name the teacher's file in a line of Python in `text`."""
     name = json.dumps(str(teacher), ensure_ascii=False)
     return _READ_FILE.sub(lambda match: match[1] + name, text)
 
 
 def option(pointer: str) -> str:
-    """Name the option that sets what a JSON pointer leads to; what has none is in the file of --spec."""
+    """Name the option that sets the field at a JSON pointer; other fields are in the file of --spec."""
     for parent, name in (("/config/", "--set"), ("/metadata/", "--metadata")):
         if pointer.startswith(parent):
             return f"{name} {pointer.removeprefix(parent)}=..."
@@ -136,22 +136,22 @@ def _line(field: FieldError) -> str:
 
 
 def hint(code: str, hint_of_service: str, message: str) -> str:
-    """Say what to do here about a problem of the service.
+    """Return the advice of the command line for a problem of the service.
 
     Args:
         code: of the problem.
-        hint_of_service: what the service advises.
-        message: what is wrong; may name the name that was not known.
+        hint_of_service: the advice of the service.
+        message: of the problem; it may contain the unknown name.
     """
     if code != "unknown_architecture":
         return _HINTS.get(code) or in_options(hint_of_service)
     family = re.search(r"named '(?:\w+/)?([A-Za-z]+)", message)
     example = f", e.g. `nayer architectures {family[1].lower()}`" if family else ""
-    return f"`nayer architectures QUERY` lists the names that hold QUERY{example}."
+    return f"`nayer architectures QUERY` lists the names that contain QUERY{example}."
 
 
 def missing(pointers: Iterable[str]) -> tuple[str, str]:
-    """Say what a request lacks: the message, and the hint.
+    """Return message and hint for a request with missing fields.
 
     Args:
         pointers: of `REQUIRED`, in its order.

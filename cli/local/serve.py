@@ -59,7 +59,7 @@ def run_service(out: Output, host: str, port: int, data_dir: Path, *, insecure: 
 
 
 class _StopRequest:
-    """SIGINT and SIGTERM as a flag; while it is being heeded, the next one interrupts."""
+    """SIGINT and SIGTERM as a flag; a second one raises KeyboardInterrupt."""
 
     def __init__(self) -> None:
         self.requested = False

@@ -1,7 +1,7 @@
-"""What the service on one machine is made of, in the order it starts.
+"""The parts of the service on one machine, in the order of their start.
 
 PostgreSQL and Valkey (unless the environment names others), the migrations, the API, the workers
-and the upkeep: each a child process with a log of its own in `<data folder>/logs`.
+and the upkeep: each is a child process with its own log in `<data folder>/logs`.
 """
 
 import os
@@ -94,9 +94,9 @@ def _workers(environment: dict[str, str], logs: Path) -> list[Program]:
 
 
 def _thread_limits() -> dict[str, str]:
-    """How torch shares the cores with the rest of the service, unless the environment says otherwise.
+    """Limit torch's threads beside the rest of the service, unless the environment sets other values.
 
-    Its threads wait for each other in busy loops, so one that is kept off its core holds up all:
+    The threads wait for each other in busy loops, so one thread without a core delays all:
     on two cores with other work a student step took 0.41 s, with PASSIVE 0.06 to 0.15 s, and with
     one thread always 0.074 s.
     """
@@ -111,8 +111,10 @@ def _settings(environment: Mapping[str, str]) -> Settings:
             storage_url=environment["NAYER_STORAGE_URL"],
         )
     except ValidationError as error:
-        wrong = "; ".join(f"NAYER_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
-        raise ServeError("settings_invalid", f"{wrong}.", "Mend these environment variables.") from error
+        faults = "; ".join(
+            f"NAYER_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()
+        )
+        raise ServeError("settings_invalid", f"{faults}.", "Correct these environment variables.") from error
 
 
 def _celery(
@@ -126,15 +128,15 @@ def _celery(
 
 
 def _shares(gpus: Sequence[str], processes: int) -> Sequence[str]:
-    """What each distillation worker may see: a GPU for each process of its job; "" is a worker on the CPU.
+    """Divide the GPUs among distillation workers, one for each process of a job; "" is a worker on the CPU.
 
-    GPUs that are too few for one more job stay idle.
+    A rest that is too small for one more job stays idle.
     """
     if not gpus:
         return [""]
     if len(gpus) < processes:
-        told = f"NAYER_PROCESSES_PER_JOB is {processes}, and there are {len(gpus)} GPUs."
-        raise ServeError("settings_invalid", told, "Lower it, or set NAYER_DEVICE=cpu.")
+        message = f"NAYER_PROCESSES_PER_JOB is {processes}, and there are {len(gpus)} GPUs."
+        raise ServeError("settings_invalid", message, "Lower it, or set NAYER_DEVICE=cpu.")
     return [",".join(gpus[at : at + processes]) for at in range(0, len(gpus) - processes + 1, processes)]
 
 
@@ -147,7 +149,7 @@ def _gpus() -> Sequence[str]:
     program = shutil.which("nvidia-smi")
     if program is None:
         return []
-    listed = subprocess.run(
+    result = subprocess.run(
         [program, "--query-gpu=uuid", "--format=csv,noheader"], capture_output=True, text=True, check=False
     )
-    return listed.stdout.split()
+    return result.stdout.split()

@@ -133,7 +133,7 @@ def test_a_line_of_python_reads_the_file_that_was_sent(line: str, changed: str) 
     assert changed in wording.with_file(line, Path("my net.pth"))
 
 
-def test_the_name_of_a_file_is_a_literal_of_python() -> None:
+def test_the_name_of_a_file_is_a_python_literal() -> None:
     path = Path('a"b\\c é.pt')
     line = wording.with_file('torch.load("teacher.pt")', path)
     assert ast.literal_eval(line.removeprefix("torch.load(").removesuffix(")")) == str(path)
