@@ -29,7 +29,7 @@ RUN pip install --compile --no-deps --force-reinstall .
 FROM build AS build-worker
 ARG PIP_EXTRA_INDEX_URL=""
 # The import fails where two indexes gave builds of torch and torchvision that do not belong together.
-RUN pip install --compile '/src[core]' && python -c 'import torchvision'
+RUN pip install --compile '/src[core,service]' && python -c 'import torchvision'
 COPY . .
 RUN pip install --compile --no-deps --force-reinstall .
 

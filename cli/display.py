@@ -1,4 +1,4 @@
-"""How a followed job looks: one living line in a terminal, plain lines elsewhere. All on stderr."""
+"""The display of a job: a progress bar in a terminal, plain lines elsewhere. All on stderr."""
 
 import contextlib
 import time
@@ -10,8 +10,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
 from cli import wording
-from cli.client import JobEvent
-from cli.upload import OnBytes
+from nayer import JobEvent
+from nayer.uploads import OnBytes
 
 PLAIN_SECONDS = 5.0  # between two plain lines of progress
 SHOWN_METRICS = ("student_accuracy", "student_loss", "generator_loss")
@@ -21,13 +21,13 @@ class JobDisplay:
     """Shows the events of one job as they come.
 
     Args:
-        console: where to write; a terminal gets a bar, anything else gets lines.
+        console: a terminal gets a bar, anything else gets lines.
     """
 
     def __init__(self, console: Console):
         self._console = console
         self._metrics: dict[str, float] = {}
-        self._told_at = -PLAIN_SECONDS
+        self._printed_at = -PLAIN_SECONDS
         self._progress = Progress(
             TextColumn("[bold]{task.fields[phase]:<8}"),
             BarColumn(bar_width=24),
@@ -45,7 +45,7 @@ class JobDisplay:
         self._progress.stop()
 
     def event(self, event: JobEvent) -> None:
-        """Show one event; kinds that say nothing to a person are passed over."""
+        """Show one event; types without interest to a person are skipped."""
         data = event.data
         if event.type == "status":
             self._say(f"{data['status']}")
@@ -60,20 +60,20 @@ class JobDisplay:
             self._say(f"[yellow]warning[/] {escape(data['code'])}: {message}")
 
     def trouble(self, sentence: str) -> None:
-        """Say that the connection was lost."""
-        self._say(f"[yellow]{sentence}[/]")
+        """Report that the connection was lost."""
+        self._say(f"[yellow]{escape(wording.in_options(sentence))}[/]")
 
     def _phase(self, phase: str) -> None:
         self._progress.update(self._task, phase=phase)
-        self._told_at = -PLAIN_SECONDS
+        self._printed_at = -PLAIN_SECONDS
         if not self._console.is_terminal:
             self._say(phase)
 
     def _step(self, data: dict[str, Any]) -> None:
         state = "  ".join(_state(data, self._metrics))
         self._progress.update(self._task, phase=data["phase"], completed=data["fraction"], state=state)
-        if not self._console.is_terminal and time.monotonic() - self._told_at >= PLAIN_SECONDS:
-            self._told_at = time.monotonic()
+        if not self._console.is_terminal and time.monotonic() - self._printed_at >= PLAIN_SECONDS:
+            self._printed_at = time.monotonic()
             self._say(f"{data['phase']} {data['fraction']:.0%}  {state}")
 
     def _say(self, text: str) -> None:
@@ -82,7 +82,7 @@ class JobDisplay:
 
 @contextlib.contextmanager
 def transfer(console: Console, what: str) -> Iterator[OnBytes]:
-    """Show bytes on their way; hand the callback that counts them to `Client`."""
+    """Show the progress of a transfer; gives the callback for `Client`."""
     with Progress(
         TextColumn(what),
         BarColumn(bar_width=24),

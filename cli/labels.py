@@ -1,8 +1,8 @@
-"""Class names from the files in which people have them.
+"""Class names from files of many forms.
 
 One name a line and a JSON list are the usual forms. Objects of JSON and Python, numbered lines, lists of
-YAML and tables with a column of indices are read as what they are. Text that looks like something else is
-refused: it would become class names that nobody meant, and nothing later could tell.
+YAML and tables with a column of indices are recognised too. Text that looks like another form is refused:
+it would become wrong class names, and no later step could notice.
 """
 
 import ast
@@ -44,7 +44,7 @@ class Labels:
 
     Args:
         names: the class names.
-        form: what they were read from, where that was neither one name a line nor a JSON list.
+        form: the form of the file; `None` for one name a line and for a JSON list.
     """
 
     names: list[str]
@@ -59,11 +59,11 @@ def read_labels(path: Path) -> Labels:
     """Read class names from a file.
 
     Raises:
-        RequestError: `labels_unreadable`: it is no text, or it looks like something that is not read here.
+        RequestError: `labels_unreadable`: it is no text, or has a form that is not known here.
     """
     try:
         text = read_text(path).strip()
-        return _read(text, is_table=path.suffix.lower() in (".csv", ".tsv"))
+        return _parse(text, is_table=path.suffix.lower() in (".csv", ".tsv"))
     except _UnreadableError as error:
         raise RequestError(
             "labels_unreadable", f"The labels in {path} cannot be read: {error}.", _HINT
@@ -80,7 +80,7 @@ class _UnreadableError(Exception):
     """Why a text holds no class names; the message ends a sentence."""
 
 
-def _read(text: str, *, is_table: bool) -> Labels:
+def _parse(text: str, *, is_table: bool) -> Labels:
     lines = [line.strip() for line in _LINE_ENDS.split(text) if line.strip()]
     if not lines:
         raise _UnreadableError("the file is empty")
@@ -89,8 +89,8 @@ def _read(text: str, *, is_table: bool) -> Labels:
     literal = _ASSIGNMENT.sub("", text, count=1) if _ASSIGNMENT.match(text) else text
     if literal[0] in "[{" or (literal[0] == "(" and literal[-1] == ")"):
         return _read_document(literal)
-    for read in (_read_quoted, _read_yaml, _read_numbered, _read_synsets, _read_one_line, _read_table):
-        labels = read(lines)
+    for reader in (_read_quoted, _read_yaml, _read_numbered, _read_synsets, _read_one_line, _read_table):
+        labels = reader(lines)
         if labels is not None:
             return labels
     return _read_plain(lines, is_table=is_table)

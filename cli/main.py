@@ -6,8 +6,6 @@ answered · 130 interrupted while following (the job goes on).
 
 import contextlib
 import importlib.metadata
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -16,11 +14,11 @@ import typer
 from rich.markup import escape
 
 from cli import options
-from cli.client import DEFAULT_URL, Client, RemoteJob
-from cli.errors import ApiError, ServiceUnreachableError
 from cli.output import answering
-from cli.serve import DEFAULT_DATA_DIR, DataDir, serve
+from cli.serve import fetch_encoders, serve
 from cli.submit import end, follow_to_end, submit, validate
+from nayer import ApiError, Client, RemoteJob, ServiceUnreachableError
+from nayer.client import DEFAULT_URL
 from nayer_core.contract.artifacts import STUDENT
 
 ROWS_IN_A_TERMINAL = 30
@@ -46,8 +44,8 @@ def watch(
 ) -> None:
     """Follow a job to its end; exits 0 or 1 with it."""
     with answering(as_json) as out, Client(url, api_key) as client:
-        ended = follow_to_end(client, out, job)
-        end(out, ended, ended.model_dump(mode="json"), f"{ended.id} {ended.status}")
+        outcome = follow_to_end(client, out, job)
+        end(out, outcome, outcome.model_dump(mode="json"), f"{outcome.id} {outcome.status}")
 
 
 @app.command()
@@ -57,7 +55,7 @@ def cancel(
     url: options.Url = DEFAULT_URL,
     api_key: options.ApiKey = None,
 ) -> None:
-    """Ask a job to stop; a finished one stays as it is."""
+    """Cancel a job; a finished one does not change."""
     with answering(as_json) as out, Client(url, api_key) as client:
         answer = client.cancel(job)
         out.result(answer.model_dump(mode="json"), f"{answer.id} {answer.status}")
@@ -70,11 +68,11 @@ def pause(
     url: options.Url = DEFAULT_URL,
     api_key: options.ApiKey = None,
 ) -> None:
-    """Let a job rest with its state kept; a running one saves it first."""
+    """Pause a job; a running one saves its state first."""
     with answering(as_json) as out, Client(url, api_key) as client:
         answer = client.pause(job)
-        asked = " (it saves its state first)" if answer.status == "running" else ""
-        out.result(answer.model_dump(mode="json"), f"{answer.id} {answer.status}{asked}")
+        note = " (it saves its state first)" if answer.status == "running" else ""
+        out.result(answer.model_dump(mode="json"), f"{answer.id} {answer.status}{note}")
 
 
 @app.command()
@@ -84,7 +82,7 @@ def resume(
     url: options.Url = DEFAULT_URL,
     api_key: options.ApiKey = None,
 ) -> None:
-    """Let a paused job go on from where it was."""
+    """Continue a paused job from its last state."""
     with answering(as_json) as out, Client(url, api_key) as client:
         answer = client.resume(job)
         out.result(answer.model_dump(mode="json"), f"{answer.id} {answer.status}")
@@ -162,10 +160,9 @@ def presets(
 ) -> None:
     """List the named configurations."""
     with answering(as_json) as out, Client(url, api_key) as client:
-        found = client.presets()
-        out.table(
-            {"data": found}, ("name", "what for"), ((entry["name"], entry["summary"]) for entry in found)
-        )
+        entries = client.presets()
+        rows = ((entry["name"], entry["summary"]) for entry in entries)
+        out.table({"data": entries}, ("name", "what for"), rows)
 
 
 @app.command()
@@ -183,21 +180,13 @@ def version(
         out.result({"version": here, "service": there}, f"nayer {here}, {service}")
 
 
-@app.command()
-def fetch_encoders(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
-    """Fetch the text encoders' weights into the data folder, so that jobs need no network.
-
-    Needs the core's packages and the hub; HF_HOME names another folder for both, this and `serve`.
-    """
-    environment = {"HF_HOME": str(data_dir.resolve() / "huggingface")} | os.environ | {"HF_HUB_OFFLINE": "0"}
-    raise typer.Exit(subprocess.call([sys.executable, "-m", "nayer_core", "fetch-encoders"], env=environment))
-
-
 def _row(job: RemoteJob) -> tuple[str, str, str, str, str]:
     fraction = job.progress.get("fraction")
     done = f"{fraction:.0%}" if fraction is not None else ""
     return job.id, job.status, job.phase or "", done, f"{job.created_at:%Y-%m-%d %H:%M:%S}"
 
+
+app.command()(fetch_encoders)
 
 if __name__ == "__main__":
     app()

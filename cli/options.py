@@ -8,6 +8,8 @@ import typer
 Url = Annotated[str, typer.Option(envvar="NAYER_URL", help="Where the service answers.")]
 ApiKey = Annotated[str | None, typer.Option(envvar="NAYER_API_KEY", help="Key, where it asks for one.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+DEFAULT_DATA_DIR = Path(".nayer")
+DataDir = Annotated[Path, typer.Option(envvar="NAYER_DATA_DIR", help="Kept from run to run.")]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
 
 _READABLE = {"exists": True, "dir_okay": False, "readable": True}
@@ -66,13 +68,13 @@ ReuseBank = Annotated[
 ]
 MaxRuntime = Annotated[int | None, typer.Option(metavar="SECONDS", help="The job fails after so long.")]
 Webhook = Annotated[
-    str | None, typer.Option(metavar="URL", help="Is told of the job's end; see `GET /schema`.")
+    str | None, typer.Option(metavar="URL", help="Is notified of the job's end; see `GET /schema`.")
 ]
 WebhookSecret = Annotated[
     str | None,
     typer.Option(
         envvar="NAYER_WEBHOOK_SECRET",
-        help="whsec_...: signs what the web hook is told. Better not typed out.",
+        help="whsec_...: signs the messages to the web hook. Safer in the environment.",
     ),
 ]
 IdempotencyKey = Annotated[str | None, typer.Option(help="The same key and request: the same job.")]

@@ -1,4 +1,4 @@
-"""What a command says: its result on stdout, everything for people on stderr."""
+"""The output of a command: its result on stdout, everything for people on stderr."""
 
 import contextlib
 import json
@@ -11,13 +11,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cli.errors import ClientError
+from cli import wording
+from nayer import ClientError
 
 EXIT_FAILED, EXIT_REFUSED, EXIT_INTERRUPTED = 1, 2, 130
 
 
 class Output:
-    """Where a command writes.
+    """The two streams of a command.
 
     Args:
         as_json: print the result as one JSON object on one line of stdout.
@@ -28,7 +29,7 @@ class Output:
         self.messages = Console(stderr=True)
 
     def say(self, text: str) -> None:
-        """Tell a person something, with rich's markup; lines stay whole, to be copied."""
+        """Print a message with rich's markup; lines are not wrapped, so that they can be copied."""
         self.messages.print(text, highlight=False, soft_wrap=True)
 
     def result(self, document: Any, text: str) -> None:
@@ -46,8 +47,8 @@ class Output:
             table.add_row(*(escape(str(cell)) for cell in row))
         Console(soft_wrap=not sys.stdout.isatty()).print(table, highlight=False)
 
-    def problem(self, code: str, message: str, hint: str | None) -> None:
-        """Say what went wrong and what to change."""
+    def problem(self, code: str, message: str, hint: str) -> None:
+        """Print what is wrong and what to change."""
         self.say(f"[red]{escape(code)}[/]: {escape(message)}")
         if hint:
             self.say(f"[dim]{escape(hint)}[/]")
@@ -55,13 +56,13 @@ class Output:
 
 @contextlib.contextmanager
 def answering(as_json: bool) -> Iterator[Output]:
-    """Give a command its output, and end it in words where the request cannot work."""
+    """Give a command its output; print an error of the client and exit with `EXIT_REFUSED`."""
     output = Output(as_json)
     try:
         yield output
     except ClientError as error:
-        output.problem(error.code, error.message, error.hint)
+        message, hint = wording.explain(error)
+        output.problem(error.code, message, hint)
         if as_json:
-            told = {"code": error.code, "message": error.message, "hint": error.hint}
-            output.result({"error": told}, "")
+            output.result({"error": {"code": error.code, "message": message, "hint": hint}}, "")
         raise typer.Exit(EXIT_REFUSED) from error

@@ -1,20 +1,29 @@
-"""`nayer submit` and `nayer validate`: from the options to a job, and on to the student."""
+"""`nayer submit` and `nayer validate`: from the options to a job, and from the job to the student."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.markup import escape
 
 from cli import options, wording
-from cli.client import DEFAULT_URL, Client, RemoteJob
 from cli.display import JobDisplay, transfer
 from cli.errors import RequestError
-from cli.follow import follow
 from cli.labels import read_labels
 from cli.output import EXIT_FAILED, EXIT_INTERRUPTED, Output, answering
-from cli.request import Document, merge, missing_fields, numbers, pairs, read_spec, settings
+from cli.request import (
+    Document,
+    build_spec,
+    encoder_fields,
+    missing_fields,
+    network_fields,
+    notice_fields,
+    training_fields,
+)
+from nayer import Client, RemoteJob, follow
+from nayer.client import DEFAULT_URL
 from nayer_core.contract.artifacts import STUDENT
 
 OutFile = Annotated[Path, typer.Option("-o", "--output", help="Where the student is written.")]
@@ -53,9 +62,18 @@ def submit(
     api_key: options.ApiKey = None,
 ) -> None:
     """Send a teacher and its class names, follow the job, and fetch the student."""
-    asked = dict(locals())
     with answering(as_json) as out, Client(url, api_key) as client:
-        job = _send(client, out, asked, idempotency_key=idempotency_key)
+        document = build_spec(
+            spec,
+            _labels(out, labels),
+            network_fields(student, architecture, input_size, mean, std, accuracy),
+            training_fields(preset, set_, seed, on_out_of_memory, reuse_bank, max_runtime),
+            encoder_fields(text_encoder, embeddings, prompt, whiten),
+            notice_fields(metadata, webhook),
+            webhook_secret=webhook_secret,
+        )
+        files = {"evaluation": evaluation, "embeddings": embeddings}
+        job = _send(client, out, teacher, document, files, idempotency_key=idempotency_key)
         if detach:
             out.result(job.model_dump(mode="json"), job.id)
             return
@@ -82,57 +100,21 @@ def validate(
     api_key: options.ApiKey = None,
 ) -> None:
     """Have the files and the request inspected, without distilling; prints the report."""
-    asked = dict(locals())
     with answering(as_json) as out, Client(url, api_key) as client:
-        job = follow_to_end(client, out, _send(client, out, asked, dry_run=True).id)
+        document = build_spec(
+            spec,
+            _labels(out, labels),
+            network_fields(student, architecture, input_size, mean, std),
+            training_fields(preset, set_),
+            encoder_fields(text_encoder, embeddings),
+        )
+        files = {"evaluation": evaluation, "embeddings": embeddings}
+        job = follow_to_end(client, out, _send(client, out, teacher, document, files, dry_run=True).id)
         end(out, job, job.model_dump(mode="json"), json.dumps(job.teacher, indent=2), teacher)
 
 
-def build_spec(asked: Document) -> Document:
-    """Lay the options over the specification file, where there is one.
-
-    Args:
-        asked: the options by name; `labels` are the class names.
-
-    Raises:
-        RequestError: an option or a file cannot be read.
-    """
-    size, mean, std = asked.get("input_size"), asked.get("mean"), asked.get("std")
-    encoder = asked.get("text_encoder") or ("file" if asked.get("embeddings") else None)
-    changes: Document = {
-        "labels": asked.get("labels"),
-        "teacher": {
-            "architecture": asked.get("architecture"),
-            "input_size": numbers(size, int, "--input-size") if size else None,
-            "normalization": {
-                "mean": numbers(mean, float, "--mean") if mean else None,
-                "std": numbers(std, float, "--std") if std else None,
-            },
-            "accuracy": asked.get("accuracy"),
-        },
-        "student": {"architecture": asked.get("student")},
-        "preset": asked.get("preset"),
-        "config": settings(asked.get("set_") or ()),
-        "text_encoder": {
-            "name": encoder,
-            "prompt": asked.get("prompt"),
-            "whiten": asked.get("whiten"),
-        },
-        "seed": asked.get("seed"),
-        "on_out_of_memory": asked.get("on_out_of_memory"),
-        "reuse_bank": asked.get("reuse_bank"),
-        "max_runtime_seconds": asked.get("max_runtime"),
-        "metadata": pairs(asked.get("metadata") or (), "--metadata"),
-        "webhook": {"url": asked["webhook"]} if asked.get("webhook") else None,
-    }
-    document = merge(read_spec(asked["spec"]) if asked.get("spec") else {}, changes)
-    if isinstance(document.get("webhook"), dict) and asked.get("webhook_secret"):
-        document["webhook"] = {**document["webhook"], "secret": asked["webhook_secret"]}
-    return document
-
-
 def follow_to_end(client: Client, out: Output, job_id: str) -> RemoteJob:
-    """Follow the job in sight of a person; Ctrl-C leaves it running and says how to go on."""
+    """Follow a job with a display; Ctrl-C leaves the job running and prints how to continue."""
     try:
         with JobDisplay(out.messages) as display:
             return follow(client, job_id, display.event, display.trouble)
@@ -184,25 +166,32 @@ def end(out: Output, job: RemoteJob, document: Document, text: str, teacher: Pat
     raise typer.Exit(EXIT_FAILED)
 
 
-def _send(
-    client: Client, out: Output, asked: Document, *, idempotency_key: str | None = None, dry_run: bool = False
-) -> RemoteJob:
-    files: dict[str, Any] = {name: asked[name] for name in ("evaluation", "embeddings")}
-    labels = read_labels(asked["labels"]) if asked.get("labels") else None
-    if labels is not None and labels.form is not None:
+def _labels(out: Output, path: Path | None) -> Document:
+    """Read the class names, and print what they were read from where that was no plain list."""
+    if path is None:
+        return {}
+    labels = read_labels(path)
+    if labels.form is not None:
         out.say(escape(str(labels)))
-    document = build_spec(asked | {"labels": labels.names if labels else None})
+    return {"labels": labels.names}
+
+
+def _send(
+    client: Client,
+    out: Output,
+    teacher: Path,
+    document: Document,
+    files: Mapping[str, Path | None],
+    *,
+    idempotency_key: str | None = None,
+    dry_run: bool = False,
+) -> RemoteJob:
     missing = missing_fields(document)
     if missing:
         raise RequestError("request_incomplete", *wording.missing(missing))
     with transfer(out.messages, "upload") as on_bytes:
         job = client.submit(
-            asked["teacher"],
-            document,
-            **files,
-            idempotency_key=idempotency_key,
-            dry_run=dry_run,
-            on_bytes=on_bytes,
+            teacher, document, idempotency_key=idempotency_key, dry_run=dry_run, on_bytes=on_bytes, **files
         )
     out.say(f"job [bold]{escape(job.id)}[/]")
     return job

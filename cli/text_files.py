@@ -1,4 +1,4 @@
-"""Text files as editors and shells of all systems write them."""
+"""Text files in the encodings of editors and shells."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ def read_text(path: Path) -> str:
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is no such text; the message says where.
+        ValueError: it is no such text; the message names the place.
     """
     contents = path.read_bytes()
     encoding = next((name for mark, name in _MARKS.items() if contents.startswith(mark)), "utf-8")

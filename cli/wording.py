@@ -1,4 +1,4 @@
-"""The service's words, in those of the command line: options in place of fields of a spec."""
+"""Messages of the service in the words of the command line: options in place of fields of a specification."""
 
 import json
 import re
@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+from nayer import ApiError, ClientError, FieldError, ServiceUnreachableError
 from nayer_core.contract import catalog
 
 # JSON pointer into the spec -> the options that set it.
@@ -38,7 +39,7 @@ _OPTIONS: Mapping[str, str] = MappingProxyType(
     }
 )
 
-# What has no default -> how it is given.
+# Pointer of a field without a default -> the option that sets it.
 REQUIRED: Mapping[str, str] = MappingProxyType(
     {
         "/labels": "--labels FILE: the class names, in the order of the teacher's outputs",
@@ -58,7 +59,7 @@ _HINTS: Mapping[str, str] = MappingProxyType(
     }
 )
 
-# What messages call a field of the spec -> what it is called here; tried in this order.
+# Words of messages for a field -> words for its option; tried in this order.
 _PHRASES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
@@ -84,7 +85,7 @@ _PHRASES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 )
 
 
-# How a line of Python in a hint reads the teacher's file.
+# The call in a line of Python that reads the teacher's file.
 _READ_FILE = re.compile(r'((?:load|load_file|open|ZipFile)\()"teacher\.\w+"')
 
 
@@ -96,13 +97,13 @@ def in_options(text: str) -> str:
 
 
 def with_file(text: str, teacher: Path) -> str:
-    """Let a line of Python in `text` read the file that was sent."""
+    """Name the teacher's file in a line of Python in `text`."""
     name = json.dumps(str(teacher), ensure_ascii=False)
     return _READ_FILE.sub(lambda match: match[1] + name, text)
 
 
 def option(pointer: str) -> str:
-    """Name the option that sets what a JSON pointer leads to; what has none is in the file of --spec."""
+    """Name the option that sets the field at a JSON pointer; other fields are in the file of --spec."""
     for parent, name in (("/config/", "--set"), ("/metadata/", "--metadata")):
         if pointer.startswith(parent):
             return f"{name} {pointer.removeprefix(parent)}=..."
@@ -116,28 +117,41 @@ def option(pointer: str) -> str:
     return pointer or "the request"
 
 
-def place(pointer: str, code: str, detail: str) -> str:
-    """Say in one line what is wrong with one option."""
-    return f"{option(pointer)}: {'is missing' if code == 'missing' else in_options(detail)}"
+def explain(error: ClientError) -> tuple[str, str]:
+    """Return message and hint of an error, with options in place of fields.
+
+    The message of a problem has a line for each refused option, or else describes the whole.
+    """
+    if isinstance(error, ServiceUnreachableError):
+        return error.message, "Start it with `nayer serve`, or name another address with --url or NAYER_URL."
+    if not isinstance(error, ApiError):
+        return error.message, error.hint
+    message = "\n".join(map(_line, error.fields)) or in_options(error.message)
+    return message, hint(error.code, error.hint, message)
+
+
+def _line(field: FieldError) -> str:
+    fault = "is missing" if field.code == "missing" else in_options(field.detail)
+    return f"{option(field.pointer)}: {fault}"
 
 
 def hint(code: str, hint_of_service: str, message: str) -> str:
-    """Say what to do here about a problem of the service.
+    """Return the advice of the command line for a problem of the service.
 
     Args:
         code: of the problem.
-        hint_of_service: what the service advises.
-        message: what is wrong; may name the name that was not known.
+        hint_of_service: the advice of the service.
+        message: of the problem; it may contain the unknown name.
     """
     if code != "unknown_architecture":
         return _HINTS.get(code) or in_options(hint_of_service)
     family = re.search(r"named '(?:\w+/)?([A-Za-z]+)", message)
     example = f", e.g. `nayer architectures {family[1].lower()}`" if family else ""
-    return f"`nayer architectures QUERY` lists the names that hold QUERY{example}."
+    return f"`nayer architectures QUERY` lists the names that contain QUERY{example}."
 
 
 def missing(pointers: Iterable[str]) -> tuple[str, str]:
-    """Say what a request lacks: the message, and the hint.
+    """Return message and hint for a request with missing fields.
 
     Args:
         pointers: of `REQUIRED`, in its order.

@@ -26,11 +26,8 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from cli.client import Client, JobEvent, RemoteJob
 from cli.display import JobDisplay, transfer
-from cli.errors import ClientError
-from cli.follow import follow
-from cli.server_process import die_with_parent
+from cli.local.server_process import die_with_parent
 from examples.curves import plot_curves
 from examples.mnist_teacher import (
     INPUT_SIZE,
@@ -42,6 +39,7 @@ from examples.mnist_teacher import (
     load_digits,
     train_teacher,
 )
+from nayer import Client, ClientError, JobEvent, RemoteJob, follow
 from nayer_core.networks.registry import build, count_parameters
 
 STUDENT = "wrn_10_1"

@@ -2,7 +2,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from api.event_feed import EventFeed
-from cli.embedded import EmbeddedPostgres
+from cli.local.embedded import EmbeddedPostgres
 from nayer_core.contract.events import MetricsEvent
 from tests.api.conftest import PlayedWorker
 from tests.support.services import Services

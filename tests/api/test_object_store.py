@@ -11,9 +11,9 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from cli.client import Client
 from jobs.files.store import Storage
 from jobs.settings import Settings
+from nayer import Client
 from tests.api.bodies import CONTENT_TYPE, body, spec_part, teacher_part
 from tests.api.conftest import MIB, PlayedWorker, assert_problem, serve, wait_until
 from tests.support.seaweedfs import EmbeddedSeaweed

@@ -16,7 +16,7 @@ import httpx
 import psutil
 import pytest
 
-from cli.server_process import free_port
+from cli.local.server_process import free_port
 from jobs.settings import Settings
 from tests.api.bodies import BOUNDARY, CONTENT_TYPE, body, spec_part, teacher_part
 from tests.api.conftest import MIB, wait_until

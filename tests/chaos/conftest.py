@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.embedded import EmbeddedPostgres
+from cli.local.embedded import EmbeddedPostgres
 from jobs.rows.database import Database
 from tests.chaos.simulation.faults import FaultyDatabase
 from tests.chaos.simulation.many import folder_in_memory, open_databases

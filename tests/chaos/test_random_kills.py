@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from cli.embedded import EmbeddedPostgres, EmbeddedValkey
+from cli.local.embedded import EmbeddedPostgres, EmbeddedValkey
 from jobs.states import JobStatus
 from tests.chaos import invariants
 from tests.chaos.real.fleet import SECRET, Fleet, Servers, wait_for

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.embedded import EmbeddedPostgres, EmbeddedValkey
+from cli.local.embedded import EmbeddedPostgres, EmbeddedValkey
 from tests.chaos import invariants
 from tests.chaos.matrix import CELLS, cells
 from tests.chaos.real.case import Case

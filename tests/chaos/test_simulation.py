@@ -13,7 +13,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from cli.embedded import EmbeddedPostgres
+from cli.local.embedded import EmbeddedPostgres
 from tests.chaos.simulation.many import simulate
 from tests.support.services import fresh_database
 

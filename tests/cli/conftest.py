@@ -12,9 +12,9 @@ from tests.support.serving import Serving, start_serving
 
 @pytest.fixture(scope="module")
 def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    started = start_serving(tmp_path_factory.mktemp("serving"))
-    yield started
-    started.stop()
+    service = start_serving(tmp_path_factory.mktemp("serving"))
+    yield service
+    service.stop()
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Class names out of the files in which people have them: read as what they are, or refused."""
+"""Class names from files of many forms: read correctly, or refused."""
 
 from pathlib import Path
 
@@ -57,12 +57,12 @@ def refusal(path: Path) -> str:
         pytest.param("cat, dog", id="one line with commas"),
     ],
 )
-def test_the_forms_that_people_have_are_read_right(content: str | bytes, tmp_path: Path) -> None:
+def test_usual_forms_give_the_class_names(content: str | bytes, tmp_path: Path) -> None:
     assert read_labels(write(tmp_path, content)).names == CAT_DOG
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "reason"),
     [
         pytest.param('{"a": 1', "neither", id="broken JSON"),
         pytest.param('["cat", 3]', "entry 1 of the list, 3,", id="a number in a list"),
@@ -90,9 +90,11 @@ def test_the_forms_that_people_have_are_read_right(content: str | bytes, tmp_pat
         pytest.param(b"PK\x03\x04\x00\xff", "UTF-8", id="an archive"),
     ],
 )
-def test_what_looks_like_something_else_is_refused(content: str | bytes, said: str, tmp_path: Path) -> None:
+def test_a_text_that_looks_like_another_form_is_refused(
+    content: str | bytes, reason: str, tmp_path: Path
+) -> None:
     path = write(tmp_path, content)
-    assert said in refusal(path)
+    assert reason in refusal(path)
     assert str(path) in refusal(path)
 
 
@@ -107,7 +109,7 @@ def test_what_looks_like_something_else_is_refused(content: str | bytes, said: s
         ["model 3", "model 5", "model s"],
     ],
 )
-def test_names_that_only_remind_of_another_form_are_names(names: list[str], tmp_path: Path) -> None:
+def test_unusual_names_are_read_one_a_line(names: list[str], tmp_path: Path) -> None:
     labels = read_labels(write(tmp_path, "\n".join(names)))
     assert labels.names == names
     assert labels.form is None
@@ -118,14 +120,14 @@ def test_a_json_list_takes_names_of_any_form(tmp_path: Path) -> None:
     assert labels.names == ["{cat}", "# dog", "label", "3 birds,"]
 
 
-def test_the_heading_of_a_table_of_one_column_is_left_out(tmp_path: Path) -> None:
+def test_the_heading_of_a_table_of_one_column_is_no_name(tmp_path: Path) -> None:
     labels = read_labels(write(tmp_path, "label\ncat\ndog\n", suffix=".csv"))
     assert labels.names == CAT_DOG
     assert "heading" in str(labels)
 
 
 def test_a_thousand_lines_of_a_dict_are_a_thousand_labels(tmp_path: Path) -> None:
-    """As the well-known list of ImageNet's classes has them: one entry a line."""
+    """The form of the well-known list of ImageNet's classes: one entry a line."""
     entries = [f"{index}: 'name {index}, other name'" for index in range(1000)]
     labels = read_labels(write(tmp_path, "{" + ",\n ".join(entries) + "}"))
     assert len(labels.names) == 1000

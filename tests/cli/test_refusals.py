@@ -1,4 +1,4 @@
-"""What is refused before anything is sent, and a service that is not there."""
+"""Refusals before anything is sent, and a service that does not answer."""
 
 import json
 import socket
@@ -13,7 +13,7 @@ DOWN = "http://127.0.0.1:9"  # the port of "discard": nobody listens
 IMAGES = ["--input-size", "1,8,8", "--mean", "0.5", "--std", "0.5"]
 
 
-def test_a_service_that_is_down_is_told_with_what_to_do(teacher: Path, labels: Path) -> None:
+def test_a_service_that_is_down_is_reported_with_a_hint(teacher: Path, labels: Path) -> None:
     arguments = ["submit", str(teacher), "--labels", str(labels), "--student", "wrn_10_1", "--url", DOWN]
     result = CliRunner().invoke(app, [*arguments, *IMAGES, "--json"])
     assert result.exit_code == 2
@@ -28,7 +28,7 @@ def test_the_version_needs_no_service() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "code", "said"),
+    ("options", "code", "reason"),
     [
         (["--mean", "a,b"], "option_invalid", "a,b"),
         (["--set", "epochs"], "option_invalid", "key=value"),
@@ -36,13 +36,13 @@ def test_the_version_needs_no_service() -> None:
     ],
 )
 def test_an_option_that_cannot_be_read_is_named(
-    teacher: Path, labels: Path, options: list[str], code: str, said: str
+    teacher: Path, labels: Path, options: list[str], code: str, reason: str
 ) -> None:
     arguments = ["submit", str(teacher), "--labels", str(labels), "--student", "wrn_10_1", "--url", DOWN]
     result = CliRunner().invoke(app, [*arguments, *options])
     assert result.exit_code == 2
     assert code in result.stderr
-    assert said in result.stderr
+    assert reason in result.stderr
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe\x00", b'["cat", 3]', b'["cat", '])
@@ -57,7 +57,7 @@ def test_labels_that_cannot_be_read_are_refused(teacher: Path, tmp_path: Path, c
 
 
 @pytest.mark.parametrize("command", ["submit", "validate"])
-def test_all_that_a_request_lacks_is_said_in_one_message(command: str, teacher: Path) -> None:
+def test_one_message_names_all_missing_options(command: str, teacher: Path) -> None:
     result = CliRunner().invoke(app, [command, str(teacher), "--url", DOWN])
     assert result.exit_code == 2
     assert "lacks --labels, --student, --input-size, --mean and --std." in result.stderr
@@ -67,7 +67,7 @@ def test_all_that_a_request_lacks_is_said_in_one_message(command: str, teacher: 
 
 
 @pytest.mark.parametrize(
-    ("left_out", "said"),
+    ("option", "reason"),
     [
         ("--labels", "lacks --labels."),
         ("--student", "lacks --student."),
@@ -75,19 +75,17 @@ def test_all_that_a_request_lacks_is_said_in_one_message(command: str, teacher: 
         ("--mean", "lacks --mean."),
     ],
 )
-def test_the_one_thing_that_a_request_lacks_is_named(
-    left_out: str, said: str, teacher: Path, labels: Path
-) -> None:
+def test_a_single_missing_option_is_named(option: str, reason: str, teacher: Path, labels: Path) -> None:
     arguments = ["--labels", str(labels), "--student", "wrn_10_1", *IMAGES]
-    place = arguments.index(left_out)
+    place = arguments.index(option)
     del arguments[place : place + 2]
     result = CliRunner().invoke(app, ["submit", str(teacher), *arguments, "--url", DOWN])
     assert result.exit_code == 2
-    assert said in result.stderr
+    assert reason in result.stderr
     assert result.stderr.count("\n--") == 1
 
 
-def test_what_labels_were_read_from_is_said(teacher: Path, tmp_path: Path) -> None:
+def test_an_unusual_form_of_labels_is_reported(teacher: Path, tmp_path: Path) -> None:
     path = tmp_path / "labels.txt"
     path.write_text("{0: 'tench, Tinca tinca',\n 1: 'goldfish'}")
     arguments = ["submit", str(teacher), "--labels", str(path), "--student", "wrn_10_1", *IMAGES]
@@ -95,9 +93,9 @@ def test_what_labels_were_read_from_is_said(teacher: Path, tmp_path: Path) -> No
     assert "2 labels read from an object of Python: 'tench, Tinca tinca' to 'goldfish'" in result.stderr
 
 
-def test_a_taken_port_is_told_before_anything_starts(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = str(taken.getsockname()[1])
+def test_a_port_in_use_is_reported_before_the_start(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = str(listener.getsockname()[1])
         result = CliRunner().invoke(app, ["serve", "--port", port, "--data-dir", str(tmp_path / "data")])
     assert result.exit_code == 2
     assert "port_taken" in result.stderr

@@ -6,14 +6,22 @@ from pathlib import Path
 import pytest
 
 from cli.errors import RequestError
-from cli.request import merge, missing_fields, read_spec, settings
-from cli.submit import build_spec
+from cli.request import (
+    build_spec,
+    encoder_fields,
+    merge,
+    missing_fields,
+    network_fields,
+    notice_fields,
+    training_fields,
+)
 from nayer_core.contract.spec import JobSpec
 from tests.support.receiver import SECRET
 
 
 def test_settings_are_json_where_they_can_be() -> None:
-    assert settings(["epochs=3", "flip=false", "generator=table8", "student_lr=1e-2"]) == {
+    settings = ["epochs=3", "flip=false", "generator=table8", "student_lr=1e-2"]
+    assert training_fields(None, settings)["config"] == {
         "epochs": 3,
         "flip": False,
         "generator": "table8",
@@ -21,7 +29,7 @@ def test_settings_are_json_where_they_can_be() -> None:
     }
 
 
-def test_merge_lays_only_what_is_there_over_a_document() -> None:
+def test_merge_changes_only_the_fields_that_have_a_value() -> None:
     document = {"seed": 1, "teacher": {"accuracy": 0.9, "input_size": [3, 32, 32]}}
     changes = {"seed": None, "teacher": {"accuracy": None, "architecture": "resnet20"}, "config": {}}
     assert merge(document, changes) == {
@@ -32,23 +40,19 @@ def test_merge_lays_only_what_is_there_over_a_document() -> None:
 
 def test_options_make_a_document_that_the_contract_accepts() -> None:
     document = build_spec(
-        {
-            "labels": ["cat", "dog"],
-            "student": "wrn_16_1",
-            "input_size": "3,32,32",
-            "mean": "0.5,0.5,0.5",
-            "std": "0.25,0.25,0.25",
-            "set_": ["epochs=3"],
-            "seed": 7,
-            "on_out_of_memory": "halve",
-            "reuse_bank": True,
-            "max_runtime": 60,
-            "metadata": ["team=vision"],
-            "embeddings": Path("vectors.safetensors"),
-        }
+        None,
+        {"labels": ["cat", "dog"]},
+        network_fields("wrn_16_1", "resnet20", "3,32,32", "0.5,0.5,0.5", "0.25,0.25,0.25", 0.9),
+        training_fields("quick", ["epochs=3"], 7, "halve", True, 60),
+        encoder_fields(None, Path("vectors.safetensors")),
+        notice_fields(["team=vision"], None),
     )
     spec = JobSpec.model_validate_json(json.dumps(document))
     assert spec.labels == ("cat", "dog")
+    assert spec.student.architecture == "wrn_16_1"
+    assert (spec.teacher.architecture, spec.teacher.accuracy) == ("resnet20", 0.9)
+    assert spec.teacher.input_size == (3, 32, 32)
+    assert (spec.teacher.normalization.mean[0], spec.teacher.normalization.std[0]) == (0.5, 0.25)
     assert spec.text_encoder.name == "file"
     assert spec.reuse_bank
     assert spec.on_out_of_memory == "halve"
@@ -59,49 +63,47 @@ def test_options_make_a_document_that_the_contract_accepts() -> None:
 def test_options_win_over_the_specification_file(tmp_path: Path) -> None:
     path = tmp_path / "spec.json"
     path.write_text('{"labels": ["a", "b"], "student": {"architecture": "wrn_40_1"}, "seed": 3}')
-    document = build_spec({"spec": path, "student": "wrn_16_1"})
+    document = build_spec(path, network_fields("wrn_16_1", None, None, None, None))
     assert document == {"labels": ["a", "b"], "student": {"architecture": "wrn_16_1"}, "seed": 3}
 
 
-def test_a_specification_that_is_no_object_is_refused(tmp_path: Path) -> None:
+def test_a_specification_that_is_no_json_object_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "spec.json"
     path.write_text("[1]")
     with pytest.raises(RequestError, match="spec_unreadable"):
-        build_spec({"spec": path})
+        build_spec(path)
 
 
-def test_a_specification_may_be_saved_by_any_editor(tmp_path: Path) -> None:
+def test_a_specification_is_read_in_every_unicode_encoding(tmp_path: Path) -> None:
     for encoding in ("utf-8", "utf-8-sig", "utf-16"):
         path = tmp_path / encoding
         path.write_text('{"labels": ["Kühe"]}', encoding=encoding)
-        assert read_spec(path) == {"labels": ["Kühe"]}
+        assert build_spec(path) == {"labels": ["Kühe"]}
     path = tmp_path / "cp1252"
     path.write_text('{"labels":\n["Kühe"]}', encoding="cp1252")
     with pytest.raises(RequestError, match="no text in UTF-8: line 2 has the byte 0xfc"):
-        read_spec(path)
+        build_spec(path)
 
 
-def test_everything_without_a_default_that_is_missing_is_found() -> None:
-    everything = ["/labels", "/student/architecture", "/teacher/input_size"]
-    everything += ["/teacher/normalization/mean", "/teacher/normalization/std"]
-    assert missing_fields({}) == everything
-    assert missing_fields({"teacher": {}, "student": {"architecture": None}}) == everything
+def test_missing_fields_are_those_without_a_default() -> None:
+    required = ["/labels", "/student/architecture", "/teacher/input_size"]
+    required += ["/teacher/normalization/mean", "/teacher/normalization/std"]
+    assert missing_fields({}) == required
+    assert missing_fields({"teacher": {}, "student": {"architecture": None}}) == required
     normalization = {"mean": [0.5], "std": [0.5]}
     document = {"labels": [], "teacher": {"input_size": [1, 8, 8], "normalization": normalization}}
     assert missing_fields(document) == ["/student/architecture"]
-    assert missing_fields(document | {"student": "wrn_16_1"}) == [], (
-        "what is no object is judged by the service"
-    )
+    assert missing_fields(document | {"student": "wrn_16_1"}) == [], "the service refuses other values"
 
 
-def test_a_web_hook_is_signed_with_the_secret_of_the_environment(tmp_path: Path) -> None:
+def test_the_secret_is_added_where_there_is_a_web_hook(tmp_path: Path) -> None:
     path = tmp_path / "spec.json"
     path.write_text('{"webhook": {"url": "https://example.com/a", "events": ["job.failed"]}}')
-    asked = {"spec": path, "webhook_secret": SECRET}
-    failed = {"url": "https://example.com/a", "events": ["job.failed"], "secret": SECRET}
-    assert build_spec(asked) == {"webhook": failed}
-    assert build_spec({**asked, "webhook": "https://example.com/b"}) == {
-        "webhook": {**failed, "url": "https://example.com/b"}
+    other = notice_fields(None, "https://example.com/b")
+    webhook = {"url": "https://example.com/a", "events": ["job.failed"], "secret": SECRET}
+    assert build_spec(path, webhook_secret=SECRET) == {"webhook": webhook}
+    assert build_spec(path, other, webhook_secret=SECRET) == {
+        "webhook": {**webhook, "url": "https://example.com/b"}
     }
-    assert build_spec({"webhook": "https://example.com/b"}) == {"webhook": {"url": "https://example.com/b"}}
-    assert build_spec({"webhook_secret": SECRET}) == {}, "a secret alone asks for nothing"
+    assert build_spec(None, other) == {"webhook": {"url": "https://example.com/b"}}
+    assert build_spec(None, webhook_secret=SECRET) == {}, "a secret alone makes no web hook"

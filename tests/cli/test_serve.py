@@ -1,4 +1,4 @@
-"""The whole service on one machine: what dies comes back, data stay, nothing is left behind."""
+"""The whole service on one machine: restarts, data that survive, and no process left behind."""
 
 import json
 import signal
@@ -10,8 +10,8 @@ import psutil
 import pytest
 from typer.testing import CliRunner
 
-from cli.client import Client
 from cli.main import app
+from nayer import Client
 from tests.support.serving import Serving, serve_command, serve_environment, start_serving, wait_until
 
 SPEC = {
@@ -42,12 +42,12 @@ def test_a_second_service_on_the_same_data_is_refused(serving: Serving) -> None:
 
 @pytest.mark.parametrize("name", ["api", "postgres", "valkey", "distill", "inspect", "upkeep"])
 def test_a_killed_part_is_started_again(serving: Serving, name: str) -> None:
-    killed = serving.children()[name].pid
-    psutil.Process(killed).kill()
+    old_pid = serving.children()[name].pid
+    psutil.Process(old_pid).kill()
 
     def is_back() -> bool:
         child = serving.children().get(name)
-        return child is not None and child.pid != killed
+        return child is not None and child.pid != old_pid
 
     wait_until(is_back, 60, f"{name} is started again")
     wait_until(lambda: answers(serving.url), 60, "the service is ready again")
@@ -55,7 +55,7 @@ def test_a_killed_part_is_started_again(serving: Serving, name: str) -> None:
         assert client.jobs() == []
 
 
-def test_jobs_outlive_a_restart_and_nothing_outlives_the_service(tmp_path: Path, teacher: Path) -> None:
+def test_jobs_survive_a_restart_and_no_process_survives_the_service(tmp_path: Path, teacher: Path) -> None:
     first = start_serving(tmp_path / "data")
     assert json.loads((first.data_dir / "service.json").read_text())["url"] == first.url
     with Client(first.url) as client:
@@ -67,22 +67,20 @@ def test_jobs_outlive_a_restart_and_nothing_outlives_the_service(tmp_path: Path,
 
     second = start_serving(tmp_path / "data")
     with Client(second.url) as client:
-        assert [found.id for found in client.jobs()] == [job.id]
+        assert [entry.id for entry in client.jobs()] == [job.id]
     processes = second.everything()
-    second.stop(signal.SIGKILL)  # and so too where it had no time to stop anything
+    second.stop(signal.SIGKILL)  # the same where it has no time to stop its children
     assert not psutil.wait_procs(processes, timeout=30)[1]
 
 
-def test_wrong_settings_are_named_before_anything_answers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_wrong_setting_is_named_before_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NAYER_DRAIN_SECONDS", "soon")
     result = CliRunner().invoke(app, ["serve", "--port", "0", "--data-dir", str(tmp_path / "data")])
     assert result.exit_code == 2
     assert "NAYER_DRAIN_SECONDS" in result.stderr
 
 
-EVERYWHERE = "0.0.0.0"  # noqa: S104 - what must be refused
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - the address that must be refused
 
 
 def test_a_public_address_without_a_key_is_refused_before_anything_starts(
@@ -98,7 +96,7 @@ def test_a_public_address_without_a_key_is_refused_before_anything_starts(
     assert not (tmp_path / "data" / "postgres").exists()
 
 
-def test_a_public_address_without_a_key_is_served_where_that_is_demanded(tmp_path: Path) -> None:
+def test_insecure_serves_a_public_address_without_a_key(tmp_path: Path) -> None:
     serving = start_serving(tmp_path / "data", "--host", EVERYWHERE, "--insecure")
     assert httpx.get(f"{serving.url}/jobs").status_code == 200
     assert serving.stop() == 0

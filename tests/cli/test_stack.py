@@ -3,7 +3,7 @@
 import pytest
 
 from cli.errors import ServeError
-from cli.stack import _shares
+from cli.local.stack import _shares
 
 
 def test_each_worker_gets_a_gpu_for_every_process_of_its_job() -> None:
@@ -16,6 +16,6 @@ def test_without_a_gpu_there_is_one_worker_whose_processes_share_the_cores() -> 
     assert _shares([], 1) == _shares([], 4) == [""]
 
 
-def test_gpus_that_are_too_few_for_one_job_are_refused() -> None:
+def test_too_few_gpus_for_one_job_are_refused() -> None:
     with pytest.raises(ServeError, match="NAYER_PROCESSES_PER_JOB is 4, and there are 2 GPUs"):
         _shares(["0", "1"], 4)

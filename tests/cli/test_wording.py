@@ -1,4 +1,4 @@
-"""What the service says, in the words of the command line: options, each fault once, and what to type."""
+"""Messages of the service in the words of the command line: options, one line a fault, commands to type."""
 
 import ast
 from pathlib import Path
@@ -8,15 +8,17 @@ import httpx
 import pytest
 
 from cli import wording
-from cli.errors import ApiError, raise_for_problem
+from nayer import ApiError, DownloadCorruptError, ServiceUnreachableError
+from nayer.errors import raise_for_problem
 from nayer_core.contract.spec import JobSpec
 
 
-def problem(code: str, *errors: dict[str, str], detail: str = "", hint: str = "") -> ApiError:
+def explanation(code: str, *errors: dict[str, str], detail: str = "", hint: str = "") -> tuple[str, str]:
+    """Message and hint on the command line of a problem that the service answers."""
     document: dict[str, Any] = {"code": code, "detail": detail, "hint": hint, "errors": list(errors)}
     with pytest.raises(ApiError) as raised:
         raise_for_problem(httpx.Response(422, json=document))
-    return raised.value
+    return wording.explain(raised.value)
 
 
 def test_every_field_of_a_spec_has_an_option() -> None:
@@ -44,38 +46,49 @@ def test_a_pointer_is_an_option(pointer: str, option: str) -> None:
     assert wording.option(pointer) == option
 
 
-def test_each_fault_is_said_once_with_its_option() -> None:
-    lacking = {"code": "missing", "detail": "Field required"}
-    error = problem(
+def test_each_fault_has_one_line_with_its_option() -> None:
+    fault = {"code": "missing", "detail": "Field required"}
+    message, hint = explanation(
         "invalid_spec",
-        {"pointer": "/teacher/input_size", **lacking},
-        {"pointer": "/teacher/normalization", **lacking},
+        {"pointer": "/teacher/input_size", **fault},
+        {"pointer": "/teacher/normalization", **fault},
         detail="/teacher/input_size: Field required (and 1 more)",
         hint="errors[] points at each field; the schema is at /schema.",
     )
-    assert error.message == "--input-size: is missing\n--mean and --std: is missing"
-    assert error.hint == "`nayer submit --help` describes each option."
+    assert message == "--input-size: is missing\n--mean and --std: is missing"
+    assert hint == "`nayer submit --help` describes each option."
 
 
 def test_an_unknown_architecture_comes_with_the_command_that_lists_them() -> None:
     detail = "there is no architecture named 'timm/MobileNet_v9'; the nearest are mobilenet_v2"
-    error = problem(
+    message, hint = explanation(
         "unknown_architecture",
         {"pointer": "/student/architecture", "code": "unknown_architecture", "detail": detail},
         hint="The names are listed at /architectures.",
     )
-    assert error.message == f"--student: {detail}"
-    assert "`nayer architectures QUERY`" in error.hint
-    assert "`nayer architectures mobilenet`" in error.hint
+    assert message == f"--student: {detail}"
+    assert "`nayer architectures QUERY`" in hint
+    assert "`nayer architectures mobilenet`" in hint
 
 
-def test_a_problem_without_places_is_told_whole() -> None:
-    error = problem("job_not_found", detail="There is no job x.", hint="Jobs are listed at /jobs.")
-    assert (error.message, error.hint) == ("There is no job x.", "Jobs are listed at /jobs.")
+def test_a_problem_without_fields_keeps_its_message() -> None:
+    words = ("There is no job x.", "Jobs are listed at /jobs.")
+    assert explanation("job_not_found", detail=words[0], hint=words[1]) == words
+
+
+def test_an_unreachable_service_comes_with_the_command_and_the_option() -> None:
+    message, hint = wording.explain(ServiceUnreachableError("http://here", "refused"))
+    assert message == "Nothing answers at http://here (refused)."
+    assert "`nayer serve`" in hint
+    assert "--url" in hint
+
+
+def test_other_errors_keep_their_words() -> None:
+    assert wording.explain(DownloadCorruptError("download_corrupt", "a", "b")) == ("a", "b")
 
 
 @pytest.mark.parametrize(
-    ("said", "here"),
+    ("sentence", "translation"),
     [
         ("Give teacher.architecture: timm/resnet18", "Give --architecture timm/resnet18"),
         (
@@ -100,8 +113,8 @@ def test_a_problem_without_places_is_told_whole() -> None:
         ),
     ],
 )
-def test_fields_in_a_hint_become_options(said: str, here: str) -> None:
-    assert wording.in_options(said) == here
+def test_fields_in_a_hint_become_options(sentence: str, translation: str) -> None:
+    assert wording.in_options(sentence) == translation
 
 
 @pytest.mark.parametrize(
@@ -120,7 +133,7 @@ def test_a_line_of_python_reads_the_file_that_was_sent(line: str, changed: str) 
     assert changed in wording.with_file(line, Path("my net.pth"))
 
 
-def test_the_name_of_a_file_is_a_literal_of_python() -> None:
+def test_the_name_of_a_file_is_a_python_literal() -> None:
     path = Path('a"b\\c é.pt')
     line = wording.with_file('torch.load("teacher.pt")', path)
     assert ast.literal_eval(line.removeprefix("torch.load(").removesuffix(")")) == str(path)

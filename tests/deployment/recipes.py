@@ -86,7 +86,8 @@ class Stage:
         elif word == "COPY":
             self.copied_from += re.findall(r"--from=(\S+)", rest)
         elif word == "RUN":
-            self.installed += re.findall(r"pip install [^\n]*\[(\w+)\]", rest)
+            extras = re.findall(r"pip install [^\n]*\[([\w,]+)\]", rest)
+            self.installed += [extra for names in extras for extra in names.split(",")]
 
 
 def targets() -> Mapping[str, Stage]:

@@ -19,8 +19,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from cli.embedded import EmbeddedPostgres, EmbeddedValkey, _valkey_binary
-from cli.server_process import free_port
+from cli.local.embedded import EmbeddedPostgres, EmbeddedValkey, _valkey_binary
+from cli.local.server_process import free_port
 from jobs.errors import ServiceUnavailable
 from jobs.files.store import Storage
 from tests.deployment.recipes import PROGRAMS, services, write_env

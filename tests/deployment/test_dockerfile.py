@@ -2,11 +2,13 @@ import subprocess
 import tomllib
 from importlib.metadata import PackageNotFoundError, requires
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tests.deployment.recipes import PROGRAMS, ROOT, targets
 
+SERVICE = {"alembic", "celery", "obstore", "psycopg", "pydantic-settings", "redis", "sqlalchemy"}
 HEAVY = {"torch", "torchvision", "timm", "open-clip-torch", "sentence-transformers", "transformers"}
 
 
@@ -23,16 +25,25 @@ def test_hadolint_finds_nothing() -> None:
 def test_the_extras_exist() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     installed = {target: _extras(target) for target in ("api", "worker")}
-    assert installed == {"api": ["api"], "worker": ["core"]}
+    assert installed == {"api": ["api"], "worker": ["core", "service"]}
     assert {extra for extras in installed.values() for extra in extras} <= set(declared)
 
 
 def test_no_torch_can_get_into_the_api_image() -> None:
-    assert _needed("nayer", "api") & HEAVY == set()
+    assert _needed("nayer", *_extras("api")) & HEAVY == set()
 
 
 def test_the_worker_image_has_torch() -> None:
-    assert _needed("nayer", "core") >= HEAVY
+    assert _needed("nayer", *_extras("worker")) >= HEAVY
+
+
+@pytest.mark.parametrize("target", ["api", "worker"])
+def test_each_image_has_what_every_process_of_the_service_needs(target: str) -> None:
+    assert _needed("nayer", *_extras(target)) >= SERVICE
+
+
+def test_a_client_installs_nothing_of_the_service() -> None:
+    assert _needed("nayer") & (HEAVY | SERVICE | {"fastapi", "uvicorn", "numpy"}) == set()
 
 
 def test_nothing_runs_as_root() -> None:
@@ -58,21 +69,21 @@ def _extras(target: str) -> list[str]:
     return [extra for source in stages[target].copied_from for extra in stages[source].installed]
 
 
-def _needed(distribution: str, extra: str) -> set[str]:
-    """Names of all that pip would install for a distribution with an extra, told by metadata alone."""
+def _needed(distribution: str, *extras: str) -> set[str]:
+    """Names of all that pip would install for a distribution with extras, read from metadata alone."""
     seen: set[tuple[str, str]] = set()
-    waiting = [(canonicalize_name(distribution), wanted) for wanted in ("", extra)]
+    waiting = [(canonicalize_name(distribution), extra) for extra in ("", *extras)]
     while waiting:
-        name, wanted = waiting.pop()
-        if (name, wanted) in seen:
+        name, extra = waiting.pop()
+        if (name, extra) in seen:
             continue
-        seen.add((name, wanted))
+        seen.add((name, extra))
         try:
             lines = requires(name) or []
         except PackageNotFoundError:  # for another platform
             continue
         for line in lines:
-            needed = Requirement(line)
-            if needed.marker is None or needed.marker.evaluate({"extra": wanted}):
-                waiting += [(canonicalize_name(needed.name), each) for each in ("", *needed.extras)]
+            requirement = Requirement(line)
+            if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+                waiting += [(canonicalize_name(requirement.name), each) for each in ("", *requirement.extras)]
     return {name for name, _ in seen}

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from cli.embedded import EmbeddedPostgres, _postgres_binaries
+from cli.local.embedded import EmbeddedPostgres, _postgres_binaries
 from tests.deployment.recipes import PROGRAMS, ROOT, block_of, compose, services, write_env
 from tests.support.services import migrate
 

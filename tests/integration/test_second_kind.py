@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cli.embedded import EmbeddedPostgres
+from cli.local.embedded import EmbeddedPostgres
 from tests.integration.conftest import Digits, Stack, running_stack
 from tests.support.serving import wait_until
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 from safetensors.torch import load
 
-from cli.embedded import EmbeddedPostgres
+from cli.local.embedded import EmbeddedPostgres
 from nayer_core.networks.registry import build
 from tests.integration.conftest import INPUT_SIZE, Digits, running_stack
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from cli.embedded import EmbeddedValkey
+from cli.local.embedded import EmbeddedValkey
 from jobs.doorbell import Doorbell
 
 

@@ -12,7 +12,7 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
-from cli.server_process import EmbeddedServer, die_with_parent, free_port
+from cli.local.server_process import EmbeddedServer, die_with_parent, free_port
 
 BUCKET = "nayer-test"
 ACCESS_KEY, SECRET_KEY = "nayer-tests", "secret-of-the-tests"

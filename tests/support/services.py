@@ -21,7 +21,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from cli.embedded import EmbeddedPostgres, EmbeddedValkey
+from cli.local.embedded import EmbeddedPostgres, EmbeddedValkey
 from jobs.files.store import Storage
 from jobs.service.for_clients import ClientJobs
 from jobs.service.for_upkeep import UpkeepJobs

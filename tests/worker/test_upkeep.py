@@ -8,7 +8,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from cli.embedded import EmbeddedPostgres, EmbeddedValkey
+from cli.local.embedded import EmbeddedPostgres, EmbeddedValkey
 from jobs.settings import Settings
 from jobs.states import JobStatus
 from tests.support.hooked_jobs import ended, make_due, only

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cli.embedded import EmbeddedValkey
+from cli.local.embedded import EmbeddedValkey
 from jobs.settings import Settings
 from jobs.states import JobStatus
 from tests.chaos.real.proxy import Proxy

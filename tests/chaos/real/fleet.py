@@ -15,8 +15,8 @@ from typing import Any
 import httpx
 import psutil
 
-from cli.embedded import EmbeddedPostgres, EmbeddedValkey
-from cli.server_process import die_with_parent, free_port
+from cli.local.embedded import EmbeddedPostgres, EmbeddedValkey
+from cli.local.server_process import die_with_parent, free_port
 from jobs.files.store import Storage
 from jobs.settings import Settings
 from tests.chaos.real.proxy import Hold, Proxy

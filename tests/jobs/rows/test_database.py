@@ -16,7 +16,7 @@ from psycopg.errors import CheckViolation
 from sqlalchemy import text
 
 import migrations
-from cli.embedded import EmbeddedPostgres
+from cli.local.embedded import EmbeddedPostgres
 from jobs.errors import ServiceUnavailable
 from jobs.rows.database import Database
 from jobs.rows.tables import SCHEMA_VERSION

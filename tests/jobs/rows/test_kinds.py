@@ -11,7 +11,7 @@ from alembic import command
 from alembic.config import Config
 
 import migrations
-from cli.embedded import EmbeddedPostgres
+from cli.local.embedded import EmbeddedPostgres
 from jobs.kinds import DISTILL, KINDS, VALIDATE
 from jobs.settings import Settings
 from tests.support.jobs import a_request, claimed, inspected, submitted

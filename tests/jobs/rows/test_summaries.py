@@ -10,7 +10,7 @@ from alembic import command
 from alembic.config import Config
 
 import migrations
-from cli.embedded import EmbeddedPostgres
+from cli.local.embedded import EmbeddedPostgres
 from jobs.rows import repository
 from jobs.settings import Settings
 from jobs.values.claims import StageResult

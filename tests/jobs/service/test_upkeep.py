@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from cli.embedded import EmbeddedValkey
+from cli.local.embedded import EmbeddedValkey
 from jobs.errors import LeaseLost
 from jobs.files.store import Storage
 from jobs.kinds import VALIDATE

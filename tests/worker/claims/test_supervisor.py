@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cli.embedded import EmbeddedPostgres
+from cli.local.embedded import EmbeddedPostgres
 from jobs.files.store import Storage
 from jobs.kinds import VALIDATE
 from jobs.settings import Settings

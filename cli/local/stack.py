@@ -1,7 +1,7 @@
-"""What the service on one machine is made of, in the order it starts.
+"""The parts of the service on one machine, in the order of their start.
 
 PostgreSQL and Valkey (unless the environment names others), the migrations, the API, the workers
-and the upkeep: each a child process with a log of its own in `<data folder>/logs`.
+and the upkeep: each is a child process with its own log in `<data folder>/logs`.
 """
 
 import os
@@ -14,10 +14,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from cli.embedded import EmbeddedPostgres, EmbeddedValkey
 from cli.errors import ServeError
-from cli.processes import Program, Supervisor
-from cli.server_process import EmbeddedServer, EmbeddedServerError
+from cli.local.embedded import EmbeddedPostgres, EmbeddedValkey
+from cli.local.processes import Program, ServiceGroup
+from cli.local.server_process import EmbeddedServer, EmbeddedServerError
 from jobs.settings import Settings
 
 MIGRATION_SECONDS = 120.0
@@ -25,13 +25,11 @@ STREAMS_SECONDS = 3  # what open event streams get to end, when the API stops
 STOP_MARGIN_SECONDS = 10.0  # over what a worker gives its child for a checkpoint
 
 
-def start_stack(
-    supervisor: Supervisor, home: Path, listener: socket.socket, *, insecure: bool = False
-) -> None:
+def start_stack(group: ServiceGroup, home: Path, listener: socket.socket, *, insecure: bool = False) -> None:
     """Start every part of the service; returns before it answers.
 
     Args:
-        supervisor: keeps the parts running and stops them.
+        group: keeps the parts running and stops them.
         home: the data folder.
         listener: the socket that the API answers on.
         insecure: whether the API may answer without a key where other machines reach it.
@@ -48,19 +46,19 @@ def start_stack(
     ):
         if not environment.get(variable):
             server.log = logs / f"{server.name}.log"
-            _start_server(supervisor, server)
+            _start_server(group, server)
             environment[variable] = server.url
     if not environment.get("NAYER_STORAGE_URL"):
         (home / "files").mkdir(exist_ok=True)
         environment["NAYER_STORAGE_URL"] = (home / "files").as_uri()
     _migrate(environment, logs / "migrations.log")
-    supervisor.start(_api(environment, logs, listener, insecure))
-    supervisor.start(*_workers(environment, logs))
+    group.start(_api(environment, logs, listener, insecure))
+    group.start(*_workers(environment, logs))
 
 
-def _start_server(supervisor: Supervisor, server: EmbeddedServer) -> None:
+def _start_server(group: ServiceGroup, server: EmbeddedServer) -> None:
     try:
-        supervisor.start(server)
+        group.start(server)
     except EmbeddedServerError as error:
         raise ServeError(f"{server.name}_failed", str(error)) from error
 
@@ -96,9 +94,9 @@ def _workers(environment: dict[str, str], logs: Path) -> list[Program]:
 
 
 def _thread_limits() -> dict[str, str]:
-    """How torch shares the cores with the rest of the service, unless the environment says otherwise.
+    """Limit torch's threads beside the rest of the service, unless the environment sets other values.
 
-    Its threads wait for each other in busy loops, so one that is kept off its core holds up all:
+    The threads wait for each other in busy loops, so one thread without a core delays all:
     on two cores with other work a student step took 0.41 s, with PASSIVE 0.06 to 0.15 s, and with
     one thread always 0.074 s.
     """
@@ -113,8 +111,10 @@ def _settings(environment: Mapping[str, str]) -> Settings:
             storage_url=environment["NAYER_STORAGE_URL"],
         )
     except ValidationError as error:
-        wrong = "; ".join(f"NAYER_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
-        raise ServeError("settings_invalid", f"{wrong}.", "Mend these environment variables.") from error
+        faults = "; ".join(
+            f"NAYER_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()
+        )
+        raise ServeError("settings_invalid", f"{faults}.", "Correct these environment variables.") from error
 
 
 def _celery(
@@ -128,15 +128,15 @@ def _celery(
 
 
 def _shares(gpus: Sequence[str], processes: int) -> Sequence[str]:
-    """What each distillation worker may see: a GPU for each process of its job; "" is a worker on the CPU.
+    """Divide the GPUs among distillation workers, one for each process of a job; "" is a worker on the CPU.
 
-    GPUs that are too few for one more job stay idle.
+    A rest that is too small for one more job stays idle.
     """
     if not gpus:
         return [""]
     if len(gpus) < processes:
-        told = f"NAYER_PROCESSES_PER_JOB is {processes}, and there are {len(gpus)} GPUs."
-        raise ServeError("settings_invalid", told, "Lower it, or set NAYER_DEVICE=cpu.")
+        message = f"NAYER_PROCESSES_PER_JOB is {processes}, and there are {len(gpus)} GPUs."
+        raise ServeError("settings_invalid", message, "Lower it, or set NAYER_DEVICE=cpu.")
     return [",".join(gpus[at : at + processes]) for at in range(0, len(gpus) - processes + 1, processes)]
 
 
@@ -149,7 +149,7 @@ def _gpus() -> Sequence[str]:
     program = shutil.which("nvidia-smi")
     if program is None:
         return []
-    listed = subprocess.run(
+    result = subprocess.run(
         [program, "--query-gpu=uuid", "--format=csv,noheader"], capture_output=True, text=True, check=False
     )
-    return listed.stdout.split()
+    return result.stdout.split()

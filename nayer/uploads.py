@@ -1,4 +1,4 @@
-"""Files on their way to the service, counted as they are read."""
+"""Files as parts of an upload, with a count of the bytes that were read from them."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
@@ -8,16 +8,16 @@ from typing import Any, BinaryIO
 OnBytes = Callable[[int, int], None]  # (bytes so far, bytes in all)
 
 
-class _Counted:
-    """A file that tells how much of it was read; httpx asks `fileno` for its length."""
+class _CountingFile:
+    """A file that reports the bytes of each read; httpx asks `fileno` for its length."""
 
-    def __init__(self, file: BinaryIO, told: Callable[[int], None]):
+    def __init__(self, file: BinaryIO, on_read: Callable[[int], None]):
         self._file = file
-        self._told = told
+        self._on_read = on_read
 
     def read(self, size: int = -1) -> bytes:
         chunk = self._file.read(size)
-        self._told(len(chunk))
+        self._on_read(len(chunk))
         return chunk
 
     def fileno(self) -> int:
@@ -39,16 +39,16 @@ def open_parts(paths: Mapping[str, Path], on_bytes: OnBytes | None) -> Iterator[
         on_bytes: called with (bytes read, bytes of all files).
     """
     total = sum(path.stat().st_size for path in paths.values())
-    sent = 0
+    count = 0
 
-    def told(count: int) -> None:
-        nonlocal sent
-        sent += count
+    def on_read(size: int) -> None:
+        nonlocal count
+        count += size
         if on_bytes:
-            on_bytes(sent, total)
+            on_bytes(count, total)
 
     with contextlib.ExitStack() as stack:
         yield [
-            (name, (path.name, _Counted(stack.enter_context(path.open("rb")), told)))
+            (name, (path.name, _CountingFile(stack.enter_context(path.open("rb")), on_read)))
             for name, path in paths.items()
         ]

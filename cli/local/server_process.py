@@ -1,9 +1,9 @@
-"""A server as a child process: one that starts, is waited for, stops in order, and leaves no orphan.
+"""A server as a child process: it is started and awaited, stops in order, and leaves no orphan.
 
-    EmbeddedServer   what PostgreSQL and Valkey (`cli.embedded`) and the tests' object store share
+    EmbeddedServer   common to PostgreSQL, Valkey (`cli.local.embedded`) and the tests' object store
 
-A server stands in a session of its own, so that Ctrl-C reaches the parent alone, which then stops
-everything in order; on Linux it also ends by itself when the parent is killed.
+A server has its own session, so that Ctrl-C reaches only the parent, which then stops everything in order.
+On Linux it also ends when the parent is killed.
 """
 
 import contextlib
@@ -36,8 +36,8 @@ class EmbeddedServer(ABC):
     """A server in a folder: start, stop, start again on the same port with the same data.
 
     Args:
-        folder: where its data, password and log are kept; made when it is not there.
-        durable: whether an acknowledged write survives a power cut. Tests say no.
+        folder: of its data, password and log; created where it does not exist.
+        durable: whether an acknowledged write survives a power cut; tests do without.
     """
 
     name: str
@@ -53,11 +53,11 @@ class EmbeddedServer(ABC):
     @property
     @abstractmethod
     def url(self) -> str:
-        """Where and as whom to reach it, password included; stays the same over restarts of this object."""
+        """Address, user and password; the same after every restart of this object."""
 
     @property
     def pid(self) -> int | None:
-        """Its process, while there is one."""
+        """Id of its process; `None` before the first start."""
         return self._process.pid if self._process else None
 
     def start(self) -> None:
@@ -137,12 +137,12 @@ class EmbeddedServer(ABC):
         return " / ".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
     def open_log(self) -> IO[bytes]:
-        """Open the log for the server to append to; one that grew too long begins anew."""
+        """Open the log for the server to append to; a log over `LOG_BYTES` is emptied first."""
         too_long = self.log.exists() and self.log.stat().st_size > LOG_BYTES
         return self.log.open("wb" if too_long else "ab")
 
     def password(self) -> str:
-        """What its one user is let in by; made at the first start and kept in the folder."""
+        """Return the password of its only user; created at the first start and stored in the folder."""
         path = self.folder / "password"
         if not path.exists():
             part = path.with_suffix(".part")
@@ -153,7 +153,7 @@ class EmbeddedServer(ABC):
         return path.read_text()
 
     def _end_orphan(self) -> None:
-        """End a server that outlived its parent; forget one that did not: its number may be a stranger's."""
+        """End a server that outlived its parent; another process may have the id of one that did not."""
         if sys.platform != "linux" or not self._pid_file().exists():
             return
         first_line = self._pid_file().read_text().partition("\n")[0].strip()
@@ -166,7 +166,7 @@ class EmbeddedServer(ABC):
 
 
 def die_with_parent(signum: signal.Signals) -> Callable[[], None] | None:
-    """Make what a child runs before its program, so that it gets `signum` when this process dies (Linux)."""
+    """Return a `preexec_fn`: the child gets `signum` when this process dies (Linux)."""
     if sys.platform != "linux":
         return None
     libc = ctypes.CDLL(None, use_errno=True)
@@ -174,14 +174,14 @@ def die_with_parent(signum: signal.Signals) -> Callable[[], None] | None:
 
     def in_child() -> None:
         libc.prctl(_PR_SET_PDEATHSIG, signum)
-        if os.getppid() != parent:  # it died before it was asked for
+        if os.getppid() != parent:  # the parent died before the call
             os.kill(os.getpid(), signum)
 
     return in_child
 
 
 def free_port() -> int:
-    """Find a TCP port of 127.0.0.1 that nobody listens on."""
+    """Return a TCP port of 127.0.0.1 on which nobody listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

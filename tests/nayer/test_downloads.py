@@ -1,4 +1,4 @@
-"""Downloads over connections that break, and by way of a store that is not to know the API key."""
+"""Downloads over connections that break, and from a store that must not get the API key."""
 
 import hashlib
 import json
@@ -11,9 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from cli import download as downloading
-from cli.client import Client
-from cli.errors import ApiError, ServiceUnreachableError
+from nayer import ApiError, Client, ServiceUnreachableError, downloads
 
 BODY = random.Random(0).randbytes(400_000)
 KEY = "the key of this test"
@@ -21,16 +19,16 @@ NAME = "student.safetensors"
 
 
 class Scripted(ThreadingHTTPServer):
-    """Gives `BODY` at any path: as the service, or as the store that it redirects to."""
+    """Sends `BODY` at any path: as the service, or as the store that it redirects to."""
 
     target: str | None = None  # where the service sends clients
-    breaks = 0  # so many answers stop after half of what was asked for
-    status = 0  # of every answer of the store, where it is not 0
+    breaks = 0  # so many answers stop after half of their content
+    status = 0  # of every answer of the store; 0 sends the file
     knows_ranges = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.seen: list[tuple[str, dict[str, str]]] = []
+        self.requests: list[tuple[str, dict[str, str]]] = []
 
     @property
     def url(self) -> str:
@@ -42,7 +40,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         script = self.server
-        script.seen.append((self.path, {name.lower(): value for name, value in self.headers.items()}))
+        script.requests.append((self.path, {name.lower(): value for name, value in self.headers.items()}))
         if self.path.endswith("/artifacts"):
             entry = {"name": NAME, "bytes": len(BODY), "sha256": hashlib.sha256(BODY).hexdigest()}
             self._send(200, json.dumps({"data": [entry]}).encode())
@@ -51,14 +49,14 @@ class _Handler(BaseHTTPRequestHandler):
         elif script.status:
             self._send(script.status, b"<Error>no</Error>")
         else:
-            self._give()
+            self._send_body()
 
-    def _give(self) -> None:
+    def _send_body(self) -> None:
         script = self.server
-        asked = self.headers.get("Range") if script.knows_ranges else None
-        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
+        range_header = self.headers.get("Range") if script.knows_ranges else None
+        start = int(range_header.removeprefix("bytes=").rstrip("-")) if range_header else 0
         content = BODY[start:]
-        self.send_response(206 if asked else 200)
+        self.send_response(206 if range_header else 200)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         if script.breaks > 0:
@@ -88,7 +86,7 @@ def running(server: Scripted) -> Iterator[Scripted]:
 
 @pytest.fixture
 def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scripted]:
-    monkeypatch.setattr(downloading, "FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(downloads, "FIRST_PAUSE_SECONDS", 0.001)
     yield from running(Scripted())
 
 
@@ -112,71 +110,73 @@ def fetch(client: Client, folder: Path) -> bytes:
     return path.read_bytes()
 
 
-def test_the_store_gives_the_file_and_never_sees_the_key(
+def test_the_store_sends_the_file_and_never_gets_the_key(
     service: Scripted, store: Scripted, client: Client, tmp_path: Path
 ) -> None:
     assert fetch(client, tmp_path) == BODY
-    ((path, headers),) = store.seen
+    ((path, headers),) = store.requests
     assert path == "/bucket/key?X-Amz-Signature=abc"
     assert KEY not in json.dumps(headers)
     assert "authorization" not in headers
-    assert all(headers["authorization"] == f"Bearer {KEY}" for _, headers in service.seen)
+    assert all(headers["authorization"] == f"Bearer {KEY}" for _, headers in service.requests)
 
 
-def test_whoever_follows_with_httpx_does_not_tell_the_key_either(
+def test_a_redirect_followed_by_httpx_does_not_send_the_key(
     service: Scripted, store: Scripted, client: Client
 ) -> None:
     headers = {"Authorization": f"Bearer {KEY}"}
     answer = httpx.get(f"{service.url}/a", headers=headers, follow_redirects=True)
     assert answer.content == BODY
-    assert "authorization" not in store.seen[0][1]
+    assert "authorization" not in store.requests[0][1]
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 503])
-def test_where_the_store_refuses_the_service_gives_the_file(
+def test_the_service_sends_the_file_where_the_store_refuses(
     service: Scripted, store: Scripted, client: Client, tmp_path: Path, status: int
 ) -> None:
     store.status = status
     assert fetch(client, tmp_path) == BODY
-    assert service.seen[-1][0].endswith("redirect=false")
+    assert service.requests[-1][0].endswith("redirect=false")
 
 
-def test_where_the_store_cannot_be_reached_the_service_gives_the_file(
+def test_the_service_sends_the_file_where_the_store_is_unreachable(
     service: Scripted, client: Client, tmp_path: Path
 ) -> None:
     service.target = "http://127.0.0.1:1/bucket/key"
     assert fetch(client, tmp_path) == BODY
 
 
-def test_what_the_store_began_the_service_ends(
+def test_the_service_continues_a_download_that_the_store_broke(
     service: Scripted, store: Scripted, client: Client, tmp_path: Path
 ) -> None:
     store.breaks = 1
     assert fetch(client, tmp_path) == BODY
-    assert service.seen[-1][1]["range"] == f"bytes={len(BODY) // 2}-"
+    assert service.requests[-1][1]["range"] == f"bytes={len(BODY) // 2}-"
 
 
-def test_a_broken_download_goes_on_where_it_broke(service: Scripted, client: Client, tmp_path: Path) -> None:
-    service.breaks = 8  # more often than it is tried without a new byte
+def test_a_broken_download_is_resumed_at_its_last_byte(
+    service: Scripted, client: Client, tmp_path: Path
+) -> None:
+    service.breaks = 8  # more breaks than tries without a new byte
     assert fetch(client, tmp_path) == BODY
-    ranges = [headers.get("range") for _, headers in service.seen[1:]]
+    ranges = [headers.get("range") for _, headers in service.requests[1:]]
     assert ranges[:3] == [None, f"bytes={len(BODY) // 2}-", f"bytes={3 * len(BODY) // 4}-"]
 
 
-def test_without_ranges_it_begins_anew(service: Scripted, client: Client, tmp_path: Path) -> None:
+def test_a_download_without_ranges_starts_again(service: Scripted, client: Client, tmp_path: Path) -> None:
     service.breaks, service.knows_ranges = 1, False
     assert fetch(client, tmp_path) == BODY
 
 
-def test_patience_ends(service: Scripted, client: Client, tmp_path: Path) -> None:
+def test_a_download_fails_after_its_last_try(service: Scripted, client: Client, tmp_path: Path) -> None:
     service.status = 503
     with pytest.raises(ApiError):
         fetch(client, tmp_path)
-    assert len(service.seen) == 1 + downloading.TRIES
+    assert len(service.requests) == 1 + downloads.TRIES
     service.status = 410
     with pytest.raises(ApiError):
         fetch(client, tmp_path)
-    assert len(service.seen) == 1 + downloading.TRIES + 2
+    assert len(service.requests) == 1 + downloads.TRIES + 2
     assert list(tmp_path.iterdir()) == []
     service.shutdown()
     service.server_close()

@@ -1,10 +1,4 @@
-"""The service over HTTP, from Python: what `nayer submit` and the examples use.
-
-ClientError            carries a stable code, a message and a hint
-  ApiError             the service answered with a problem document (RFC 9457)
-  ServiceUnreachableError   nothing answered at this address
-  DownloadCorruptError      the bytes do not hash to what the service announced
-"""
+"""The service over HTTP: jobs, their events, and their artifacts."""
 
 import json
 import os
@@ -19,20 +13,23 @@ from typing import Any, Self
 import httpx
 from pydantic import BaseModel, ConfigDict
 
-from cli.download import Download
-from cli.errors import ApiError, DownloadCorruptError, ServiceUnreachableError, raise_for_problem
-from cli.sse import read_data
-from cli.upload import OnBytes, open_parts
+from nayer.downloads import Download
+from nayer.errors import ApiError, DownloadCorruptError, ServiceUnreachableError, raise_for_problem
+from nayer.event_stream import read_data
+from nayer.uploads import OnBytes, open_parts
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 CONNECT_SECONDS = 10.0
-ANSWER_SECONDS = 60.0  # the service beats every live stream more often than this
+ANSWER_SECONDS = 60.0  # the service sends a beat on a live stream more often than this
 BUSY_TRIES = 4  # for 429 and 503, at the pace that Retry-After asks for
 LONGEST_PAUSE_SECONDS = 10.0
 
 
 class RemoteJob(BaseModel):
-    """A job as the service tells it; fields beyond these are kept and dumped again."""
+    """A job as the service reports it; other fields of the answer are attributes too, and are dumped again.
+
+    `docs/http-api.md` describes all fields.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -55,8 +52,8 @@ class RemoteJob(BaseModel):
 class JobEvent(BaseModel):
     """One entry of a job's log; `seq` counts from 1.
 
-    `type` is status, phase, progress, metrics, warning, bank, checkpoint, artifact or error, and says
-    what `data` holds.
+    `type` is status, phase, progress, metrics, warning, bank, checkpoint, artifact or error, and decides
+    which fields `data` has.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -68,11 +65,14 @@ class JobEvent(BaseModel):
 
 
 class Client:
-    """One service, at one address.
+    """A connection to one service; a context manager that closes it.
+
+    A request that the service answers with 429 or 503 is repeated up to three times. Every method raises
+    `ApiError` where the service refuses, and `ServiceUnreachableError` where nothing answers.
 
     Args:
-        url: where the service answers, e.g. `http://127.0.0.1:8000`.
-        api_key: sent as a bearer token where the service asks for one.
+        url: address of the service, e.g. `http://127.0.0.1:8000`.
+        api_key: sent as a bearer token, where the service requires one.
     """
 
     def __init__(self, url: str = DEFAULT_URL, api_key: str | None = None):
@@ -89,6 +89,10 @@ class Client:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections; the client cannot be used afterwards."""
         self._http.close()
 
     def submit(
@@ -102,16 +106,17 @@ class Client:
         dry_run: bool = False,
         on_bytes: OnBytes | None = None,
     ) -> RemoteJob:
-        """Ask for a student; the files are streamed, never held in memory.
+        """Submit a job; the files are streamed, never loaded into memory.
 
         Args:
             teacher: a state dict (.pt, .pth, .th) or safetensors file.
             spec: the document of `POST /jobs`.
             evaluation: .npz with `images` uint8 (N, H, W, C) and `labels` int64 (N,).
-            embeddings: safetensors with one vector a class, for the text encoder `file`.
-            idempotency_key: the same key with the same request answers the same job.
-            dry_run: inspect only; the job ends with a report.
-            on_bytes: called with (bytes sent, bytes in all) as the upload goes on.
+            embeddings: safetensors with one vector for each class, for the text encoder `file`.
+            idempotency_key: a second request with the same key and content returns the job of the first.
+                Default: a random one.
+            dry_run: only inspect the files; the job ends with a report.
+            on_bytes: called with (bytes sent, bytes in all) during the upload.
 
         Raises:
             ApiError: the request was refused.
@@ -130,36 +135,41 @@ class Client:
         return RemoteJob.model_validate(self._answer(post).json())
 
     def job(self, job_id: str) -> RemoteJob:
-        """Where the job stands now."""
+        """Return the present state of a job."""
         return RemoteJob.model_validate(self._get(f"/jobs/{job_id}"))
 
     def jobs(self, status: str | None = None, limit: int = 20, after: str | None = None) -> list[RemoteJob]:
-        """One page of jobs, newest first."""
-        wanted = {"status": status, "limit": limit, "after": after}
-        params = {name: value for name, value in wanted.items() if value is not None}
+        """Return one page of jobs, newest first.
+
+        Args:
+            status: only jobs of this status.
+            limit: at most so many, 1 to 100.
+            after: id of the last job of the page before.
+        """
+        filters = {"status": status, "limit": limit, "after": after}
+        params = {name: value for name, value in filters.items() if value is not None}
         return [RemoteJob.model_validate(body) for body in self._get("/jobs", params)["data"]]
 
     def cancel(self, job_id: str) -> RemoteJob:
-        """Ask the job to stop; a finished job stays as it is."""
-        answer = self._answer(lambda: self._http.post(f"/jobs/{job_id}/cancel"))
-        return RemoteJob.model_validate(answer.json())
+        """Request that the job ends; a finished job does not change."""
+        return self._post(f"/jobs/{job_id}/cancel")
 
     def pause(self, job_id: str) -> RemoteJob:
-        """Ask the job to rest, its state kept; a queued one rests at once."""
-        return RemoteJob.model_validate(self._answer(lambda: self._http.post(f"/jobs/{job_id}/pause")).json())
+        """Request that the job is paused: a queued job at once, a running one once its state is saved."""
+        return self._post(f"/jobs/{job_id}/pause")
 
     def resume(self, job_id: str) -> RemoteJob:
-        """Let a paused job go on from where it was."""
-        return RemoteJob.model_validate(
-            self._answer(lambda: self._http.post(f"/jobs/{job_id}/resume")).json()
-        )
+        """Queue a paused job again; it continues from its last state."""
+        return self._post(f"/jobs/{job_id}/resume")
 
     def stream(self, job_id: str, after: int = 0) -> Iterator[JobEvent]:
-        """The job's events from `after` on, live, until the service closes the stream.
+        """Yield the events of a job behind number `after`, live, until the service closes the stream.
+
+        `nayer.follow` resumes broken streams.
 
         Raises:
-            ApiError: the job is not known, or the service is busy.
-            ServiceUnreachableError: the connection could not be made, or broke off.
+            ApiError: there is no such job, or the service is busy.
+            ServiceUnreachableError: the connection could not be made, or broke.
         """
         headers = {"Accept": "text/event-stream", "Last-Event-ID": str(after)}
         try:
@@ -171,64 +181,74 @@ class Client:
             raise ServiceUnreachableError(self.url, _reason(error)) from error
 
     def log(self, job_id: str, after: int = 0) -> list[JobEvent]:
-        """The job's next events after `after`, as they stand now."""
+        """Return the next page of the events behind number `after` that exist now."""
         page = self._get(f"/jobs/{job_id}/events", {"after": after})["data"]
         return [JobEvent.model_validate(entry) for entry in page]
 
     def metrics(self, job_id: str) -> dict[str, list[dict[str, Any]]]:
-        """The job's series by name: points of `step`, `epoch` and `value`, in order."""
+        """Return the measured series of a job by name: points of `step`, `epoch` and `value`, in order."""
         series: dict[str, list[dict[str, Any]]] = self._get(f"/jobs/{job_id}/metrics")["series"]
         return series
 
     def architectures(self, query: str = "") -> list[dict[str, str]]:
-        """What a teacher or a student may be: `name`, `family` and `notes` of each.
+        """Return the networks that a teacher or a student may be: `name`, `family` and `notes` of each.
 
         Args:
-            query: words that each must hold in one of the three; all are listed where it is empty.
+            query: words that must each occur in one of the three; empty selects all networks.
         """
-        found: list[dict[str, str]] = self._get("/architectures", {"q": query} if query else None)["data"]
-        return found
+        entries: list[dict[str, str]] = self._get("/architectures", {"q": query} if query else None)["data"]
+        return entries
 
     def presets(self) -> list[dict[str, Any]]:
-        """The named configurations: `name`, `summary` and `config` of each."""
-        found: list[dict[str, Any]] = self._get("/presets")["data"]
-        return found
+        """Return the named configurations: `name`, `summary` and `config` of each."""
+        entries: list[dict[str, Any]] = self._get("/presets")["data"]
+        return entries
 
     def version(self) -> dict[str, Any]:
-        """The build that answers."""
+        """Return the version of the service, and the revision that it was built from."""
         body: dict[str, Any] = self._get("/version")
         return body
 
     def download(self, job_id: str, name: str, path: Path, on_bytes: OnBytes | None = None) -> str:
-        """Fetch an artifact to `path`, whole and verified or not at all; returns its sha256.
+        """Download an artifact to `path`, complete and verified or not at all; returns its SHA-256.
+
+        Args:
+            job_id: the job.
+            name: of the artifact, e.g. `student.safetensors`.
+            path: the file to write; an existing one is replaced at the end.
+            on_bytes: called with (bytes received, bytes in all).
 
         Raises:
-            ApiError: there is no such artifact (yet).
-            DownloadCorruptError: what arrived is not what the service announced.
-            ServiceUnreachableError: the connection broke off again and again.
+            ApiError: `artifact_not_found`: there is no such artifact, or not yet.
+            DownloadCorruptError: the hash is not the one that the service announced.
+            ServiceUnreachableError: the connection broke again and again.
         """
-        listed = {body["name"]: body for body in self._get(f"/jobs/{job_id}/artifacts")["data"]}
-        if name not in listed:
-            there = ", ".join(sorted(listed)) or "none yet"
-            raise ApiError(404, "artifact_not_found", f"The job has no {name}; there is: {there}.")
-        expected, size = str(listed[name]["sha256"]), int(listed[name]["bytes"])
+        artifacts = {entry["name"]: entry for entry in self._get(f"/jobs/{job_id}/artifacts")["data"]}
+        if name not in artifacts:
+            names = ", ".join(sorted(artifacts)) or "none yet"
+            raise ApiError(404, "artifact_not_found", f"The job has no {name}; there is: {names}.")
+        expected, size = str(artifacts[name]["sha256"]), int(artifacts[name]["bytes"])
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
         try:
             with part.open("wb") as out:
-                found = Download(self._http, f"/jobs/{job_id}/artifacts/{name}", size, on_bytes).write_to(out)
+                source = f"/jobs/{job_id}/artifacts/{name}"
+                digest = Download(self._http, source, size, on_bytes).write_to(out)
                 out.flush()
                 os.fsync(out.fileno())
-            if found != expected:
+            if digest != expected:
                 raise DownloadCorruptError(
                     "download_corrupt",
-                    f"{name} has sha256 {found}, the service announced {expected}.",
-                    "Download it again; if it stays so, the stored file is damaged.",
+                    f"{name} has sha256 {digest}, the service announced {expected}.",
+                    "Download it again; if the hash differs again, the stored file is damaged.",
                 )
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
         return expected
+
+    def _post(self, path: str) -> RemoteJob:
+        return RemoteJob.model_validate(self._answer(lambda: self._http.post(path)).json())
 
     def _get(self, path: str, params: Mapping[str, Any] | None = None) -> Any:
         return self._answer(lambda: self._http.get(path, params=params)).json()
@@ -248,10 +268,10 @@ class Client:
 
 def _pause_seconds(response: httpx.Response, attempt: int) -> float:
     try:
-        asked = float(response.headers["Retry-After"])
+        seconds = float(response.headers["Retry-After"])
     except (KeyError, ValueError):
-        asked = 0.5 * 2**attempt
-    return min(asked, LONGEST_PAUSE_SECONDS)
+        seconds = 0.5 * 2**attempt
+    return min(seconds, LONGEST_PAUSE_SECONDS)
 
 
 def _reason(error: httpx.TransportError) -> str:

@@ -1,0 +1,1 @@
+"""`nayer serve`: the whole service on one machine, as child processes."""
