@@ -125,8 +125,8 @@ TABLES: Mapping[str, tuple[str, tuple[str, ...]]] = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run what is missing, a seed at a time, and print the tables."""
     args = tables.parser(__doc__, "TABLE", TABLES).parse_args(arguments)
-    wanted = {table: TABLES[table][1] for table in args.tables or TABLES}
-    tables.fill_and_print(args, wanted, trial, HEADER, cells)
+    rows = {table: TABLES[table][1] for table in args.tables or TABLES}
+    tables.fill_and_print(args, rows, trial, HEADER, cells)
 
 
 def trial(table: str, name: str, seed: int) -> Trial:

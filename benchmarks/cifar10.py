@@ -189,14 +189,14 @@ def run(
 
     prepared = prepare(preset, overrides, codes, seed, emit, teacher)
     images, measuring = load_images(), 0.0
-    started = time.perf_counter()
+    run_start = time.perf_counter()
 
     def measure() -> None:
         nonlocal measuring
-        begun = time.perf_counter()
+        start = time.perf_counter()
         result.accuracy = prepared.accuracy(images)
-        result.seconds = begun - started - measuring
-        measuring += time.perf_counter() - begun
+        result.seconds = start - run_start - measuring
+        measuring += time.perf_counter() - start
         result.curve.append((round(result.seconds, 1), result.accuracy))
 
     def after_epoch() -> None:

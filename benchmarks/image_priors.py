@@ -123,16 +123,16 @@ def _added(prepared: PreparedRun, weight: float, prior: Prior) -> Iterator[None]
     """Let a run's synthesis have one term more in its loss while the block lasts."""
     synthesizer: Any = prepared.method.synthesizer
     plain = synthesizer._loss
-    seen: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     head = [layer for layer in synthesizer.teacher.modules() if isinstance(layer, nn.Linear)][-1]
     hooks = [
-        synthesizer.teacher.register_forward_pre_hook(lambda _, inputs: seen.update(inputs=inputs[0])),
-        head.register_forward_pre_hook(lambda _, inputs: seen.update(features=inputs[0])),
+        synthesizer.teacher.register_forward_pre_hook(lambda _, inputs: tensors.update(inputs=inputs[0])),
+        head.register_forward_pre_hook(lambda _, inputs: tensors.update(features=inputs[0])),
     ]
 
     def with_prior(*arguments: Any) -> Losses:
         losses = plain(*arguments)
-        total = losses.total + weight * prior(seen["inputs"], seen["features"])
+        total = losses.total + weight * prior(tensors["inputs"], tensors["features"])
         return Losses(total, losses.terms, losses.outputs)
 
     if weight:

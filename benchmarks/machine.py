@@ -20,11 +20,11 @@ def conv_peak(dtype: torch.dtype) -> float:
     best, until = 0.0, time.perf_counter() + _SECONDS
     with torch.no_grad():
         while time.perf_counter() < until:
-            begun = time.perf_counter()
+            start = time.perf_counter()
             torch.conv2d(images, weight, padding=1)
             if device == "cuda":
                 torch.cuda.synchronize()
-            best = max(best, flops / (time.perf_counter() - begun))
+            best = max(best, flops / (time.perf_counter() - start))
     return best
 
 

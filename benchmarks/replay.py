@@ -58,17 +58,17 @@ class Views(_Plain):
 
     @property
     def _views(self) -> deque[tuple[Tensor, Tensor]]:
-        if not hasattr(self, "_kept"):
-            self._kept: deque[tuple[Tensor, Tensor]] = deque(maxlen=self.kept_batches * self.uses)
-        return self._kept
+        if not hasattr(self, "_stored_views"):
+            self._stored_views: deque[tuple[Tensor, Tensor]] = deque(maxlen=self.kept_batches * self.uses)
+        return self._stored_views
 
     def _draw(self, count: int) -> list[tuple[Tensor, Tensor]]:
         if not count:
             return []
         images = torch.cat([images for images, _ in self._views])
         logits = torch.cat([logits for _, logits in self._views])
-        chosen = torch.randint(len(images), (count,), generator=self.rng, device=images.device)
-        return [(images[chosen], logits[chosen])]
+        indices = torch.randint(len(images), (count,), generator=self.rng, device=images.device)
+        return [(images[indices], logits[indices])]
 
     def _compare(self, images: Tensor, logits: Tensor) -> Tensor:
         with self.machine.arithmetic.autocast():

@@ -83,12 +83,12 @@ def ratios(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def as_markdown(rows: Sequence[dict[str, Any]]) -> str:
     """Seconds and accuracies, one line for each of the three ways."""
-    found = ratios(rows)
+    factors = ratios(rows)
     lines = ["| | seconds, mean | accuracy %, mean | each | times as fast |", "|---|---|---|---|---|"]
     for title, way, factor in (
         ("published procedure, last epoch", "published", "1"),
-        ("ours, the same configuration", "same_config", str(found["same_config_factor"])),
-        ("ours, `balanced` until their best epoch", "balanced", str(found["balanced_factor"])),
+        ("ours, the same configuration", "same_config", str(factors["same_config_factor"])),
+        ("ours, `balanced` until their best epoch", "balanced", str(factors["balanced_factor"])),
     ):
         accuracies = [100 * row[f"{way}_accuracy"] for row in rows]
         seconds = statistics.mean(row[f"{way}_seconds"] for row in rows)

@@ -22,7 +22,7 @@ from nayer_core.methods.parts.student_training import StudentTrainer
 
 RESULTS = Path(__file__).parent / "results" / "student_learning.jsonl"
 EPOCHS = 12
-WANTED = 0.316  # what the reference came to
+TARGET_ACCURACY = 0.316  # what the reference came to
 CODES = "sbert+white"
 
 
@@ -166,15 +166,15 @@ def main() -> None:
     """Run what is missing and print the table."""
     args = tables.rows_parser(__doc__).parse_args()
     cifar10.require_data()
-    kept = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+    stored_rows = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
     print("| | seeds | epochs 6 to 12 % | last % | each | epochs to 31.6 % |\n|---|---|---|---|---|---|")
     for name in args.rows or list(ROWS):
-        found = [row for row in kept if row["row"] == name and row["seed"] in args.seeds]
-        for seed in sorted(set(args.seeds) - {row["seed"] for row in found}):
-            found.append(run(name, seed))
+        rows = [row for row in stored_rows if row["row"] == name and row["seed"] in args.seeds]
+        for seed in sorted(set(args.seeds) - {row["seed"] for row in rows}):
+            rows.append(run(name, seed))
             with RESULTS.open("a") as file:
-                file.write(json.dumps(found[-1]) + "\n")
-        print(as_line(name, [row["accuracies"] for row in found]), flush=True)
+                file.write(json.dumps(rows[-1]) + "\n")
+        print(as_line(name, [row["accuracies"] for row in rows]), flush=True)
 
 
 def run(name: str, seed: int) -> dict[str, Any]:
@@ -201,10 +201,12 @@ def as_line(name: str, curves: list[list[float]]) -> str:
     """One line of the table."""
     early = [100 * statistics.mean(curve[5:12]) for curve in curves]
     last = [100 * curve[-1] for curve in curves]
-    reached = [next((i + 1 for i, accuracy in enumerate(c) if accuracy >= WANTED), math.inf) for c in curves]
+    epochs_to_target = [
+        next((i + 1 for i, accuracy in enumerate(c) if accuracy >= TARGET_ACCURACY), math.inf) for c in curves
+    ]
     each = " ".join(f"{accuracy:.1f}" for accuracy in last)
     cells = [str(len(curves)), tables.spread(early, 1), tables.spread(last, 1), each]
-    return f"| {' | '.join([name, *cells, ' '.join(str(epoch) for epoch in reached)])} |"
+    return f"| {' | '.join([name, *cells, ' '.join(str(epoch) for epoch in epochs_to_target)])} |"
 
 
 if __name__ == "__main__":

@@ -95,9 +95,9 @@ class KeptTrials:
 
     def outcome(self, trial: Trial) -> dict[str, Any]:
         """What `trial` came to; run now, and kept, where it has not been."""
-        kept = self.find(trial)
-        if kept is not None:
-            return kept
+        row = self.find(trial)
+        if row is not None:
+            return row
         row = trial.identity() | run(trial) | {"machine": machine.describe()}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a") as file:
@@ -126,13 +126,13 @@ def run(trial: Trial) -> dict[str, float | None]:
     prepared = data.prepare("paper-cifar10", trial.config, trial.codes, trial.seed, emit)
     archive = _Archive(prepared)
     prepared.run.go_on(after_epoch=archive.compare)
-    reached = [steps for steps in converged_after if steps is not None]
+    steps_to_convergence = [steps for steps in converged_after if steps is not None]
     return {
         "accuracy": prepared.accuracy(data.load_images()),
         "diversity": statistics.mean(archive.scores),
         "class_diversity": statistics.mean(archive.class_scores),
-        "convergence_steps": statistics.mean(reached) if reached else None,
-        "converged": len(reached) / len(converged_after),
+        "convergence_steps": statistics.mean(steps_to_convergence) if steps_to_convergence else None,
+        "converged": len(steps_to_convergence) / len(converged_after),
     }
 
 

@@ -67,14 +67,14 @@ console = Console(stderr=True, soft_wrap=True, highlight=False)
 def main() -> int:
     """Run the demo; 0 when the job succeeded."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped
-    started = time.monotonic()
+    start = time.monotonic()
     torch.set_num_threads(1)  # its threads wait for each other in busy loops, and the service needs a core
     OUTPUT.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="nayer-demo-") as folder, _service(Path(folder)) as service:
         training, aside = load_digits()
         console.print("training the teacher on 4,000 digits")
         teacher = train_teacher(
-            training, told=lambda epoch, loss: console.print(f"epoch {epoch}  loss {loss:.4f}")
+            training, report=lambda epoch, loss: console.print(f"epoch {epoch}  loss {loss:.4f}")
         )
         torch.save(teacher.state_dict(), OUTPUT / "teacher.pt")
         teacher_accuracy = accuracy(teacher, aside)
@@ -89,7 +89,7 @@ def main() -> int:
             }
             if run.job.succeeded:
                 summary |= _fetch_and_measure(client, run, aside)
-    summary["total_seconds"] = round(time.monotonic() - started, 1)
+    summary["total_seconds"] = round(time.monotonic() - start, 1)
     print(json.dumps(summary))
     return 0 if run.job.succeeded else 1
 

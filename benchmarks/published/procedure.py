@@ -101,7 +101,7 @@ class Procedure:
             self.optimizer, T_max=settings.epochs, eta_min=settings.student_lr_min
         )
 
-    def run(self, measure: Callable[[], float], told: Callable[[str], None], max_seconds: float) -> Outcome:
+    def run(self, measure: Callable[[], float], report: Callable[[str], None], max_seconds: float) -> Outcome:
         """Run to the end, or to the first round or epoch that ends after `max_seconds`."""
         outcome, settings, began, measuring = Outcome(), self.settings, time.perf_counter(), 0.0
         for epoch in range(settings.warmup_epochs + settings.epochs):
@@ -113,9 +113,9 @@ class Procedure:
                 paused = time.perf_counter()
                 outcome.accuracies.append(measure())
                 measuring += time.perf_counter() - paused
-                told(f"epoch {epoch + 1}  {outcome.seconds:.0f} s  {outcome.accuracies[-1]:.4f}")
+                report(f"epoch {epoch + 1}  {outcome.seconds:.0f} s  {outcome.accuracies[-1]:.4f}")
             else:
-                told(f"epoch {epoch + 1}  {outcome.seconds:.0f} s  warm-up")
+                report(f"epoch {epoch + 1}  {outcome.seconds:.0f} s  warm-up")
         outcome.complete = True
         return outcome
 
@@ -201,8 +201,8 @@ class Procedure:
         offsets = torch.randint(2 * CROP_PADDING + 1, (len(images), 2)).tolist()
         mirrored = (torch.rand(len(images)) < 0.5).tolist()
         cropped = []
-        for image, (top, left), mirror in zip(padded, offsets, mirrored, strict=True):
-            crop = image[:, top : top + self.image_size, left : left + self.image_size]
+        for image, (y, x), mirror in zip(padded, offsets, mirrored, strict=True):
+            crop = image[:, y : y + self.image_size, x : x + self.image_size]
             cropped.append(crop.flip(2) if mirror else crop)
         mean = images.new_tensor(self.mean).view(1, -1, 1, 1)
         std = images.new_tensor(self.std).view(1, -1, 1, 1)

@@ -75,8 +75,12 @@ def run(args: argparse.Namespace, emit: Emit) -> dict[str, Any]:
 
 def _describe(network: Path, spec: Path | None, architecture: str | None) -> Description:
     if spec is None:
-        told = Description.read(network)
-        return told if architecture is None else told.model_copy(update={"architecture": architecture})
+        description = Description.read(network)
+        return (
+            description
+            if architecture is None
+            else description.model_copy(update={"architecture": architecture})
+        )
     job = read_job_spec(spec)
     return Description(
         architecture=architecture or "auto",
@@ -93,11 +97,11 @@ def _write_safetensors(network: nn.Module, description: Description, out: Path) 
 def _write_pt2(network: nn.Module, description: Description, out: Path) -> None:
     # The exporter wants the suffix it knows; a client may want another.
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
-        written = Path(folder) / "network.pt2"
+        file = Path(folder) / "network.pt2"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch to torch
-            torch.export.save(_trace(network, description), written)
-        written.replace(out)
+            torch.export.save(_trace(network, description), file)
+        file.replace(out)
 
 
 def _write_onnx(network: nn.Module, description: Description, out: Path) -> None:

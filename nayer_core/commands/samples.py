@@ -36,11 +36,11 @@ def write_samples(bank: MemoryBank, labels: Sequence[str], path: Path) -> None:
     sheet = Image.new("RGB", size, "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=13)
     for index in range(rows):
-        top = MARGIN + index * (tile[1] + MARGIN)
-        draw.text((MARGIN, top + tile[1] // 2), labels[index][:LABEL_LENGTH], "black", font, anchor="lm")
+        y = MARGIN + index * (tile[1] + MARGIN)
+        draw.text((MARGIN, y + tile[1] // 2), labels[index][:LABEL_LENGTH], "black", font, anchor="lm")
         for place, image in enumerate(_newest(bank, index)):
-            left = LABEL_WIDTH + place * (tile[0] + MARGIN)
-            sheet.paste(_picture(image).resize(tile, Image.Resampling.NEAREST), (left, top))
+            x = LABEL_WIDTH + place * (tile[0] + MARGIN)
+            sheet.paste(_picture(image).resize(tile, Image.Resampling.NEAREST), (x, y))
     sheet.save(path)
 
 

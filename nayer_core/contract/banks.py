@@ -39,7 +39,7 @@ def bank_key(resolved: Mapping[str, Any], *, teacher_sha256: str, lte_sha256: st
         teacher_sha256: of the canonical teacher.safetensors.
         lte_sha256: of the canonical lte.safetensors, the label codes.
     """
-    asked = {
+    document = {
         "method": resolved.get("method", DEFAULT_METHOD),  # jobs of older releases do not say
         "teacher": [resolved["teacher_architecture"], teacher_sha256],
         "codes": [lte_sha256, resolved["text_encoder"]["whiten"]],
@@ -47,4 +47,4 @@ def bank_key(resolved: Mapping[str, Any], *, teacher_sha256: str, lte_sha256: st
         "synthesis": {name: value for name, value in resolved["config"].items() if name not in AFTER_WARMUP},
         "core": importlib.metadata.version("nayer"),
     }
-    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()

@@ -19,5 +19,5 @@ def disk_trouble(error: BaseException) -> str | None:
     """Say what is wrong with the disk where that is why an error was raised; else None."""
     if isinstance(error, OSError):
         return _TROUBLES.get(error.errno or 0)
-    told = _NUMBER.search(str(error))
-    return None if told is None else _TROUBLES.get(int(told[1]))
+    match = _NUMBER.search(str(error))
+    return None if match is None else _TROUBLES.get(int(match[1]))

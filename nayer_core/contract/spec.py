@@ -173,13 +173,13 @@ class JobSpec(_Document):
     @field_validator("labels")
     @classmethod
     def _unique_labels(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
-        seen: dict[str, int] = {}
+        positions: dict[str, int] = {}
         for index, label in enumerate(labels):
-            if label in seen:
+            if label in positions:
                 raise ValueError(
-                    f"label {label!r} stands at {seen[label]} and at {index}; labels must differ"
+                    f"label {label!r} stands at {positions[label]} and at {index}; labels must differ"
                 )
-            seen[label] = index
+            positions[label] = index
         return labels
 
     @field_validator("method")

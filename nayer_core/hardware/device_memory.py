@@ -11,7 +11,7 @@ Result = TypeVar("Result")
 
 # What torch raises besides OutOfMemoryError: its allocator on the CPU, and libraries of the device
 # that allocate for themselves.
-_TOLD_BY_LIBRARIES = (
+_LIBRARY_MESSAGES = (
     "DefaultCPUAllocator: can't allocate memory",
     "DefaultCPUAllocator: not enough memory",
     "CUDA error: out of memory",
@@ -19,16 +19,16 @@ _TOLD_BY_LIBRARIES = (
     "CUDNN_STATUS_ALLOC_FAILED",
 )
 # oneDNN tells no reason; a kind that it does not know is a "primitive descriptor" to it.
-_TOLD_BY_ONEDNN = ("could not create a primitive", "could not create a memory object")
+_ONEDNN_MESSAGES = ("could not create a primitive", "could not create a memory object")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory, of the device or of the machine, has run out."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    told = str(error)
+    message = str(error)
     return isinstance(error, RuntimeError) and (
-        told in _TOLD_BY_ONEDNN or any(words in told for words in _TOLD_BY_LIBRARIES)
+        message in _ONEDNN_MESSAGES or any(words in message for words in _LIBRARY_MESSAGES)
     )
 
 

@@ -82,9 +82,9 @@ class SGD(Optimizer):
     def step(self) -> None:
         """Move the parameters along their gradients."""
         moved = self._moved()
-        momenta: list[Tensor | None] = [*_chosen(self.momenta, moved)]
+        momenta: list[Tensor | None] = [*_select(self.momenta, moved)]
         sgd(
-            _chosen(self.parameters, moved),
+            _select(self.parameters, moved),
             self._gradients(moved),
             momenta,
             fused=True,
@@ -120,12 +120,12 @@ class Adam(Optimizer):
         """Move the parameters along their averaged gradients."""
         moved = self._moved()
         adam(
-            _chosen(self.parameters, moved),
+            _select(self.parameters, moved),
             self._gradients(moved),
-            _chosen(self._averages, moved),
-            _chosen(self._square_averages, moved),
+            _select(self._averages, moved),
+            _select(self._square_averages, moved),
             [],
-            _chosen(self._steps, moved),
+            _select(self._steps, moved),
             fused=True,
             grad_scale=getattr(self, "grad_scale", None),  # set by the scaler while it steps
             found_inf=getattr(self, "found_inf", None),
@@ -139,5 +139,5 @@ class Adam(Optimizer):
         )
 
 
-def _chosen(tensors: Sequence[Tensor], indices: list[int]) -> list[Tensor]:
+def _select(tensors: Sequence[Tensor], indices: list[int]) -> list[Tensor]:
     return [tensors[index] for index in indices]

@@ -224,9 +224,9 @@ class _WholeBatchNorm(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        named = kwargs or {}
+        keywords = kwargs or {}
         if func is not nn.functional.batch_norm:
-            return func(*args, **named)
+            return func(*args, **keywords)
         names = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
         values: dict[str, Any] = {
             "training": False,
@@ -235,9 +235,9 @@ class _WholeBatchNorm(TorchFunctionMode):
             "weight": None,
             "bias": None,
         }
-        values |= dict(zip(names, args, strict=False)) | named
+        values |= dict(zip(names, args, strict=False)) | keywords
         if not values["training"] or len(values["input"]) == self._batch_size:
-            return func(*args, **named)
+            return func(*args, **keywords)
         return self._normalised(**values)
 
     def _normalised(

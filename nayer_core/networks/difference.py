@@ -49,24 +49,24 @@ class Difference:
         return bool(self.misshaped) and not self.missing and not self.unexpected
 
 
-def compare(architecture: str, found: Shapes, expected: Shapes) -> Difference:
+def compare(architecture: str, shapes: Shapes, expected: Shapes) -> Difference:
     """Compare a state dict with what `architecture` expects; counters of batches do not count.
 
     Args:
         architecture: a name to report.
-        found: name -> shape in the state dict.
+        shapes: name -> shape in the state dict.
         expected: name -> shape in the network.
     """
     misshaped = {
-        name: (tuple(found[name]), shape)
+        name: (tuple(shapes[name]), shape)
         for name, shape in expected.items()
-        if name in found and tuple(found[name]) != shape
+        if name in shapes and tuple(shapes[name]) != shape
     }
-    shared = sum(name in found for name in expected if _is_compared(name))
+    shared = sum(name in shapes for name in expected if _is_compared(name))
     return Difference(
         architecture,
-        missing=tuple(name for name in expected if name not in found and _is_compared(name)),
-        unexpected=tuple(name for name in found if name not in expected and _is_compared(name)),
+        missing=tuple(name for name in expected if name not in shapes and _is_compared(name)),
+        unexpected=tuple(name for name in shapes if name not in expected and _is_compared(name)),
         misshaped=misshaped,
         fitting=shared - len(misshaped),
     )
@@ -135,8 +135,8 @@ def count(names: Iterable[str]) -> int:
 
 def first(names: Sequence[str], most: int = _MOST_NAMED) -> str:
     """Return the first of some names, for a message; names that are too long are cut."""
-    cut = [name if len(name) <= _LONGEST else f"{name[:_LONGEST]}..." for name in names[:most]]
-    return ", ".join(cut + ["..."] * (len(names) > most))
+    short_names = [name if len(name) <= _LONGEST else f"{name[:_LONGEST]}..." for name in names[:most]]
+    return ", ".join(short_names + ["..."] * (len(names) > most))
 
 
 def _settings(difference: Difference, setting: Setting) -> Iterator[Setting]:

@@ -59,7 +59,7 @@ class Attempt:
     renamed: Mapping[str, str]
 
 
-def explained(attempts: Iterable[Attempt], setting: Setting, file: ClientFile) -> TeacherError | None:
+def setting_error(attempts: Iterable[Attempt], setting: Setting, file: ClientFile) -> TeacherError | None:
     """Say what the client must change where the network is right and the spec is not; else None.
 
     Args:
@@ -94,28 +94,30 @@ def explained(attempts: Iterable[Attempt], setting: Setting, file: ClientFile) -
     return None
 
 
-def misnamed(tensors: int, difference: Difference, fitting: Sequence[str]) -> TeacherError:
+def wrong_name_error(tensors: int, difference: Difference, fitting: Sequence[str]) -> TeacherError:
     """Say that the tensors are those of other networks than the one that was named."""
     return TeacherError(
         ErrorCode.ARCHITECTURE_MISMATCH,
         f"The teacher's {tensors} tensors are not those of {difference.architecture}, but of"
-        f" {_listed(fitting)}: {difference}.",
+        f" {_enumeration(fitting)}: {difference}.",
         f"Give teacher.architecture: {fitting[0]}",
     )
 
 
-def mismatched(shapes: Shapes, difference: Difference, setting: Setting, file: ClientFile) -> TeacherError:
+def mismatch_error(
+    shapes: Shapes, difference: Difference, setting: Setting, file: ClientFile
+) -> TeacherError:
     """Say that the tensors are not those of the network that was named, nor of any other."""
-    named = difference.architecture
-    likeness = find_nearest(shapes, setting, named) or find_nearest(shapes, setting)
+    architecture = difference.architecture
+    likeness = find_nearest(shapes, setting, architecture) or find_nearest(shapes, setting)
     return _unlike(
         ErrorCode.ARCHITECTURE_MISMATCH,
-        f"The teacher's {len(shapes)} tensors are not those of {named}: {difference}.",
-        _renaming(likeness, setting, file) or _likeness(shapes, likeness, setting, named),
+        f"The teacher's {len(shapes)} tensors are not those of {architecture}: {difference}.",
+        _renaming(likeness, setting, file) or _likeness(shapes, likeness, setting, architecture),
     )
 
 
-def unrecognised(shapes: Shapes, setting: Setting, file: ClientFile) -> TeacherError:
+def unrecognised_error(shapes: Shapes, setting: Setting, file: ClientFile) -> TeacherError:
     """Describe tensors that no network has, with the nearest network or a change of names that helps."""
     examples = first([f"{name} {list(shape)}" for name, shape in shapes.items()])
     classes = head_classes(shapes)
@@ -133,7 +135,7 @@ def _unlike(code: ErrorCode, message: str, advice: tuple[str, str]) -> TeacherEr
     return TeacherError(code, f"{message} {explanation}".strip(), hint)
 
 
-def ambiguous(classes: Sequence[Sequence[str]]) -> TeacherError:
+def ambiguity_error(classes: Sequence[Sequence[str]]) -> TeacherError:
     """Say that several networks fit, none of which is the plain one.
 
     Args:
@@ -148,11 +150,11 @@ def ambiguous(classes: Sequence[Sequence[str]]) -> TeacherError:
     )
 
 
-def no_candidate_takes(names: Sequence[str], input_size: InputSize) -> SpecError:
+def image_size_error(names: Sequence[str], input_size: InputSize) -> SpecError:
     """Say that the tensors fit, and that none of the networks can be run on such images."""
     return SpecError(
         ErrorCode.INPUT_SIZE_UNSUPPORTED,
-        f"{_listed(names)} cannot take images of {_size(input_size)}.",
+        f"{_enumeration(names)} cannot take images of {_size(input_size)}.",
         "Give the height and width that the teacher was trained with in teacher.input_size.",
     )
 
@@ -164,8 +166,8 @@ def head_classes(shapes: Shapes) -> int | None:
     matrix of all. None where there is no matrix.
     """
     matrices = {name: shape for name, shape in shapes.items() if len(shape) == 2 and name.endswith("weight")}
-    named = [name for name in matrices if _HEAD_NAMES.search(name)]
-    candidates = named or list(matrices)
+    heads = [name for name in matrices if _HEAD_NAMES.search(name)]
+    candidates = heads or list(matrices)
     return matrices[candidates[-1]][0] if candidates else None
 
 
@@ -225,7 +227,7 @@ def _renaming(likeness: Likeness | None, setting: Setting, file: ClientFile) -> 
 
 
 def _likeness(
-    shapes: Shapes, likeness: Likeness | None, setting: Setting, named: str | None = None
+    shapes: Shapes, likeness: Likeness | None, setting: Setting, architecture: str | None = None
 ) -> tuple[str, str]:
     """What to say, and the hint, where no change of names makes the tensors fit."""
     library = next((name for pattern, name in _LIBRARIES if any(map(pattern.search, shapes))), None)
@@ -235,7 +237,7 @@ def _likeness(
         return "", _NO_SUCH_NETWORK
     difference = likeness.difference
     nearest = f"The nearest known network is {difference.architecture}: {difference}."
-    if difference.architecture == named:  # which was said before
+    if difference.architecture == architecture:  # which was said before
         nearest = ""
     explanation, hint = _reason(shapes, difference, setting)
     return f"{nearest} {explanation}".strip(), hint
@@ -264,6 +266,6 @@ def _size(input_size: InputSize) -> str:
     return " x ".join(map(str, input_size))
 
 
-def _listed(names: Sequence[str]) -> str:
+def _enumeration(names: Sequence[str]) -> str:
     more = len(names) - _MOST_LISTED
     return " or ".join(names[:_MOST_LISTED]) + (f" or {more} more" if more > 0 else "")

@@ -225,13 +225,13 @@ def _selection(
     return statements
 
 
-def _condition(surplus: Sequence[str], needed: Collection[str]) -> str | None:
+def _condition(surplus: Sequence[str], names_to_keep: Collection[str]) -> str | None:
     """Return the Python condition that is true of the names to keep; None if none is short."""
     if len(surplus) <= _MOST_LISTED:
         return f"k not in [{_list(surplus)}]"
     for word, expression in ((_last_word, 'k.rpartition(".")[2]'), (_first_word, 'k.partition(".")[0]')):
         words = {word(name) for name in surplus}
-        if len(words) <= _MOST_LISTED and words.isdisjoint(map(word, needed)):
+        if len(words) <= _MOST_LISTED and words.isdisjoint(map(word, names_to_keep)):
             return f"{expression} not in [{_list(sorted(words))}]"
     return None
 

@@ -80,7 +80,7 @@ def recognise(
         return _choose(matches, setting)
     if refused and not misfits:
         raise refused[0]
-    raise misfit.explained(misfits, setting, file) or misfit.unrecognised(shapes, setting, file)
+    raise misfit.setting_error(misfits, setting, file) or misfit.unrecognised_error(shapes, setting, file)
 
 
 def _fit_named(shapes: Shapes, setting: Setting, architecture: str, file: ClientFile) -> Recognition:
@@ -88,19 +88,19 @@ def _fit_named(shapes: Shapes, setting: Setting, architecture: str, file: Client
         architecture, num_classes=setting.num_classes, input_size=setting.input_size
     )
     attempts: list[Attempt] = []
-    for renamed, found in _under_other_names(shapes):
-        difference = compare(architecture, found, expected)
+    for renamed, candidate_shapes in _under_other_names(shapes):
+        difference = compare(architecture, candidate_shapes, expected)
         if not difference:
             return Recognition(architecture, renamed, (architecture,))
-        attempts.append(Attempt(difference, found, renamed))
+        attempts.append(Attempt(difference, candidate_shapes, renamed))
     closest = min(attempts, key=lambda attempt: len(attempt.difference))
     matches, misfits, _ = _try_candidates(shapes, setting)
     if matches:
         fitting = sorted((match.architecture for match in matches), key=_preference)
-        raise misfit.misnamed(len(shapes), closest.difference, fitting)
+        raise misfit.wrong_name_error(len(shapes), closest.difference, fitting)
     raise (
-        misfit.explained([closest, *misfits], setting, file)
-        or misfit.mismatched(shapes, closest.difference, setting, file)
+        misfit.setting_error([closest, *misfits], setting, file)
+        or misfit.mismatch_error(shapes, closest.difference, setting, file)
     )
 
 
@@ -111,8 +111,8 @@ def _try_candidates(
     matches: list[Recognition] = []
     misfits: list[Attempt] = []
     refused: list[SpecError] = []
-    for renamed, found in _under_other_names(shapes):
-        for name in _candidates(found):
+    for renamed, candidate_shapes in _under_other_names(shapes):
+        for name in _candidates(candidate_shapes):
             try:
                 expected = registry.state_shapes(
                     name, num_classes=setting.num_classes, input_size=setting.input_size
@@ -120,9 +120,9 @@ def _try_candidates(
             except SpecError as error:
                 refused.append(error)
                 continue
-            difference = compare(name, found, expected)
+            difference = compare(name, candidate_shapes, expected)
             if difference.only_shapes:
-                misfits.append(Attempt(difference, found, renamed))
+                misfits.append(Attempt(difference, candidate_shapes, renamed))
             elif not difference:
                 matches.append(Recognition(name, renamed, (name,)))
         if matches:
@@ -163,10 +163,10 @@ def _choose(matches: list[Recognition], setting: Setting) -> Recognition:
     names = sorted((match.architecture for match in matches), key=_preference)
     classes = merge_equal(names, setting.input_size)
     if not classes:
-        raise misfit.no_candidate_takes(names, setting.input_size)
+        raise misfit.image_size_error(names, setting.input_size)
     plain = plainest(classes, setting.input_size)
     if plain is None:
-        raise misfit.ambiguous(classes)
+        raise misfit.ambiguity_error(classes)
     others = [name for members in classes if members is not plain for name in members]
     return Recognition(plain[0], matches[0].renamed, (*plain, *others), tuple(others))
 

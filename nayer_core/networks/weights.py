@@ -38,28 +38,28 @@ def find_state_dict(document: object) -> tuple[dict[str, Tensor], tuple[str, ...
     Raises:
         TeacherError: `not_a_checkpoint`, where there are no named tensors or several sets of them.
     """
-    found = list(_state_dicts(document, ()))
-    if not found:
+    state_dicts = list(_state_dicts(document, ()))
+    if not state_dicts:
         raise TeacherError(
             ErrorCode.NOT_A_CHECKPOINT,
             "The file holds no tensors with names.",
             'Upload what this line writes: torch.save(network.state_dict(), "teacher.pt")',
         )
     for key in _WEIGHTS_KEYS:
-        chosen = [entry for entry in found if entry[1] and entry[1][-1] == key]
-        if chosen:
-            return chosen[0]
-    if len(found) > 1:
-        places = ", ".join(_place(path) for _, path in found[:_MOST_PLACES])
-        _, path = max(found, key=lambda entry: len(entry[0]))
+        matches = [entry for entry in state_dicts if entry[1] and entry[1][-1] == key]
+        if matches:
+            return matches[0]
+    if len(state_dicts) > 1:
+        places = ", ".join(_place(path) for _, path in state_dicts[:_MOST_PLACES])
+        _, path = max(state_dicts, key=lambda entry: len(entry[0]))
         tensors_only = "sd = {k: v for k, v in sd.items() if isinstance(v, torch.Tensor)}"
         line = ClientFile(keys=path).edited(tensors_only)
         raise TeacherError(
             ErrorCode.NOT_A_CHECKPOINT,
-            f"The file holds {len(found)} sets of tensors: {places}.",
+            f"The file holds {len(state_dicts)} sets of tensors: {places}.",
             f"Upload one of them, as this line writes it: {line}" if line else "Upload one of them alone.",
         )
-    return found[0]
+    return state_dicts[0]
 
 
 def _place(path: tuple[str, ...]) -> str:

@@ -111,13 +111,13 @@ class CheckpointFolder:
         Returns:
             None where there is no such generation; then none is left, and the bank is empty.
         """
-        found = next((one for one in self._whole_generations() if usable(one.facts)), None)
-        if found is None:
+        generation = next((one for one in self._whole_generations() if usable(one.facts)), None)
+        if generation is None:
             self.clear()
             bank.clear()
             return None
-        self._drop_after(found.number)
-        return self._take_up(found, bank)
+        self._drop_after(generation.number)
+        return self._take_up(generation, bank)
 
     def clear(self) -> None:
         """Drop all generations."""
@@ -177,16 +177,18 @@ class CheckpointFolder:
                     (self.path / f"state-{number:08d}.{suffix}").unlink(missing_ok=True)
 
     def _drop_superfluous(self) -> None:
-        kept = sorted(self._generations())[-GENERATIONS_KEPT:]
-        needed: set[str] = set()
-        for number in kept:
+        newest = sorted(self._generations())[-GENERATIONS_KEPT:]
+        files_in_use: set[str] = set()
+        for number in newest:
             record = json.loads((self.path / f"state-{number:08d}.json").read_bytes())
-            needed |= {f"state-{number:08d}.json", *record["files"]}
+            files_in_use |= {f"state-{number:08d}.json", *record["files"]}
         for path in self._files():
-            if path.name not in needed:
+            if path.name not in files_in_use:
                 path.unlink(missing_ok=True)
         self._segment_hashes = {
-            start: digest for start, digest in self._segment_hashes.items() if _bank_file(start) in needed
+            start: digest
+            for start, digest in self._segment_hashes.items()
+            if _bank_file(start) in files_in_use
         }
 
     def _write(self, name: str, content: bytes) -> str:

@@ -71,11 +71,11 @@ class Footprint:
     """Bytes for each image that autograd holds after a forward pass.
 
     Args:
-        saved: all of them.
+        total: all of them.
         largest: the largest tensor among them.
     """
 
-    saved: int
+    total: int
     largest: int
 
     @classmethod
@@ -89,17 +89,17 @@ class Footprint:
     def of_pass(cls, network: nn.Module, inputs: Tensor) -> Self:
         """Count on the meta device, where nothing is computed."""
         own = {tensor.untyped_storage()._cdata for tensor in network.state_dict().values()}
-        saved: dict[int, Tensor] = {}  # by address: as long as a tensor lives, nothing else is there
+        tensors: dict[int, Tensor] = {}  # by address: as long as a tensor lives, nothing else is there
 
         def note(tensor: Tensor) -> Tensor:
             address = tensor.untyped_storage()._cdata
             if address not in own:
-                saved[address] = tensor
+                tensors[address] = tensor
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
             network(inputs.requires_grad_() * 1)  # some networks write over their inputs
-        sizes = [tensor.untyped_storage().nbytes() // len(inputs) for tensor in saved.values()]
+        sizes = [tensor.untyped_storage().nbytes() // len(inputs) for tensor in tensors.values()]
         return cls(sum(sizes), max(sizes, default=0))
 
 

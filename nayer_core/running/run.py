@@ -278,11 +278,11 @@ class Saver:
 
 
 def _require_this_release(checkpoint: Checkpoint) -> None:
-    found = checkpoint.facts.get("format")
-    if found != FORMAT:
+    version = checkpoint.facts.get("format")
+    if version != FORMAT:
         raise TrainingError(
             ErrorCode.CHECKPOINT_INVALID,
-            f"The checkpoint was made by another release of the program (format {found}, not {FORMAT}).",
+            f"The checkpoint was made by another release of the program (format {version}, not {FORMAT}).",
             "Resume with the release that made it, or start the run again without it.",
         )
 

@@ -136,9 +136,9 @@ def _close_file_system(libc: ctypes.CDLL) -> bool:
     )
     if descriptor < 0:
         return False
-    closed = libc.syscall(_LANDLOCK_RESTRICT, ctypes.c_int(descriptor), ctypes.c_uint32(0)) == 0
+    is_restricted = libc.syscall(_LANDLOCK_RESTRICT, ctypes.c_int(descriptor), ctypes.c_uint32(0)) == 0
     os.close(descriptor)
-    return bool(closed)
+    return bool(is_restricted)
 
 
 class _Instruction(ctypes.Structure):  # struct sock_filter

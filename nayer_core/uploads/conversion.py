@@ -22,10 +22,10 @@ from nayer_core.uploads.safetensors_layout import BadLayoutError, read_tensors, 
 MEMORY_BYTES = 1 << 30  # beside three times the file: itself, as float32, one tensor on its way
 CPU_SECONDS, CPU_SECONDS_PER_GIB = 8, 20  # a sound file takes under 1, and 5 a GiB
 _WALL_SECONDS_PER_CPU_SECOND = 3  # on a machine that has other things to do
-_MAX_TOLD_CHARS = 1000
+_MAX_MESSAGE_CHARS = 1000
 
 # Reads an upload; gives the tensors to keep and what else is to be known.
-Read = Callable[[BufferedReader], tuple[Mapping[str, Tensor], dict[str, str | None]]]
+Reader = Callable[[BufferedReader], tuple[Mapping[str, Tensor], dict[str, str | None]]]
 
 
 def convert_teacher(upload: Path, output: Path) -> tuple[dict[str, Tensor], FileKind, tuple[str, ...]]:
@@ -53,14 +53,14 @@ def convert_teacher(upload: Path, output: Path) -> tuple[dict[str, Tensor], File
     teacher_file.warm_up()
     size = upload.stat().st_size
     limits = _limits(size, MEMORY_BYTES + 3 * size, 2 * size)
-    tensors, told = _convert(read, upload, output, limits, killed)
+    tensors, facts = _convert(read, upload, output, limits, killed)
     try:
-        keys = json.loads(str(told.get("keys")))
+        keys = json.loads(str(facts.get("keys")))
     except (ValueError, RecursionError):
         keys = None
-    if told.get("kind") not in list(FileKind) or not _are_keys(keys):
+    if facts.get("kind") not in list(FileKind) or not _are_keys(keys):
         raise killed("broke the reader")
-    return tensors, FileKind(told["kind"]), tuple(keys)
+    return tensors, FileKind(facts["kind"]), tuple(keys)
 
 
 def convert_evaluation(
@@ -111,7 +111,7 @@ def _limits(size: int, memory_bytes: int, output_bytes: int) -> Limits:
 
 
 def _convert(
-    read: Read,
+    read: Reader,
     upload: Path,
     output: Path,
     limits: Limits,
@@ -119,33 +119,34 @@ def _convert(
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Run `read` in the jail and read back what it wrote, which is checked like any upload."""
     try:
-        told = parse_in_jail(
+        facts = parse_in_jail(
             functools.partial(_read_and_write, read),
             upload,
             output,
             limits,
             wall_seconds=_WALL_SECONDS_PER_CPU_SECOND * limits.cpu_seconds,
         )
-        if "code" in told:
+        if "code" in facts:
             raise type(killed(""))(
-                ErrorCode(told["code"]), *(str(told[part])[:_MAX_TOLD_CHARS] for part in ("message", "hint"))
+                ErrorCode(facts["code"]),
+                *(str(facts[part])[:_MAX_MESSAGE_CHARS] for part in ("message", "hint")),
             )
         with output.open("rb") as file:
-            return read_tensors(file, output.stat().st_size), told
+            return read_tensors(file, output.stat().st_size), facts
     except ParseKilledError as error:
         raise killed(str(error)) from error
     except (BadLayoutError, KeyError, ValueError) as error:
         raise killed("broke the reader") from error
 
 
-def _read_and_write(read: Read, source: BufferedReader, sink: BufferedWriter) -> dict[str, Any]:
+def _read_and_write(read: Reader, source: BufferedReader, sink: BufferedWriter) -> dict[str, Any]:
     """In the jail: a refusal is an answer like any other."""
     torch.set_num_threads(1)  # none can be started
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's, of old files: nobody reads them here
-            tensors, told = read(source)
+            tensors, facts = read(source)
             write_tensors(sink, tensors)
     except NayerError as error:
         return {"code": error.code, "message": error.message, "hint": error.hint}
-    return dict(told)
+    return dict(facts)

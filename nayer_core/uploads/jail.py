@@ -120,10 +120,10 @@ def _say(message: str) -> None:
         os.write(2, f"inspect: {message}\n".encode(errors="replace"))
 
 
-def _close_all_but(*kept: int) -> None:
+def _close_all_but(*descriptors: int) -> None:
     for entry in list(Path("/proc/self/fd").iterdir()):
         descriptor = int(entry.name)
-        if descriptor not in kept:
+        if descriptor not in descriptors:
             with contextlib.suppress(OSError):  # the descriptor of the listing itself
                 os.close(descriptor)
 
@@ -131,8 +131,8 @@ def _close_all_but(*kept: int) -> None:
 def _read_answer(pipe: int, deadline: float) -> bytes | None:
     """Read until the child closes its end; None if that takes too long or is too much."""
     received = bytearray()
-    while (left := deadline - time.monotonic()) > 0 and len(received) <= MAX_ANSWER_BYTES:
-        if select.select([pipe], [], [], left)[0]:
+    while (seconds_left := deadline - time.monotonic()) > 0 and len(received) <= MAX_ANSWER_BYTES:
+        if select.select([pipe], [], [], seconds_left)[0]:
             chunk = os.read(pipe, 1 << 16)
             if not chunk:
                 return bytes(received)
@@ -156,18 +156,18 @@ def _judge(answer: bytes, exit_code: int, limits: Limits) -> dict[str, Any]:
     if exit_code == _RAISED:
         _log.warning("the parse raised %s", ascii(answer[:_MAX_NAME_BYTES].decode(errors="replace")))
     with contextlib.suppress(ValueError, RecursionError):
-        told = json.loads(answer) if exit_code == _DONE else None
-        if isinstance(told, dict):
-            return told
+        document = json.loads(answer) if exit_code == _DONE else None
+        if isinstance(document, dict):
+            return document
     raise ParseKilledError("broke the reader")
 
 
 def _wait(child: int, deadline: float) -> int | None:
     """Give the child until the deadline to end, then end it; None if it had to be ended."""
-    while (ended := os.waitpid(child, os.WNOHANG))[0] == 0:
+    while (status := os.waitpid(child, os.WNOHANG))[0] == 0:
         if time.monotonic() > deadline:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
             return None
         time.sleep(0.002)
-    return os.waitstatus_to_exitcode(ended[1])
+    return os.waitstatus_to_exitcode(status[1])

@@ -118,7 +118,7 @@ def _step(stack: list[Any], opcode: pickletools.OpcodeInfo, argument: Any) -> No
     elif name == "GLOBAL":
         stack.append(_Global(str(argument).replace(" ", ".")))
     elif name in ("REDUCE", "NEWOBJ"):
-        stack.append(_made(operands[0]))
+        stack.append(_placeholder(operands[0]))
     elif name == "BUILD":
         target, state = operands
         if isinstance(target, _Object) and isinstance(state, _Dict):
@@ -130,7 +130,7 @@ def _step(stack: list[Any], opcode: pickletools.OpcodeInfo, argument: Any) -> No
         stack += [_MARK if name == "MARK" else None] * len(opcode.stack_after)
 
 
-def _made(maker: Any) -> Any:
+def _placeholder(maker: Any) -> Any:
     """What a call of `maker` stands for."""
     name = maker.name if isinstance(maker, _Global) else ""
     if name in _DICTS:

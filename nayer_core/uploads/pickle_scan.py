@@ -47,7 +47,7 @@ _HARMLESS = re.compile(
     r"|(builtins|__builtin__)\.(list|dict|set|frozenset|slice|x?range|complex|object)"
     r"|numpy\.(_?core\.(multiarray|numeric)\.\w+|random\..+|dtype|ndarray|(bool|u?int|float|complex|str)\w*)"
 )
-_JUDGED = {*sys.stdlib_module_names, "__builtin__", "exceptions", "numpy", "torch"}
+_SENSITIVE_PACKAGES = {*sys.stdlib_module_names, "__builtin__", "exceptions", "numpy", "torch"}
 _DO_NOT_LOAD = "Do not load this file: it holds code. Ask whoever made it for a safetensors file."
 _IF_TRUSTED = "If you trust the file, run this line where it was trained, and upload what it writes:"
 # Opcodes whose argument is the name of something to import.
@@ -129,7 +129,7 @@ def _refusal(strange: Sequence[str], outline: Outline) -> TeacherError:
 
 def _may_harm(name: str) -> bool:
     return (
-        name.partition(".")[0] in _JUDGED
+        name.partition(".")[0] in _SENSITIVE_PACKAGES
         and not _HARMLESS.fullmatch(name)
         and not _OF_TENSORS.fullmatch(name)
     )

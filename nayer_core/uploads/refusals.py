@@ -19,5 +19,5 @@ def refuse(code: ErrorCode, message: str, hint: str = SAVE_HINT) -> TeacherError
 
 def printable(text: object, limit: int = 60) -> str:
     """A stranger's text as plain ASCII of at most `limit` characters, in quotes."""
-    shown = ascii(str(text)[: limit + 1])
-    return shown if len(shown) <= limit + 2 else f"{shown[: limit - 2]}...'"
+    literal = ascii(str(text)[: limit + 1])
+    return literal if len(literal) <= limit + 2 else f"{literal[: limit - 2]}...'"

@@ -182,9 +182,9 @@ def _load(file: BinaryIO | io.BytesIO) -> Any:
         ) from error
 
 
-def _unwrap(found: Any) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+def _unwrap(document: Any) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     try:
-        return find_state_dict(found)
+        return find_state_dict(document)
     except (AttributeError, TypeError, ValueError, RecursionError) as error:
         # A pickle may replace the methods of its dicts.
         raise refuse(
@@ -216,29 +216,33 @@ def _dense(state: Mapping[str, Tensor], file_bytes: int, source: ClientFile) -> 
 
 
 def _check_plain(name: str, tensor: Tensor, source: ClientFile) -> None:
-    shown, entry = printable(name), f"sd[{quoted(name)}]"
+    shown_name, entry = printable(name), f"sd[{quoted(name)}]"
     as_float = f"{entry} = {entry}.float()"
     if type(tensor) not in (Tensor, torch.nn.Parameter) or tensor.layout is not torch.strided:
-        raise _strange(f"{shown} is not a dense tensor.", DENSE, source)
+        raise _strange(f"{shown_name} is not a dense tensor.", DENSE, source)
     if tensor.device.type != "cpu":
-        raise refuse(ErrorCode.UNSUPPORTED_TENSOR, f"{shown} is a tensor without data.")
+        raise refuse(ErrorCode.UNSUPPORTED_TENSOR, f"{shown_name} is a tensor without data.")
     if tensor.is_quantized:
-        raise _strange(f"{shown} is quantized.", DENSE, source)
+        raise _strange(f"{shown_name} is quantized.", DENSE, source)
     if tensor.is_complex():
-        raise _strange(f"{shown} holds {tensor.dtype}; floats are needed.", None, source)
+        raise _strange(f"{shown_name} holds {tensor.dtype}; floats are needed.", None, source)
     if not tensor.is_floating_point() and tensor.dtype not in _INTEGERS:
-        message = f"{shown} holds {tensor.dtype}; floats are needed, or int64 for counters."
+        message = f"{shown_name} holds {tensor.dtype}; floats are needed, or int64 for counters."
         raise _strange(message, as_float, source)
     if tensor.numel() == 0:
-        raise _strange(f"{shown} has no numbers: its shape is {list(tensor.shape)}.", f"del {entry}", source)
+        raise _strange(
+            f"{shown_name} has no numbers: its shape is {list(tensor.shape)}.", f"del {entry}", source
+        )
     if tensor.dim() > safetensors_layout.MAX_DIMS:
         raise _strange(
-            f"{shown} has {tensor.dim()} dimensions; the limit is {safetensors_layout.MAX_DIMS}.",
+            f"{shown_name} has {tensor.dim()} dimensions; the limit is {safetensors_layout.MAX_DIMS}.",
             None,
             source,
         )
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-        raise _strange(f"{shown} shows the same numbers many times.", f"{entry} = {entry}.clone()", source)
+        raise _strange(
+            f"{shown_name} shows the same numbers many times.", f"{entry} = {entry}.clone()", source
+        )
 
 
 def _canonical(name: str, tensor: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ def test_a_few_digits_teach_far_more_than_chance() -> None:
     training, aside = load_digits(per_class=100)
     few = Digits(aside.images[::5], aside.labels[::5])
     losses: list[float] = []
-    network = train_teacher(training, epochs=6, told=lambda _epoch, loss: losses.append(loss))
+    network = train_teacher(training, epochs=6, report=lambda _epoch, loss: losses.append(loss))
     assert losses[-1] < losses[0] / 2
     assert accuracy(network, few) > 0.5
     assert network(torch.zeros(1, *INPUT_SIZE)).shape == (1, len(LABELS))

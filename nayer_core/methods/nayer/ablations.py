@@ -95,8 +95,8 @@ class AblatedNoisyLayer(NoisyLayer):
         if config.noisy_layer_architecture in _TWO_LINEARS:
             self.second = nn.Parameter(torch.empty(self.num_sweeps, noise_dim, noise_dim))
         self.noise: Tensor
-        drawn = {"noise": config.noise_dim, "concat": config.noise_dim, "sum": code_dim}
-        shape = (batch_size, drawn.get(config.generator_input, 0))
+        noise_sizes = {"noise": config.noise_dim, "concat": config.noise_dim, "sum": code_dim}
+        shape = (batch_size, noise_sizes.get(config.generator_input, 0))
         self.register_buffer("noise", torch.zeros(shape), persistent=False)
         self._rng = torch.Generator()
 
@@ -172,8 +172,8 @@ class AblatedNoisyLayer(NoisyLayer):
     def _activate(self, noise: Tensor) -> Tensor:
         architecture = self.config.noisy_layer_architecture
         if architecture == _DROPOUT:
-            kept = torch.rand(noise.shape, generator=self._rng, device=noise.device) >= _DROPPED
-            return noise * kept / (1 - _DROPPED)
+            mask = torch.rand(noise.shape, generator=self._rng, device=noise.device) >= _DROPPED
+            return noise * mask / (1 - _DROPPED)
         return _ACTIVATIONS[architecture](noise) if architecture in _ACTIVATIONS else noise
 
 

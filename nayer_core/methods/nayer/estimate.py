@@ -95,11 +95,11 @@ def _step_bytes(
     chosen_images = (FLOAT_BYTES + 1) * pixels * chosen_steps  # as they were made, and as bytes
     shared = FLOAT_BYTES * (_IMAGE_COPIES * pixels + _LOGITS_COPIES * spec.num_classes)
     layer = _LAYER_COPIES * max(teacher.largest, student.largest)
-    making = generator.saved + _LAYER_COPIES * generator.largest + codes_bytes
-    synthesis = making + teacher.saved + adversary.saved + layer + chosen_images + shared
+    making = generator.total + _LAYER_COPIES * generator.largest + codes_bytes
+    synthesis = making + teacher.total + adversary.total + layer + chosen_images + shared
     return {
         "synthesis_step": synthesis_batch * synthesis,
-        "student_step": student_batch * (student.saved + layer + shared),
+        "student_step": student_batch * (student.total + layer + shared),
     }
 
 

@@ -140,7 +140,7 @@ class Synthesizer:
         return Losses(total, terms, (images, *statistics))
 
     def _result(self, best: "BestImages", labels: Tensor) -> Round:
-        own = [to_bytes(images.float()) for images in best.chosen]  # (b, H, W, C) each
+        own = [to_bytes(images.float()) for images in best.images]  # (b, H, W, C) each
         images = torch.cat([self.machine.all_rows(part, len(labels)) for part in own])
         terms = {**best.terms, "generator_loss": best.loss}
         return Round(images, labels.repeat(len(own)), terms, best.converged_after)
@@ -194,7 +194,7 @@ class BestImages:
         self._steps = 0
 
     @property
-    def chosen(self) -> list[Tensor]:
+    def images(self) -> list[Tensor]:
         """The chosen images, one (b, C, H, W) for each chosen step."""
         best = [] if self._images is None else [self._images]
         return list(self._latest) or best

@@ -28,7 +28,7 @@ class AttentionAlignment:
     def __init__(self, teacher: nn.Module, student: nn.Module, input_size: tuple[int, int, int]):
         self._layers = tuple(last_layers(network, input_size) for network in (teacher, student))
         self.resolutions = sorted(self._layers[0].keys() & self._layers[1].keys(), reverse=True)
-        self._seen: tuple[dict[Resolution, Tensor], ...] = ({}, {})
+        self._features: tuple[dict[Resolution, Tensor], ...] = ({}, {})
 
     def __bool__(self) -> bool:
         return bool(self.resolutions)
@@ -37,8 +37,8 @@ class AttentionAlignment:
     def watching(self) -> Iterator[None]:
         """Observe both networks' features while the block runs."""
         hooks = [
-            layers[resolution].register_forward_hook(partial(_note, seen, resolution))
-            for layers, seen in zip(self._layers, self._seen, strict=True)
+            layers[resolution].register_forward_hook(partial(_note, features, resolution))
+            for layers, features in zip(self._layers, self._features, strict=True)
             for resolution in self.resolutions
         ]
         try:
@@ -54,23 +54,23 @@ class AttentionAlignment:
             Sum over resolutions of |map - map|^2, maps of length 1, mean over the batch; a scalar in
             [0, 2 * resolutions] with a gradient to the student.
         """
-        teachers, students = self._seen
+        teachers, students = self._features
         distances = [
             (attention_map(students[resolution]) - attention_map(teachers[resolution])).square().sum(1).mean()
             for resolution in self.resolutions
         ]
-        for seen in self._seen:
-            seen.clear()
+        for features in self._features:
+            features.clear()
         return torch.stack(distances).sum()
 
 
 def last_layers(network: nn.Module, input_size: tuple[int, int, int]) -> dict[Resolution, nn.Module]:
     """Find the module that gives a network's last features of each height and width above 1."""
-    found: dict[Resolution, nn.Module] = {}
+    layers: dict[Resolution, nn.Module] = {}
 
     def note(layer: nn.Module, _inputs: Any, output: Any) -> None:
         if isinstance(output, Tensor) and output.dim() == 4 and min(output.shape[2:]) > 1:
-            found[(output.shape[2], output.shape[3])] = layer
+            layers[(output.shape[2], output.shape[3])] = layer
 
     hooks = [layer.register_forward_hook(note) for layer in network.modules()]
     was_training = network.training
@@ -81,7 +81,7 @@ def last_layers(network: nn.Module, input_size: tuple[int, int, int]) -> dict[Re
         network.train(was_training)
         for hook in hooks:
             hook.remove()
-    return found
+    return layers
 
 
 def attention_map(features: Tensor) -> Tensor:
@@ -98,10 +98,14 @@ def attention_map(features: Tensor) -> Tensor:
 
 
 def _note(
-    seen: dict[Resolution, Tensor], resolution: Resolution, _layer: nn.Module, _inputs: Any, output: Tensor
+    features: dict[Resolution, Tensor],
+    resolution: Resolution,
+    _layer: nn.Module,
+    _inputs: Any,
+    output: Tensor,
 ) -> None:
     if tuple(output.shape[2:]) == resolution:  # a layer that is used twice may serve several
-        seen[resolution] = output
+        features[resolution] = output
 
 
 class _Energy(torch.autograd.Function):

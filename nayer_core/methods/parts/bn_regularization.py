@@ -85,8 +85,8 @@ class BNRegularization:
     def restore(self, state: dict[str, Tensor]) -> None:
         """Go back to a `lasting_state`."""
         self.has_average = bool(state)
-        for name, saved in state.items():
-            self._average[int(name)].copy_(saved)
+        for name, value in state.items():
+            self._average[int(name)].copy_(value)
 
     def _observe(self, _layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self._observed.append(channel_statistics(inputs[0]))

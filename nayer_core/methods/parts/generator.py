@@ -55,8 +55,8 @@ class Generator(nn.Module):
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5), generator=rng)
                 if layer.bias is not None:
-                    bound = 1 / math.sqrt(layer.weight[0].numel())
-                    nn.init.uniform_(layer.bias, -bound, bound, generator=rng)
+                    limit = 1 / math.sqrt(layer.weight[0].numel())
+                    nn.init.uniform_(layer.bias, -limit, limit, generator=rng)
             elif isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
                 layer.reset_parameters()
 
