@@ -127,10 +127,10 @@ def label_codes(name: str) -> Tensor:
     """
     encoder, _, whiten = name.partition("+")
     if encoder == "clip":
-        (lte,) = load_file(DATA / "cifar10_clip_vit_b32_lte.safetensors").values()
+        (label_embeddings,) = load_file(DATA / "cifar10_clip_vit_b32_lte.safetensors").values()
     else:
-        lte = text_encoders.embed(encoder, "a photo of a {label}", LABELS).lte
-    return text_encoders.prepare(lte.float(), whiten=whiten == "white")[0]
+        label_embeddings = text_encoders.embed(encoder, "a photo of a {label}", LABELS).label_embeddings
+    return text_encoders.prepare(label_embeddings.float(), whiten=whiten == "white")[0]
 
 
 def arithmetic(config: DistillConfig) -> Arithmetic:

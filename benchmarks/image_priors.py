@@ -112,8 +112,8 @@ def _prepare(weight: float, teacher: nn.Module, seed: int) -> PreparedRun:
     )
     torch.manual_seed(seed)
     student = build(STUDENT, num_classes=len(LABELS), input_size=INPUT_SIZE)
-    lte = text_encoders.embed("gaussian", "a photo of a {label}", LABELS).lte
-    codes, _ = text_encoders.prepare(lte, whiten=True)
+    label_embeddings = text_encoders.embed("gaussian", "a photo of a {label}", LABELS).label_embeddings
+    codes, _ = text_encoders.prepare(label_embeddings, whiten=True)
     normalization = ([MEAN], [STD])
     return runs.prepare(teacher, student, codes, INPUT_SIZE, config, normalization=normalization, seed=seed)
 

@@ -242,7 +242,7 @@ def read_inputs(folder: Path, device: torch.device, emit: Emit) -> Inputs:
     key = bank_key(
         spec.model_dump(mode="json"),
         teacher_sha256=file_sha256(folder / "teacher.safetensors"),
-        lte_sha256=file_sha256(folder / "lte.safetensors"),
+        embeddings_sha256=file_sha256(folder / "lte.safetensors"),
     )
     return Inputs(spec, teacher, label_embeddings.to(device), evaluation, key)
 

@@ -29,7 +29,7 @@ AFTER_WARMUP = frozenset(
 )
 
 
-def bank_key(resolved: Mapping[str, Any], *, teacher_sha256: str, lte_sha256: str) -> str:
+def bank_key(resolved: Mapping[str, Any], *, teacher_sha256: str, embeddings_sha256: str) -> str:
     """Digest everything but the seed that a warm-up is a function of.
 
     The student is not in it, and the seed is not: a bank made with another seed is as good a start.
@@ -37,12 +37,12 @@ def bank_key(resolved: Mapping[str, Any], *, teacher_sha256: str, lte_sha256: st
     Args:
         resolved: the `ResolvedSpec` document.
         teacher_sha256: of the canonical teacher.safetensors.
-        lte_sha256: of the canonical lte.safetensors, the label codes.
+        embeddings_sha256: of the canonical lte.safetensors, the label codes.
     """
     document = {
         "method": resolved.get("method", DEFAULT_METHOD),  # jobs of older releases do not say
         "teacher": [resolved["teacher_architecture"], teacher_sha256],
-        "codes": [lte_sha256, resolved["text_encoder"]["whiten"]],
+        "codes": [embeddings_sha256, resolved["text_encoder"]["whiten"]],
         "images": [resolved["input_size"], resolved["normalization"]],
         "synthesis": {name: value for name, value in resolved["config"].items() if name not in AFTER_WARMUP},
         "core": importlib.metadata.version("nayer"),

@@ -1,8 +1,8 @@
-"""SGD with momentum and Adam over torch's fused kernels, without the compiler its classes load.
+"""SGD with momentum and Adam on torch's fused kernels, without loading torch's compiler.
 
-Any class of torch.optim imports torch._dynamo at its first use: more than a second and 150 MB at each
-start of a run, and a run is started anew after every fault. The functional forms that those classes
-call do not, and give the same numbers bit by bit.
+The classes of torch.optim import torch._dynamo at first use: more than a second and 150 MB at each start of
+a run, and a run starts again after every fault. The functional forms that those classes call do not import
+it, and give the same numbers bit by bit.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -15,7 +15,7 @@ from torch.optim.sgd import sgd
 
 
 class Optimizer:
-    """What `torch.amp.GradScaler` needs of an optimiser that undoes the scaling by itself.
+    """The interface that `torch.amp.GradScaler` needs of an optimiser that unscales gradients itself.
 
     Args:
         parameters: on one device.
@@ -32,7 +32,7 @@ class Optimizer:
         self._scaler_facts: dict[str, Any] = {}
 
     def scaler(self, make: Callable[[], torch.amp.GradScaler]) -> torch.amp.GradScaler:
-        """Give the scaler of this optimiser's losses; it is made at the first call."""
+        """Return the scaler of this optimiser's losses; the first call makes it."""
         if self._scaler is None:
             self._scaler = make()
             if self._scaler_facts:
@@ -40,20 +40,20 @@ class Optimizer:
         return self._scaler
 
     def facts(self) -> dict[str, Any]:
-        """What a resume needs besides tensors, as JSON values: the scale of the losses in float16."""
+        """The part of the state that is JSON values, not tensors: the scale of the losses in float16."""
         return self._scaler_facts if self._scaler is None else self._scaler.state_dict()
 
     def restore(self, facts: dict[str, Any]) -> None:
-        """Return to what `facts` gave, with the next scaler."""
+        """Return to a state that `facts` gave; the next scaler takes it."""
         self._scaler, self._scaler_facts = None, facts
 
     def zero_grad(self) -> None:
-        """Forget the gradients and give their memory back."""
+        """Drop the gradients and free their memory."""
         for parameter in self.parameters:
             parameter.grad = None
 
     def _moved(self) -> list[int]:
-        """Which parameters the last backward pass reached; the others stay where they are."""
+        """Indices of the parameters that have a gradient; the others do not change."""
         return [index for index, parameter in enumerate(self.parameters) if parameter.grad is not None]
 
     def _gradients(self, moved: list[int]) -> list[Tensor]:
@@ -67,7 +67,7 @@ class SGD(Optimizer):
         parameters: on one device.
         lr: learning rate; may be changed between steps.
         momentum: share of the last step in the next.
-        weight_decay: times a weight, added to its gradient.
+        weight_decay: this multiple of a weight is added to its gradient.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Adam(Optimizer):
     Args:
         parameters: on one device.
         lr: learning rate; may be changed between steps.
-        betas: how much of the averages of gradients and of their squares is kept in a step.
+        betas: decay of the running averages of gradients and of their squares.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float, *, betas: tuple[float, float]):

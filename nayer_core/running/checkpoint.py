@@ -1,13 +1,13 @@
-"""All that a bit-exact resume needs, written so that a crash at any moment leaves a good one.
+"""Checkpoints: the state that a bit-exact resume needs, written so that a crash leaves a good one.
 
-A folder holds generations, newest last, and the bank's images once each:
+A folder holds generations, numbered in order, and each round of the bank's images once:
 
     state-00000003.safetensors    tensors of generation 3
-    state-00000003.json           where the run was, the bank's segments, hashes of every file named
+    state-00000003.json           facts about the run, the bank's segments, hashes of all these files
     bank-000000004800.safetensors the round whose first image was the 4,800th ever added
 
-A generation counts when its JSON is there and all hashes agree; each file is written beside its
-place, synced, and renamed into it. Two older generations are kept.
+A generation is valid if its JSON exists and all hashes agree. Each file is written under a temporary name,
+synced and renamed. The two generations before the newest are kept.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ GENERATIONS_KEPT = 3
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A generation read back: tensors, and the facts saved beside them."""
+    """A generation that was loaded: tensors, and the facts saved with them."""
 
     tensors: dict[str, Tensor]
     facts: dict[str, Any]
@@ -57,7 +57,7 @@ class CheckpointFolder:
     """Generations of a run's state in one folder.
 
     Args:
-        path: made if it is not there.
+        path: created if it does not exist.
     """
 
     def __init__(self, path: Path):
@@ -68,12 +68,12 @@ class CheckpointFolder:
     def save(
         self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], bank: MemoryBank
     ) -> dict[str, str]:
-        """Write a new generation and drop the ones it makes superfluous.
+        """Write a new generation and delete those that are no longer needed.
 
         Args:
             tensors: on any device.
             facts: JSON values.
-            bank: its segments are written where they are not there yet.
+            bank: its segments are written unless the folder has them already.
 
         Returns:
             The files of this generation and their sha256, the JSON included.
@@ -91,10 +91,10 @@ class CheckpointFolder:
         return {**files, json_name: json_hash}
 
     def load(self, bank: MemoryBank) -> Checkpoint:
-        """Read the newest generation whose files are all whole, and refill the bank.
+        """Load the newest valid generation, and refill the bank.
 
         Raises:
-            TrainingError: `checkpoint_invalid` where no generation is whole.
+            TrainingError: `checkpoint_invalid` if no generation is valid.
         """
         newest = next(self._whole_generations(), None)
         if newest is not None:
@@ -102,14 +102,14 @@ class CheckpointFolder:
         raise TrainingError(
             ErrorCode.CHECKPOINT_INVALID,
             f"No whole checkpoint among {len(self._generations())} generations.",
-            "Start the run anew without the checkpoint.",
+            "Start the run again without the checkpoint.",
         )
 
     def go_back(self, bank: MemoryBank, usable: Callable[[dict[str, Any]], bool]) -> Checkpoint | None:
-        """Read the newest whole generation with usable facts, refill the bank, and drop all newer ones.
+        """Load the newest valid generation with usable facts, refill the bank, and delete all newer ones.
 
         Returns:
-            None where there is no such generation; then none is left, and the bank is empty.
+            None if there is no such generation; then the folder and the bank are empty.
         """
         generation = next((one for one in self._whole_generations() if usable(one.facts)), None)
         if generation is None:
@@ -120,13 +120,13 @@ class CheckpointFolder:
         return self._take_up(generation, bank)
 
     def clear(self) -> None:
-        """Drop all generations."""
+        """Delete all generations."""
         self._drop_after(-1)
         self._segment_hashes = {}
 
     @property
     def is_empty(self) -> bool:
-        """Whether no generation was ever written here, or all were dropped."""
+        """Whether the folder has no generation."""
         return not self._generations()
 
     def _whole_generations(self) -> Iterator[_Generation]:
@@ -138,7 +138,7 @@ class CheckpointFolder:
 
     def _take_up(self, generation: _Generation, bank: MemoryBank) -> Checkpoint:
         bank.clear()
-        self._segment_hashes = {}  # another way on from here writes other images under the same names
+        self._segment_hashes = {}  # from here the run may write other images under the same names
         for start, length in generation.record["segments"]:
             segment = Segment(start, length)
             name = _bank_file(segment.start)
@@ -150,7 +150,7 @@ class CheckpointFolder:
         )
 
     def _read_generation(self, number: int) -> dict[str, bytes] | None:
-        """Give all files of a generation, or None where one is missing or not what was written."""
+        """Return all files of a generation; None if one is missing or its hash differs."""
         name = f"state-{number:08d}.json"
         try:
             files = {name: (self.path / name).read_bytes()}
@@ -170,7 +170,7 @@ class CheckpointFolder:
         return self._segment_hashes[segment.start]
 
     def _drop_after(self, newest: int) -> None:
-        """Drop later generations; without its JSON, which goes first, one does not count."""
+        """Delete later generations. The JSON goes first: without it a generation is not valid."""
         for number in self._generations():
             if number > newest:
                 for suffix in ("json", "safetensors"):
@@ -200,7 +200,7 @@ class CheckpointFolder:
                 os.fsync(file.fileno())
             unfinished.replace(path)
         except OSError:
-            unfinished.unlink(missing_ok=True)  # a full disk has room again for those who can use it
+            unfinished.unlink(missing_ok=True)  # makes room on a full disk
             raise
         folder = os.open(self.path, os.O_RDONLY)
         try:
@@ -222,5 +222,5 @@ def _bank_file(start: int) -> str:
 
 
 def below(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
-    """Give the tensors whose names begin with `name.`, by the rest of their names."""
+    """Return the tensors whose names begin with `name.`, by the rest of their names."""
     return {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}

@@ -80,7 +80,7 @@ def read_embeddings(file: BufferedReader, num_classes: int) -> dict[str, Tensor]
     """Read a safetensors file of one float tensor, one row a class.
 
     Returns:
-        lte: (K, dim) float32.
+        `lte`: the label embeddings, (K, dim) float32.
 
     Raises:
         UploadError: `embeddings_invalid`.
@@ -92,17 +92,24 @@ def read_embeddings(file: BufferedReader, num_classes: int) -> dict[str, Tensor]
         raise bad_embeddings(str(error)) from error
     if len(tensors) != 1:
         raise bad_embeddings(f"holds {len(tensors)} tensors; one is needed")
-    (lte,) = tensors.values()
-    if not lte.is_floating_point() or lte.dim() != 2 or len(lte) != num_classes or lte.shape[1] < 2:
+    (vectors,) = tensors.values()
+    if (
+        not vectors.is_floating_point()
+        or vectors.dim() != 2
+        or len(vectors) != num_classes
+        or vectors.shape[1] < 2
+    ):
         raise bad_embeddings(
-            f"holds {lte.dtype} of shape {tuple(lte.shape)}; there are {num_classes} classes"
+            f"holds {vectors.dtype} of shape {tuple(vectors.shape)}; there are {num_classes} classes"
         )
-    if lte.shape[1] > MAX_EMBEDDING_DIM:
-        raise bad_embeddings(f"holds vectors of {lte.shape[1]} dimensions; {MAX_EMBEDDING_DIM} is the limit")
-    lte = lte.to(torch.float32)
-    if not bool(torch.isfinite(lte).all()):
+    if vectors.shape[1] > MAX_EMBEDDING_DIM:
+        raise bad_embeddings(
+            f"holds vectors of {vectors.shape[1]} dimensions; {MAX_EMBEDDING_DIM} is the limit"
+        )
+    vectors = vectors.to(torch.float32)
+    if not bool(torch.isfinite(vectors).all()):
         raise bad_embeddings("holds NaN or infinite numbers")
-    return {"lte": lte}
+    return {"lte": vectors}
 
 
 @functools.cache

@@ -1,7 +1,7 @@
-"""Where networks look: the student's attention maps, drawn to the teacher's.
+"""Attention maps: a loss that brings the student's maps close to the teacher's.
 
-Zagoruyko and Komodakis 2017 (arXiv:1612.03928), activation-based, p = 2. It is no part of NAYER: a
-second thing that every image tells the student, besides the teacher's logits.
+Zagoruyko and Komodakis 2017 (arXiv:1612.03928), activation-based, p = 2. It is not part of NAYER. With it
+the student learns from an image's attention maps as well as from the teacher's logits.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ class AttentionAlignment:
 
     Args:
         teacher: in eval mode.
-        student: any mode; it is left as it is.
+        student: in any mode, which does not change.
         input_size: (channels, height, width).
     """
 
@@ -48,7 +48,7 @@ class AttentionAlignment:
                 hook.remove()
 
     def distance(self) -> Tensor:
-        """Compare the maps of the last forward passes, and start afresh.
+        """Compare the maps of the last forward passes, and forget these.
 
         Returns:
             Sum over resolutions of |map - map|^2, maps of length 1, mean over the batch; a scalar in
@@ -65,7 +65,7 @@ class AttentionAlignment:
 
 
 def last_layers(network: nn.Module, input_size: tuple[int, int, int]) -> dict[Resolution, nn.Module]:
-    """Find the module that gives a network's last features of each height and width above 1."""
+    """Find the module that returns a network's last features of each height and width above 1."""
     layers: dict[Resolution, nn.Module] = {}
 
     def note(layer: nn.Module, _inputs: Any, output: Any) -> None:
@@ -85,7 +85,7 @@ def last_layers(network: nn.Module, input_size: tuple[int, int, int]) -> dict[Re
 
 
 def attention_map(features: Tensor) -> Tensor:
-    """Say how strongly features answer at each place.
+    """Compute how strongly features respond at each pixel.
 
     Args:
         features: (B, C, H, W), any float type.
@@ -93,8 +93,8 @@ def attention_map(features: Tensor) -> Tensor:
     Returns:
         (B, H * W) float32, of length 1: squares summed over the channels.
     """
-    energy: Tensor = _Energy.apply(features)
-    return F.normalize(energy.flatten(1))
+    energy: Tensor = _Energy.apply(features)  # (B, C, H, W) -> (B, H, W)
+    return F.normalize(energy.flatten(1))  # (B, H, W) -> (B, H * W)
 
 
 def _note(
@@ -109,16 +109,18 @@ def _note(
 
 
 class _Energy(torch.autograd.Function):
-    """Sum of squares over channels in float32, without a float32 copy of the features either way."""
+    """Sum of squares over channels in float32; neither pass copies the features to float32."""
 
     @staticmethod
     def forward(ctx: Any, features: Tensor) -> Tensor:
         ctx.save_for_backward(features)
+        # (B, C, H, W) -> (B, H, W)
         norms: Tensor = torch.linalg.vector_norm(features, dim=1, dtype=torch.float32)
         return norms.square_()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         (features,) = ctx.saved_tensors
-        pull: Tensor = features * (2 * gradients[0]).to(features.dtype)[:, None]
-        return pull
+        # (B, C, H, W) * (B, 1, H, W)
+        gradient: Tensor = features * (2 * gradients[0]).to(features.dtype)[:, None]
+        return gradient

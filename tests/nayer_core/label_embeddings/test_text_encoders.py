@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from nayer_core.contract.errors import ErrorCode, NayerError, SpecError, UploadError
 from nayer_core.contract.events import Event, PhaseEvent, WarningEvent
 from nayer_core.label_embeddings import encoder_weights, text_encoders
-from nayer_core.label_embeddings.text_encoders import embed, label_texts, prepare, whitened
+from nayer_core.label_embeddings.text_encoders import class_texts, embed, prepare, whitened
 from nayer_core.networks.weights import read_weights, save_weights
 
 PROMPT = "a photo of a {label}"
@@ -49,13 +49,13 @@ def small_clip(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> open_clip.CLI
 
 
 def test_labels_are_put_into_the_prompt():
-    texts, warnings = label_texts("{index}: a photo of a {label}", ["night_crane", "x-ray {index}"])
+    texts, warnings = class_texts("{index}: a photo of a {label}", ["night_crane", "x-ray {index}"])
     assert texts == ["0: a photo of a night crane", "1: a photo of a x ray {index}"]
     assert warnings == ()
 
 
 def test_equal_texts_are_told_apart_and_reported():
-    texts, warnings = label_texts(PROMPT, ["Crane", "crane", "dog", "night_owl", "night-owl"])
+    texts, warnings = class_texts(PROMPT, ["Crane", "crane", "dog", "night_owl", "night-owl"])
     assert texts == [
         f"a photo of a {end}" for end in ("Crane 0", "crane 1", "dog", "night owl 3", "night owl 4")
     ]
@@ -70,9 +70,9 @@ def test_minilm_knows_what_is_alike(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     made = embed("sbert", "{label}", ["cat", "dog", "truck"])
-    assert (made.lte.shape, made.lte.dtype) == ((3, 384), torch.float32)
+    assert (made.label_embeddings.shape, made.label_embeddings.dtype) == ((3, 384), torch.float32)
     assert made.weights.startswith("sha256:53aa5117")
-    cat, dog, truck = made.lte
+    cat, dog, truck = made.label_embeddings
     assert float(cat @ dog) == pytest.approx(0.661, abs=0.005)
     assert float(cat @ truck) == pytest.approx(0.448, abs=0.005)
 
@@ -88,7 +88,7 @@ def test_clip_reads_the_operators_file_as_openai_trained_it(small_clip: open_cli
     assert (made.encoder, made.fallback_from, made.warnings) == ("open_clip", None, ())
     assert made.weights.startswith("sha256:")
     tokens = open_clip.get_tokenizer("tiny-clip")(["a photo of a cat", "a photo of a dog"])
-    torch.testing.assert_close(made.lte, small_clip.encode_text(tokens))
+    torch.testing.assert_close(made.label_embeddings, small_clip.encode_text(tokens))
 
 
 @pytest.mark.parametrize("content", [None, b"no weights at all", b""])
@@ -131,20 +131,22 @@ def test_a_hub_that_does_not_answer_is_asked_once(no_clip: None, monkeypatch: py
 
 
 def test_one_hot_vectors():
-    assert torch.equal(embed("one_hot", PROMPT, ["a", "b", "c"]).lte, torch.eye(3))
+    assert torch.equal(embed("one_hot", PROMPT, ["a", "b", "c"]).label_embeddings, torch.eye(3))
     with pytest.raises(SpecError, match="10000 is the limit"):
         embed("one_hot", PROMPT, [str(index) for index in range(10_001)])
 
 
 def test_gaussian_vectors_follow_from_the_label_alone():
-    lte = embed("gaussian", PROMPT, ["cat", "dog", "truck"]).lte
-    assert lte.shape == (3, 512)
-    assert torch.equal(embed("gaussian", "{label}", ["truck", "cat"]).lte, lte[[2, 0]])
-    assert abs(float(lte.mean())) < 0.1
-    assert abs(float(lte.std()) - 1) < 0.1
+    label_embeddings = embed("gaussian", PROMPT, ["cat", "dog", "truck"]).label_embeddings
+    assert label_embeddings.shape == (3, 512)
+    assert torch.equal(
+        embed("gaussian", "{label}", ["truck", "cat"]).label_embeddings, label_embeddings[[2, 0]]
+    )
+    assert abs(float(label_embeddings.mean())) < 0.1
+    assert abs(float(label_embeddings.std()) - 1) < 0.1
     # Known numbers: another machine or version must draw the same.
     torch.testing.assert_close(
-        lte[0, :3], torch.tensor([-0.57685530, 0.42584544, -1.63384092]), rtol=0, atol=1e-6
+        label_embeddings[0, :3], torch.tensor([-0.57685530, 0.42584544, -1.63384092]), rtol=0, atol=1e-6
     )
 
 
@@ -167,19 +169,19 @@ def test_whitening_leaves_a_frame_as_it_is():
 
 
 def test_embeddings_are_prepared():
-    lte = torch.randn(5, 8, dtype=torch.float16)
-    plain, warnings = prepare(lte, whiten=False)
+    label_embeddings = torch.randn(5, 8, dtype=torch.float16)
+    plain, warnings = prepare(label_embeddings, whiten=False)
     assert (plain.dtype, warnings) == (torch.float32, ())
-    assert torch.equal(plain, lte.float())
-    assert torch.equal(prepare(lte, whiten=True)[0], whitened(lte.float()))
+    assert torch.equal(plain, label_embeddings.float())
+    assert torch.equal(prepare(label_embeddings, whiten=True)[0], whitened(label_embeddings.float()))
 
 
 @pytest.mark.parametrize(("value", "words"), [(None, "Classes 1 and 3"), (float("nan"), "not finite")])
 def test_embeddings_that_cannot_serve_are_refused(value: float | None, words: str):
-    lte = torch.randn(5, 8)
-    lte[3] = lte[1] if value is None else value
+    label_embeddings = torch.randn(5, 8)
+    label_embeddings[3] = label_embeddings[1] if value is None else value
     with pytest.raises(UploadError, match=words) as caught:
-        prepare(lte, whiten=True)
+        prepare(label_embeddings, whiten=True)
     assert caught.value.code == ErrorCode.EMBEDDINGS_INVALID
 
 
@@ -197,7 +199,8 @@ def test_the_command_writes_the_file(tmp_path: Path):
     assert result == {"text_encoder": "gaussian", "weights": "", "dim": 512, "fallback_from": None}
     assert [type(event) for event in events] == [PhaseEvent]
     assert torch.equal(
-        read_weights(tmp_path / "lte.safetensors")["lte"], embed("gaussian", "", ["cat", "dog"]).lte
+        read_weights(tmp_path / "lte.safetensors")["lte"],
+        embed("gaussian", "", ["cat", "dog"]).label_embeddings,
     )
 
 

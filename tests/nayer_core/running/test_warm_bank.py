@@ -159,11 +159,11 @@ def test_the_key_tells_warm_ups_apart_and_nothing_else():
     def key(**changes: Any) -> str:
         config = CONFIG.model_copy(update=changes)
         resolved = SPEC.model_copy(update={"config": config}).model_dump(mode="json")
-        return bank_key(resolved, teacher_sha256="a", lte_sha256="b")
+        return bank_key(resolved, teacher_sha256="a", embeddings_sha256="b")
 
     assert set(DistillConfig.model_fields) >= AFTER_WARMUP
     assert key() == key(temperature=3.0, epochs=9, student_lr=0.01)
     assert len({key(), key(bn_weight=1.0), key(warmup_epochs=3), key(flip=False), key(precision="bf16")}) == 5
     resolved = SPEC.model_dump(mode="json")
-    assert bank_key(resolved, teacher_sha256="a", lte_sha256="c") != key()
-    assert bank_key(resolved | {"seed": 9}, teacher_sha256="a", lte_sha256="b") == key()
+    assert bank_key(resolved, teacher_sha256="a", embeddings_sha256="c") != key()
+    assert bank_key(resolved | {"seed": 9}, teacher_sha256="a", embeddings_sha256="b") == key()

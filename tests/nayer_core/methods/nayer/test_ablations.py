@@ -7,14 +7,14 @@ from nayer_core.contract.config import DistillConfig
 from nayer_core.methods.nayer.ablations import (
     AblatedNoisyLayer,
     build_noisy_layer,
+    generator_input_dim,
     label_codes,
-    noisy_layer_output,
 )
 from nayer_core.methods.nayer.noisy_layer import NoisyLayer
 
 K, DIM, NOISE, BATCH = 4, 8, 6, 12
-LTE = torch.randn(K, DIM, generator=torch.Generator().manual_seed(9))
-ROWS = LTE.repeat(BATCH // K, 1)
+LABEL_EMBEDDINGS = torch.randn(K, DIM, generator=torch.Generator().manual_seed(9))
+ROWS = LABEL_EMBEDDINGS.repeat(BATCH // K, 1)
 
 
 def _config(**values: object) -> DistillConfig:
@@ -22,7 +22,7 @@ def _config(**values: object) -> DistillConfig:
 
 
 def _layer(seed: int = 0, **values: object) -> NoisyLayer:
-    layer = build_noisy_layer(LTE.shape, _config(**values))
+    layer = build_noisy_layer(LABEL_EMBEDDINGS.shape, _config(**values))
     rng = torch.Generator().manual_seed(seed)
     layer.reset(rng)
     layer.redraw(rng)
@@ -36,8 +36,8 @@ def test_the_method_itself_is_no_ablation():
 
 
 def test_one_hot_codes_stand_in_for_the_embeddings():
-    assert torch.equal(label_codes(LTE, _config(generator_input="one_hot")), torch.eye(K))
-    assert label_codes(LTE, _config()) is LTE
+    assert torch.equal(label_codes(LABEL_EMBEDDINGS, _config(generator_input="one_hot")), torch.eye(K))
+    assert label_codes(LABEL_EMBEDDINGS, _config()) is LABEL_EMBEDDINGS
 
 
 def test_one_to_one_gives_every_image_its_own_linear():
@@ -50,7 +50,7 @@ def test_one_to_one_gives_every_image_its_own_linear():
 )
 def test_without_a_noisy_layer_the_input_goes_straight_to_the_generator(generator_input: str, size: int):
     values = {"generator_input": generator_input, "noisy_layer": "none"}
-    assert noisy_layer_output(LTE.shape, _config(**values)) == size
+    assert generator_input_dim(LABEL_EMBEDDINGS.shape, _config(**values)) == size
     assert _layer(**values)(ROWS).shape == (BATCH, size)
 
 
@@ -85,7 +85,7 @@ def test_a1_and_a2_are_without_batch_norm(architecture: str):
     layer = _layer(noisy_layer_architecture=architecture)
     noise = layer(ROWS)
     if architecture == "A1":
-        torch.testing.assert_close(noise[:K], LTE @ layer.weight[0])
+        torch.testing.assert_close(noise[:K], LABEL_EMBEDDINGS @ layer.weight[0])
     assert torch.equal(layer(ROWS), noise)
 
 
