@@ -1,4 +1,4 @@
-"""The command `export`: a network in a file that other programs run.
+"""The command `export`: write a network to a file for other programs.
 
 safetensors  the weights under the network's own names, whatever layout they came in
 onnx, pt2    the whole network with its normalisation inside: images in [0, 1] -> logits
@@ -42,14 +42,14 @@ class _WithNormalization(nn.Module):
 def run(args: argparse.Namespace, emit: Emit) -> dict[str, Any]:
     """Write the network in `args.network` as `args.format` to `args.out`.
 
-    What the network is stands in the header of a student file; for any other, `args.spec` and
-    `args.architecture` (default: recognised) tell.
+    The header of a student file describes the network. For any other file `args.spec` and
+    `args.architecture` (default: recognised) do.
 
     Returns:
         `architecture`, `format`, `bytes` and `sha256`.
 
     Raises:
-        NayerError: the file cannot be read, or nothing tells what it is.
+        NayerError: the file cannot be read, or nothing describes it.
     """
     description = _describe(args.network, args.spec, args.architecture)
     with tempfile.TemporaryDirectory() as scratch:
@@ -95,7 +95,7 @@ def _write_safetensors(network: nn.Module, description: Description, out: Path) 
 
 
 def _write_pt2(network: nn.Module, description: Description, out: Path) -> None:
-    # The exporter wants the suffix it knows; a client may want another.
+    # The exporter accepts only its own suffix; a client may choose another.
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
         file = Path(folder) / "network.pt2"
         with warnings.catch_warnings():

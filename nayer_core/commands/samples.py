@@ -1,4 +1,4 @@
-"""A picture of what the student learned from: synthetic images by class."""
+"""A picture of the synthetic images that the student learned from, by class."""
 
 from collections.abc import Sequence
 from pathlib import Path

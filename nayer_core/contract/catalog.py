@@ -1,8 +1,8 @@
 """Names of architectures and text encoders, and the nearest one when a name is wrong.
 
-Our own families stand here by name; the classification networks of torchvision and timm come
-from the fingerprint index beside this file, which `python -m nayer_core.networks.fingerprints`
-writes. A test holds both equal to what `nayer_core.networks.registry` can build.
+Our own families are listed here. The classification networks of torchvision and timm come from the
+fingerprint index beside this file, which `python -m nayer_core.networks.fingerprints` writes. A test compares
+both with the networks that `nayer_core.networks.registry` can build.
 """
 
 import difflib
@@ -89,7 +89,7 @@ def require_name(name: str, choices: Sequence[str], kind: str) -> str:
 
 
 def _nearest(name: str, choices: Sequence[str]) -> list[str]:
-    """Find the names that hold `name`, the likeliest first, and then those that are spelt much like it."""
+    """Find the names that contain `name`, the likeliest first, then those with a similar spelling."""
     letters = _letters(name).strip("/")
     if not letters:
         return []
@@ -106,5 +106,5 @@ def _last(name: str) -> str:
 
 
 def _letters(name: str) -> str:
-    """`name` without what people write in different ways: capitals, hyphens, underscores."""
+    """Normalise a spelling: no capitals, hyphens or underscores."""
     return re.sub(r"[^a-z0-9/]", "", name.lower())

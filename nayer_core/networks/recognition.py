@@ -1,9 +1,9 @@
-"""Which network a state dict belongs to, told from the names and shapes of its tensors alone.
+"""Recognises the network of a state dict by the names and shapes of its tensors.
 
-Names lead to a few candidates: our own families by their names, the libraries' through the index
-of fingerprints. Each candidate is built without numbers for the classes, channels and image size
-at hand, and shapes decide. Where several fit and compute different things (a state dict says nothing
-about paddings or activations), `choice` takes the plain one or leaves the choice to the client.
+The names select a few candidates: our own families directly, those of libraries through the index of
+fingerprints. Each candidate is built without numbers for the client's classes, channels and image size, and
+its shapes are compared. If several fit and compute different things (a state dict says nothing about paddings
+or activations), `choice` takes the plain one or leaves the choice to the client.
 """
 
 import re
@@ -19,7 +19,7 @@ from nayer_core.networks.difference import Setting, compare
 from nayer_core.networks.misfit import Attempt
 from nayer_core.networks.registry import InputSize, Shapes
 
-# The same network under the names of other well-known implementations.
+# Patterns that turn the names of other well-known implementations into ours.
 _OTHER_NAMES: tuple[tuple[tuple[str, str], ...], ...] = (
     (),
     ((r"\.shortcut\.", ".downsample."), (r"^linear\.", "fc.")),  # ResNet-18, 34 and 50 for CIFAR
@@ -39,9 +39,9 @@ class Recognition:
 
     Attributes:
         architecture: its name for `registry.build`.
-        renamed: name in the state dict -> name that the network gives the tensor.
+        renamed: name in the state dict -> name in the network.
         candidates: every known network with these names and shapes, `architecture` first.
-        alternatives: those of the candidates that compute something else; empty where there is no doubt.
+        alternatives: candidates that compute something else; empty if there is no doubt.
     """
 
     architecture: str
@@ -62,7 +62,7 @@ def recognise(
 
     Args:
         shapes: name -> shape of a state dict's tensors, wrappers and prefixes removed.
-        num_classes: labels the client gave; the network must have as many outputs.
+        num_classes: number of the client's labels, and of the network's outputs.
         input_size: (channels, height, width) the client gave.
         architecture: the name the client gave, or `auto`.
         file: where the tensors are in the client's file, for hints that change it.
@@ -107,7 +107,7 @@ def _fit_named(shapes: Shapes, setting: Setting, architecture: str, file: Client
 def _try_candidates(
     shapes: Shapes, setting: Setting
 ) -> tuple[list[Recognition], list[Attempt], list[SpecError]]:
-    """Compare every candidate: those that fit, those of the same names, those without this size."""
+    """Compare all candidates; return those that fit, those with the same names, and errors of size."""
     matches: list[Recognition] = []
     misfits: list[Attempt] = []
     refused: list[SpecError] = []
@@ -159,7 +159,7 @@ def _own_names(name: str) -> Shapes:
 
 
 def _choose(matches: list[Recognition], setting: Setting) -> Recognition:
-    """Take the only match, any of several that compute the same, or the plain one with its alternatives."""
+    """Take the only match, the preferred one of equal matches, or the plain one with its alternatives."""
     names = sorted((match.architecture for match in matches), key=_preference)
     classes = merge_equal(names, setting.input_size)
     if not classes:

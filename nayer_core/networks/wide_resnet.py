@@ -76,7 +76,7 @@ class WideResNet(nn.Module):
 
 
 def names_from(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
-    """Read `wrn_d_k` from the blocks of a state dict and their channels; empty where it is none.
+    """Derive `wrn_d_k` from the blocks and channels of a state dict; empty if it is no such network.
 
     Args:
         shapes: name -> shape of a state dict.

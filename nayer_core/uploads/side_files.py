@@ -1,6 +1,6 @@
-"""What may come beside a teacher: images to measure on, and embeddings of the labels.
+"""The optional uploads beside a teacher: images for evaluation, and label embeddings.
 
-Both are read in the jail and leave it as safetensors.
+Both are read in the jail, which returns safetensors.
 """
 
 import functools
@@ -114,7 +114,7 @@ def read_embeddings(file: BufferedReader, num_classes: int) -> dict[str, Tensor]
 
 @functools.cache
 def warm_up() -> None:
-    """Do once, before the jail, all that loads code lazily in what the jail will do."""
+    """Load, once and before the jail, the code that reading in the jail would import lazily."""
     with tempfile.TemporaryFile() as file:
         images, labels = np.zeros((2, 8, 8, 1), np.uint8), np.zeros(2, np.int64)
         np.savez_compressed(file, images=images, labels=labels)
@@ -122,17 +122,17 @@ def warm_up() -> None:
 
 
 def bad_evaluation(problem: str) -> UploadError:
-    """An error about the evaluation set; `problem` continues "the evaluation set"."""
+    """Build an error about the evaluation set; `problem` continues "the evaluation set"."""
     return UploadError(ErrorCode.EVALUATION_INVALID, f"The evaluation set {problem}.", _EVALUATION_HINT)
 
 
 def bad_embeddings(problem: str, hint: str = _EMBEDDINGS_HINT) -> UploadError:
-    """An error about the embeddings; `problem` continues "the embeddings file"."""
+    """Build an error about the embeddings; `problem` continues "the embeddings file"."""
     return UploadError(ErrorCode.EMBEDDINGS_INVALID, f"The embeddings file {problem}.", hint)
 
 
 def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    """Read one array; its header must account for every byte before memory is taken for it."""
+    """Read one array; its header must account for every byte before memory is allocated."""
     member = archive.getinfo(name)
     try:
         with archive.open(member) as contents:
@@ -150,6 +150,6 @@ def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
     except (UploadError, MemoryError):
         raise
     except Exception as error:
-        # numpy and zipfile raise whatever a damaged array led to.
+        # numpy and zipfile raise any error for a damaged array.
         raise bad_evaluation(f"has an array {name} that cannot be read") from error
     return array.reshape(shape, order="F" if column_major else "C")
