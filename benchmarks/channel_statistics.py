@@ -1,4 +1,4 @@
-"""What the statistics of the BN term, and a frozen BatchNorm, cost beside the convolution before them.
+"""Cost of the BN term's statistics, and of a frozen BatchNorm, beside the convolution before them.
 
     python -m benchmarks.channel_statistics
 

@@ -1,7 +1,7 @@
 """One distillation of a real CIFAR-10 teacher, as every benchmark here runs it.
 
 The teacher is a published ResNet-20 (91.7 % on CIFAR-10); accuracy is measured on 2,000 test images
-that went through JPEG, on which the teacher has 80.95 %. Both lie outside the project, in
+that went through JPEG, on which the teacher has 80.95 %. Both are outside the project, in
 `../shared/data`.
 """
 
@@ -39,8 +39,8 @@ STUDENT = "wrn_16_1"
 
 
 @dataclass
-class Result:
-    """What a run came to.
+class RunResult:
+    """The result of a run.
 
     Attributes:
         accuracy: of the student after the last epoch, on the 2,000 images.
@@ -56,7 +56,7 @@ class Result:
 
 
 @dataclass(frozen=True)
-class TeacherFile:
+class CifarTeacher:
     """A teacher of CIFAR-10.
 
     Attributes:
@@ -93,7 +93,7 @@ class TeacherFile:
         return cls(args.teacher, args.architecture, tuple(args.mean), tuple(args.std))
 
 
-PUBLISHED_TEACHER = TeacherFile()
+PUBLISHED_TEACHER = CifarTeacher()
 
 
 def require_data() -> None:
@@ -144,7 +144,7 @@ def prepare(
     codes: str,
     seed: int,
     emit: Any = lambda _: None,
-    teacher: TeacherFile = PUBLISHED_TEACHER,
+    teacher: CifarTeacher = PUBLISHED_TEACHER,
 ) -> PreparedRun:
     """Set a run up, ready to start."""
     _, config = METHODS["nayer"].resolve_config(preset, overrides, SIZE)
@@ -169,8 +169,8 @@ def run(
     seed: int,
     *,
     until: float | None = None,
-    teacher: TeacherFile = PUBLISHED_TEACHER,
-) -> Result:
+    teacher: CifarTeacher = PUBLISHED_TEACHER,
+) -> RunResult:
     """Distil once.
 
     Args:
@@ -181,7 +181,7 @@ def run(
         until: measure after every epoch and stop at this accuracy; None measures at the end alone.
         teacher: whom to learn from.
     """
-    result = Result(0.0, 0.0)
+    result = RunResult(0.0, 0.0)
 
     def emit(event: Event) -> None:
         if isinstance(event, MetricsEvent):

@@ -1,4 +1,4 @@
-"""Which vectors should stand for the classes: text embeddings, whitened or not, or none of meaning.
+"""Which vectors should represent the classes: text embeddings, whitened or not, or vectors without meaning.
 
     python -m benchmarks.label_codes [BUDGET ...] [--codes NAME ...] [--seeds 0 1 2] [--kept-only]
 

@@ -1,4 +1,4 @@
-"""How fast this machine convolves at best: what all other figures are held against."""
+"""Peak speed of convolutions on this machine, with which all other figures are compared."""
 
 import platform
 import time

@@ -1,4 +1,4 @@
-"""What recording a step's kernels saves on a GPU: the same steps recorded, and launched one by one.
+"""Time saved on a GPU by recording a step's kernels: the same steps recorded, and launched one by one.
 
     python -m benchmarks.recorded_steps
 

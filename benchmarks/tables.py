@@ -1,4 +1,4 @@
-"""What commands share that print tables of runs: options, the loop over what is missing, the printing."""
+"""Shared by commands that print tables of runs: options, the loop over missing runs, the printing."""
 
 import argparse
 import statistics
@@ -33,11 +33,11 @@ def fill_and_print(
     """Run what is missing, a seed at a time, and print the tables.
 
     Args:
-        args: what `parser` has read.
+        args: parsed by `parser`.
         tables: the rows of each table to print, by its name.
         trial: the run behind one row and one seed.
         header: the first line of each table, in Markdown.
-        cells: what follows a row's name, from what its trials came to.
+        cells: the cells behind a row's name, from the outcomes of its trials.
     """
     if any(trial(table, row, 0).data == "cifar10" for table, rows in tables.items() for row in rows):
         cifar10.require_data()

@@ -1,7 +1,7 @@
-"""A run under measurement, with the paper's metrics, and the file that keeps what it came to.
+"""A measured run, with the paper's metrics, and the file of outcomes.
 
-A trial is known by its data, label codes, configuration and seed. Trials in the file are not run
-again, so an interrupted table goes on where it stopped and tables share their rows.
+A trial is identified by its data, label codes, configuration and seed. Trials in the file are not run
+again, so an interrupted table continues where it stopped, and tables share their rows.
 """
 
 import json
@@ -38,7 +38,7 @@ EVERYDAY: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class DataSet:
-    """What a trial needs of `mnist` and `cifar10`."""
+    """The functions of `mnist` and `cifar10` that a trial calls."""
 
     prepare: Callable[..., PreparedRun]
     load_images: Callable[[], EvaluationSet]
@@ -86,7 +86,7 @@ class KeptTrials:
             self.rows = [json.loads(line) for line in path.read_text().splitlines()]
 
     def find(self, trial: Trial) -> dict[str, Any] | None:
-        """What `trial` came to, or None where it has not been run."""
+        """Return the outcome of `trial`; None if it has not been run."""
         identity = trial.identity()
         for row in self.rows:
             if all(row[name] == value for name, value in identity.items()):
@@ -94,7 +94,7 @@ class KeptTrials:
         return None
 
     def outcome(self, trial: Trial) -> dict[str, Any]:
-        """What `trial` came to; run now, and kept, where it has not been."""
+        """Return the outcome of `trial`, which is run and stored first if necessary."""
         row = self.find(trial)
         if row is not None:
             return row
@@ -137,7 +137,7 @@ def run(trial: Trial) -> dict[str, float | None]:
 
 
 class _Archive:
-    """Features of each epoch's newest round, held against those of all earlier epochs."""
+    """Features of each epoch's newest round, compared with those of all earlier epochs."""
 
     def __init__(self, prepared: PreparedRun):
         self.bank, self.distillands = prepared.method.bank, prepared.distillands

@@ -1,4 +1,4 @@
-"""Train a small residual teacher on MNIST digits, as a client would who has data.
+"""Train a small residual teacher on MNIST digits, as a client with data would.
 
     python -m examples.mnist_teacher --out mnist_teacher.pt
 
@@ -39,7 +39,7 @@ Report = Callable[[int, float], None]  # (epoch, loss)
 
 @dataclass(frozen=True)
 class Digits:
-    """Images and what they show.
+    """Images and their labels.
 
     Args:
         images: (N, 28, 28, 1) uint8.
@@ -130,7 +130,7 @@ def train_teacher(
 
 
 def shifted(images: Tensor, rng: torch.Generator) -> Tensor:
-    """Move a batch of (B, 1, 28, 28) images by up to `SHIFT` pixels; what comes in is background."""
+    """Move a batch of (B, 1, 28, 28) images by up to `SHIFT` pixels; the border is background."""
     y, x = torch.randint(0, 2 * SHIFT + 1, (2,), generator=rng).tolist()
     padded = F.pad(images, (SHIFT,) * 4, value=-MEAN / STD)
     moved = padded[..., y : y + INPUT_SIZE[1], x : x + INPUT_SIZE[2]]

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from nayer_core.hardware.precision import Arithmetic
 
 
-class _Result(Protocol):
+class _Clonable(Protocol):
     def clone(self) -> Self: ...
 
 
-Result = TypeVar("Result", bound=_Result)
+Result = TypeVar("Result", bound=_Clonable)
 
 UNRECORDED_RUNS = 2  # in the first, libraries choose algorithms and allocate workspaces
 

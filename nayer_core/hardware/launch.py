@@ -53,8 +53,10 @@ def run_in_processes(argv: Sequence[str], count: int, events: TextIO, emit: Emit
     Returns:
         The exit code of the program's contract.
     """
-    with tempfile.TemporaryDirectory() as folder, _StopRequest() as stop:
-        processes = [_Process(argv, rank, count, Path(folder) / "meeting", events) for rank in range(count)]
+    with tempfile.TemporaryDirectory() as folder, _StopFlag() as stop:
+        processes = [
+            _RunProcess(argv, rank, count, Path(folder) / "meeting", events) for rank in range(count)
+        ]
         try:
             _wait(processes, stop)
         finally:
@@ -73,7 +75,7 @@ def die_with_launcher() -> None:
         sys.exit("the process that started this one is gone")
 
 
-class _Process:
+class _RunProcess:
     """One of the processes. Of those that do not write to stdout it keeps the last line."""
 
     def __init__(self, argv: Sequence[str], rank: int, count: int, meeting: Path, events: TextIO):
@@ -116,7 +118,7 @@ class _Process:
             self._last.extend(stdout)
 
 
-class _StopRequest:
+class _StopFlag:
     """During the block, SIGTERM sets a flag."""
 
     def __init__(self) -> None:
@@ -133,7 +135,7 @@ class _StopRequest:
         self.requested = True
 
 
-def _wait(processes: Sequence[_Process], stop: _StopRequest) -> None:
+def _wait(processes: Sequence[_RunProcess], stop: _StopFlag) -> None:
     """Wait until all have ended, or until one has died: the others cannot continue without it."""
     passed_on, refused_at = False, None
     while any(process.code is None for process in processes):
@@ -150,7 +152,7 @@ def _wait(processes: Sequence[_Process], stop: _StopRequest) -> None:
         time.sleep(_TICK_SECONDS)
 
 
-def _outcome(processes: Sequence[_Process], emit: Emit) -> int:
+def _outcome(processes: Sequence[_RunProcess], emit: Emit) -> int:
     first = processes[0].code
     if first in _ENDS:
         return int(first or EXIT_DONE)

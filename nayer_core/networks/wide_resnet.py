@@ -16,7 +16,7 @@ from nayer_core.contract import catalog
 from nayer_core.networks.initialisation import initialise
 
 
-class _Block(nn.Module):
+class _WideBlock(nn.Module):
     def __init__(self, in_channels: int, channels: int, stride: int):
         super().__init__()
         self.bn1 = nn.BatchNorm2d(in_channels)
@@ -34,11 +34,11 @@ class _Block(nn.Module):
         return total
 
 
-class _Stage(nn.Module):
+class _WideStage(nn.Module):
     def __init__(self, in_channels: int, channels: int, blocks: int, stride: int):
         super().__init__()
-        first = _Block(in_channels, channels, stride)
-        rest = (_Block(channels, channels, stride=1) for _ in range(blocks - 1))
+        first = _WideBlock(in_channels, channels, stride)
+        rest = (_WideBlock(channels, channels, stride=1) for _ in range(blocks - 1))
         self.layer = nn.Sequential(first, *rest)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -60,9 +60,9 @@ class WideResNet(nn.Module):
         super().__init__()
         blocks = (depth - 4) // 6
         self.conv1 = nn.Conv2d(in_channels, 16, 3, padding=1, bias=False)
-        self.block1 = _Stage(16, 16 * width, blocks, stride=1)
-        self.block2 = _Stage(16 * width, 32 * width, blocks, stride=2)
-        self.block3 = _Stage(32 * width, 64 * width, blocks, stride=2)
+        self.block1 = _WideStage(16, 16 * width, blocks, stride=1)
+        self.block2 = _WideStage(16 * width, 32 * width, blocks, stride=2)
+        self.block3 = _WideStage(32 * width, 64 * width, blocks, stride=2)
         self.bn1 = nn.BatchNorm2d(64 * width)
         self.fc = nn.Linear(64 * width, num_classes)
         initialise(self)

@@ -28,7 +28,7 @@ GENERATIONS_KEPT = 3
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class SavedState:
     """A generation that was loaded: tensors, and the facts saved with them."""
 
     tensors: dict[str, Tensor]
@@ -36,7 +36,7 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
-class _Generation:
+class _ValidGeneration:
     """A generation whose files agree with their hashes."""
 
     number: int
@@ -90,7 +90,7 @@ class CheckpointFolder:
         self._drop_superfluous()
         return {**files, json_name: json_hash}
 
-    def load(self, bank: MemoryBank) -> Checkpoint:
+    def load(self, bank: MemoryBank) -> SavedState:
         """Load the newest valid generation, and refill the bank.
 
         Raises:
@@ -105,7 +105,7 @@ class CheckpointFolder:
             "Start the run again without the checkpoint.",
         )
 
-    def go_back(self, bank: MemoryBank, usable: Callable[[dict[str, Any]], bool]) -> Checkpoint | None:
+    def go_back(self, bank: MemoryBank, usable: Callable[[dict[str, Any]], bool]) -> SavedState | None:
         """Load the newest valid generation with usable facts, refill the bank, and delete all newer ones.
 
         Returns:
@@ -129,14 +129,14 @@ class CheckpointFolder:
         """Whether the folder has no generation."""
         return not self._generations()
 
-    def _whole_generations(self) -> Iterator[_Generation]:
+    def _whole_generations(self) -> Iterator[_ValidGeneration]:
         """Newest first."""
         for number in sorted(self._generations(), reverse=True):
             files = self._read_generation(number)
             if files is not None:
-                yield _Generation(number, files)
+                yield _ValidGeneration(number, files)
 
-    def _take_up(self, generation: _Generation, bank: MemoryBank) -> Checkpoint:
+    def _take_up(self, generation: _ValidGeneration, bank: MemoryBank) -> SavedState:
         bank.clear()
         self._segment_hashes = {}  # from here the run may write other images under the same names
         for start, length in generation.record["segments"]:
@@ -145,7 +145,7 @@ class CheckpointFolder:
             self._segment_hashes[start] = generation.record["files"][name]
             restored = load(generation.files[name])
             bank.restore(segment, restored["images"], restored["labels"])
-        return Checkpoint(
+        return SavedState(
             load(generation.files[f"state-{generation.number:08d}.safetensors"]), generation.facts
         )
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from nayer_core.running.method import StepPlan
 
 
-class Progress:
+class RunProgress:
     """Counts steps, times them, and predicts the rest.
 
     Args:

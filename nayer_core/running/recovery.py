@@ -17,7 +17,7 @@ from nayer_core.contract.events import WarningEvent
 from nayer_core.contract.spec import OnOutOfMemory
 from nayer_core.hardware.device_memory import DeviceFull, do_within_memory, give_back_unused
 from nayer_core.running.adaptation import MOST_HALVINGS, MOST_ROLLBACKS, SMALLEST_BATCH, Adaptation
-from nayer_core.running.checkpoint import Checkpoint, CheckpointFolder
+from nayer_core.running.checkpoint import CheckpointFolder, SavedState
 from nayer_core.running.fitting_batches import batches_that_fit
 from nayer_core.running.run import Run, Saver
 
@@ -47,7 +47,7 @@ class Recovery:
         self.after_return = after_return
         state = run.state()
         copies = {name: tensor.detach().cpu().clone() for name, tensor in state.tensors.items()}
-        self._beginning = Checkpoint(copies, state.facts)
+        self._beginning = SavedState(copies, state.facts)
 
     def go_on(
         self,

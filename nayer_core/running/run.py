@@ -21,7 +21,7 @@ from nayer_core.contract.events import (
 from nayer_core.hardware.device_memory import is_out_of_memory
 from nayer_core.hardware.machine import Machine
 from nayer_core.running.adaptation import Adaptation
-from nayer_core.running.checkpoint import Checkpoint, CheckpointFolder
+from nayer_core.running.checkpoint import CheckpointFolder, SavedState
 from nayer_core.running.method import (
     EpochDone,
     Method,
@@ -31,7 +31,7 @@ from nayer_core.running.method import (
     require_finite,
     require_finite_values,
 )
-from nayer_core.running.progress import Progress
+from nayer_core.running.progress import RunProgress
 
 # Version of a checkpoint's content. It rises when a name gets another meaning: a run must not continue from
 # a state that it would misread.
@@ -60,7 +60,7 @@ class Run:
         self.machine = machine
         self.emit = emit
         self.plan = method.plan(config)
-        self.progress = Progress(self.plan.steps)
+        self.progress = RunProgress(self.plan.steps)
         self.adaptation = Adaptation()
         self.reported: list[MetricsEvent] = []
         self.warm_bank: dict[str, Any] | None = None
@@ -208,7 +208,7 @@ class Run:
                 "Resume with the configuration that the run was started with, or start it again.",
             ) from error
 
-    def restore(self, checkpoint: Checkpoint) -> None:
+    def restore(self, checkpoint: SavedState) -> None:
         """Return to a saved state; the bank has been restored already."""
         facts = checkpoint.facts
         if facts["config"] != self.config.model_dump():
@@ -277,7 +277,7 @@ class Saver:
         self.last = time.monotonic()
 
 
-def _require_this_release(checkpoint: Checkpoint) -> None:
+def _require_this_release(checkpoint: SavedState) -> None:
     version = checkpoint.facts.get("format")
     if version != FORMAT:
         raise TrainingError(
