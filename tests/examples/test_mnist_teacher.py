@@ -10,8 +10,8 @@ def test_the_split_is_balanced_apart_and_repeats() -> None:
     training, aside = load_digits()
     assert np.bincount(training.labels).tolist() == [400] * 10
     assert np.bincount(aside.labels).tolist() == [100] * 10
-    seen = {image.tobytes() for image in training.images}
-    assert not any(image.tobytes() in seen for image in aside.images)
+    training_digits = {image.tobytes() for image in training.images}
+    assert not any(image.tobytes() in training_digits for image in aside.images)
     assert (load_digits()[1].images == aside.images).all()
     assert (load_digits(seed=1)[1].images != aside.images).any()
 

@@ -35,7 +35,7 @@ def test_the_method_itself_is_no_ablation():
     assert type(_layer(generator_input="one_hot")) is NoisyLayer
 
 
-def test_one_hot_codes_stand_in_for_the_embeddings():
+def test_one_hot_codes_replace_the_embeddings():
     assert torch.equal(label_codes(LABEL_EMBEDDINGS, _config(generator_input="one_hot")), torch.eye(K))
     assert label_codes(LABEL_EMBEDDINGS, _config()) is LABEL_EMBEDDINGS
 
@@ -60,7 +60,7 @@ def test_sum_adds_beta_times_the_noise():
     torch.testing.assert_close(layer(ROWS), ROWS + 0.5 * layer.noise)
 
 
-def test_noise_is_drawn_anew_every_round_from_the_distribution_asked_for():
+def test_noise_is_redrawn_every_round_from_the_requested_distribution():
     normal = _layer(generator_input="noise", noisy_layer="none")
     uniform = _layer(generator_input="noise", noisy_layer="none", input_noise="uniform")
     before = normal(ROWS).clone()
@@ -71,13 +71,13 @@ def test_noise_is_drawn_anew_every_round_from_the_distribution_asked_for():
     assert uniform(ROWS).max() <= 1
 
 
-def test_without_redraw_the_linears_live_as_long_as_the_generator():
+def test_without_redraw_the_linears_change_only_with_the_generator():
     layer = _layer(noisy_layer_redraw=False)
-    drawn = layer.weight.clone()
+    first_weight = layer.weight.clone()
     layer.redraw(torch.Generator().manual_seed(5))
-    assert torch.equal(drawn, layer.weight)
+    assert torch.equal(first_weight, layer.weight)
     layer.reset(torch.Generator().manual_seed(5))
-    assert not torch.equal(drawn, layer.weight)
+    assert not torch.equal(first_weight, layer.weight)
 
 
 @pytest.mark.parametrize("architecture", ["A1", "A2"])
@@ -115,7 +115,7 @@ def test_a8_drops_half_and_follows_the_seed():
 
 
 @pytest.mark.parametrize("values", [{}, {"noisy_layer_redraw": False}, {"noisy_layer_architecture": "A4"}])
-def test_what_outlives_a_round_can_be_put_back(values: dict[str, object]):
+def test_the_state_that_outlives_a_round_can_be_restored(values: dict[str, object]):
     layer = _layer(**values)
     layer(ROWS)
     state = {name: value.clone() for name, value in layer.lasting_state().items()}
