@@ -45,7 +45,7 @@ class RunResult:
     Attributes:
         accuracy: of the student after the last epoch, on the 2,000 images.
         seconds: of the run, without loading and measuring.
-        curve: (seconds, accuracy) after epochs, where that was asked for.
+        curve: (seconds, accuracy) after each epoch, if `until` is given.
         last: the newest value of every metric.
     """
 

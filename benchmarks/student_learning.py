@@ -34,7 +34,7 @@ class LearningRow:
         config: fields that differ from the table's base.
         codes: a name of `cifar10.label_codes`.
         trainer: how the student learns.
-        epochs: behind the warm-up, after which the run is left.
+        epochs: number of epochs after warm-up until the run is stopped.
     """
 
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -184,7 +184,7 @@ def run(name: str, seed: int) -> dict[str, Any]:
     """Go through the first epochs of a row.
 
     Returns:
-        The accuracy of what a client would get after each epoch behind the warm-up.
+        The accuracy of what a client would get after each epoch that follows the warm-up.
     """
     row = ROWS[name]
     prepared = cifar10.prepare("paper-cifar10", row.config, row.codes, seed)

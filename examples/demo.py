@@ -157,7 +157,7 @@ class _DemoService:
         Raises:
             ClientError: it did not start; its messages are on stderr.
         """
-        assert self._process.stdout is not None  # noqa: S101 - a pipe, asked for below
+        assert self._process.stdout is not None  # noqa: S101 - a pipe, requested below
         line = self._process.stdout.readline()
         ready = json.loads(line) if line else {}
         if "url" not in ready:

@@ -167,8 +167,8 @@ def _add_distill(distill: argparse.ArgumentParser) -> None:
     distill.add_argument("--memory-bytes", type=_count, help=f"{MEMORY_HELP}, with --teacher")
     distill.add_argument("--out", type=Path, required=True)
     distill.add_argument("--resume", type=_folder, help="checkpoint folder of an earlier run")
-    distill.add_argument("--bank", type=_file, help="bank of an earlier run: begin behind its warm-up")
-    distill.add_argument("--name", help="what the run is called in the bank it leaves (reuse_bank)")
+    distill.add_argument("--bank", type=_file, help="bank of an earlier run: begin after its warm-up")
+    distill.add_argument("--name", help="name of the run in the bank that it writes (reuse_bank)")
     distill.add_argument(
         "--checkpoint-seconds", type=_seconds, default=60.0, help="time between two checkpoints (default 60)"
     )

@@ -142,7 +142,7 @@ class JobSpec(_Document):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     reuse_bank: bool = Field(
         False,
-        description="Begin behind the warm-up of an earlier job on this teacher; leave one for later jobs.",
+        description="Begin after the warm-up of an earlier job on this teacher; store one for later jobs.",
     )
     on_out_of_memory: OnOutOfMemory = Field(
         "fail",

@@ -56,7 +56,7 @@ def find_clip() -> EncoderWeights:
         if not (path := Path(local)).is_file():
             raise EncoderUnavailable(
                 f"NAYER_CLIP_WEIGHTS names {local}, which is no file.",
-                "Have the operator mend NAYER_CLIP_WEIGHTS, or choose text_encoder 'sbert'.",
+                "Have the operator correct NAYER_CLIP_WEIGHTS, or choose text_encoder 'sbert'.",
                 retryable=False,
             )
         return EncoderWeights(path, f"sha256:{file_sha256(path)}")
@@ -81,14 +81,14 @@ def _download_clip() -> Path:
 
     if constants.HF_HUB_OFFLINE:
         raise EncoderUnavailable(
-            f"The weights of CLIP ({CLIP_REPOSITORY}) are not on this machine, which may not ask the hub.",
+            f"The weights of CLIP ({CLIP_REPOSITORY}) are not on this machine, which may not use the hub.",
             "Choose text_encoder 'sbert', or have the operator fetch the encoders or allow the hub.",
             retryable=False,
         )
     hint = "Try again later, or choose text_encoder 'sbert'."
     if not _answers(constants.ENDPOINT):
         raise EncoderUnavailable(
-            f"{constants.ENDPOINT} does not answer (asked once, for {_HUB_SECONDS:g} s).",
+            f"{constants.ENDPOINT} does not answer (tried once, for {_HUB_SECONDS:g} s).",
             hint,
             retryable=True,
         )
@@ -104,9 +104,9 @@ def _download_clip() -> Path:
 
 def _answers(address: str) -> bool:
     """Send one request. It runs in a thread, because a name look-up has no time limit."""
-    answer_event = threading.Event()
+    has_answered = threading.Event()
 
-    def ask() -> None:
+    def send_request() -> None:
         request = urllib.request.Request(address, method="HEAD")  # noqa: S310 - the hub's own https address
         try:
             urllib.request.urlopen(request, timeout=_HUB_SECONDS).close()  # noqa: S310 - as above: https
@@ -114,12 +114,12 @@ def _answers(address: str) -> bool:
             pass  # an error response is a response; the download will say more
         except OSError:
             return
-        answer_event.set()
+        has_answered.set()
 
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(_HUB_SECONDS)
-    return answer_event.is_set()
+    thread = threading.Thread(target=send_request, daemon=True)
+    thread.start()
+    thread.join(_HUB_SECONDS)
+    return has_answered.is_set()
 
 
 def find_minilm() -> EncoderWeights:

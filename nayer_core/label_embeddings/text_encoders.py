@@ -217,7 +217,7 @@ def _open_clip(texts: list[str]) -> tuple[Tensor, str]:
     except (RuntimeError, OSError, ValueError, KeyError, UnpicklingError, SafetensorError) as error:
         raise EncoderUnavailable(
             f"{weights.path} does not hold the weights of CLIP ViT-B/32.",
-            "Have the operator mend NAYER_CLIP_WEIGHTS, or choose text_encoder 'sbert'.",
+            "Have the operator correct NAYER_CLIP_WEIGHTS, or choose text_encoder 'sbert'.",
             retryable=False,
         ) from error
     tokenizer = open_clip.get_tokenizer(CLIP_ARCHITECTURE)

@@ -124,7 +124,7 @@ class Measurement:
             )
         if coverage < LEAST_CLASS_COVERAGE:
             violations.append(
-                f"it misses classes (the teacher sees {coverage:.0%} of those asked for, the least is"
+                f"it misses classes (the teacher sees {coverage:.0%} of the requested ones, the least is"
                 f" {LEAST_CLASS_COVERAGE:.0%})"
             )
         if self._has_warned or not violations:

@@ -1,7 +1,7 @@
 """Wide residual networks (Zagoruyko and Komodakis 2016, arXiv:1605.07146, Table 1).
 
 WRN-d-k has depth d = 6n + 4: three stages of n blocks with 16k, 32k and 64k channels, each
-convolution behind its normalisation and activation.
+convolution after its normalisation and activation.
 
 Activations overwrite what a BatchNorm or a sum has just made, which nothing else reads.
 """
@@ -29,7 +29,7 @@ class _WideBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         active = F.relu_(self.bn1(x))
         out = self.conv2(F.relu_(self.bn2(self.conv1(active))))
-        # A shortcut that changes the shape starts behind the activation, as in the authors' code.
+        # A shortcut that changes the shape starts after the activation, as in the authors' code.
         total: Tensor = out + (x if self.shortcut is None else self.shortcut(active))
         return total
 

@@ -103,7 +103,7 @@ def _text(head: bytes) -> TeacherError | None:
     if head.startswith(b"<"):
         message = "The teacher file is a web page or XML document."
         hint = (
-            "Download the file again: a page was saved in its place, as happens where a server asks for a"
+            "Download the file again: a page was saved in its place, as happens if a server asks for a"
             " login or warns of a large file."
         )
     elif head.startswith(b"version https://git-lfs"):

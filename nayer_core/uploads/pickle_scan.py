@@ -59,7 +59,7 @@ def require_tensors_only(file: BinaryIO) -> None:
     """Read one pickle to its end and refuse it if it imports more than tensors need.
 
     Args:
-        file: at the pickle's first byte; afterwards behind its last byte.
+        file: at the pickle's first byte; afterwards after its last byte.
 
     Raises:
         TeacherError: it is a whole network, has unusual tensors or code, or is damaged.

@@ -64,8 +64,8 @@ def read_tensors(file: BufferedReader, size: int) -> dict[str, Tensor]:
     if start + end_of_last > size:
         raise IncompleteError(f"is incomplete: it has {size} bytes of {start + end_of_last}")
     if start + end_of_last < size:
-        raise BadLayoutError(f"has {size - start - end_of_last} bytes behind its last tensor")
-    contents = bytearray(end_of_last)  # not bytes: torch wants memory that may be written to
+        raise BadLayoutError(f"has {size - start - end_of_last} bytes after its last tensor")
+    contents = bytearray(end_of_last)  # not bytes: torch needs writable memory
     if file.readinto(contents) != end_of_last:
         raise IncompleteError("is incomplete: it was cut while it was read")
     return {
@@ -116,7 +116,7 @@ def _read_header(file: BinaryIO, size: int) -> tuple[dict[str, Any], int]:
 
 
 def _place(name: str, entry: Any) -> tuple[str, torch.dtype, tuple[int, ...], int, int]:
-    """Check one entry of the header; offsets are in bytes behind the header."""
+    """Check one entry of the header; offsets are in bytes after the header."""
     if len(name) > MAX_NAME_CHARS or not isinstance(entry, dict):
         raise BadLayoutError("has an entry that describes no tensor")
     if entry.keys() != {"dtype", "shape", "data_offsets"}:

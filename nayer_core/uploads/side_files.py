@@ -145,7 +145,7 @@ def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
             numbers = math.prod(shape)
             if dtype.hasobject or dtype.itemsize * numbers != member.file_size - contents.tell():
                 raise bad_evaluation(f"has an array {name} whose header and size disagree")
-            # Read to the end, and zipfile compares the checksum; torch wants writable memory.
+            # Reading to the end makes zipfile compare the checksum; torch needs writable memory.
             array = np.frombuffer(bytearray(contents.read()), dtype=dtype, count=numbers)
     except (UploadError, MemoryError):
         raise

@@ -1,9 +1,9 @@
 """Algorithm 1: distil a teacher into a student without one real image.
 
-for each epoch:
-    for each round:                        synthesis.py
+for each epoch:                            lines 3 to 14
+    for each round:                        lines 4 to 11, synthesis.py
         redraw the noisy layer, train it with the generator, add the best images to the bank
-    after warm-up, for each student step:  ../parts/student_training.py
+    after warm-up, for each student step:  lines 12 to 14, ../parts/student_training.py
         update the student on images drawn from the bank
 """
 
@@ -80,13 +80,13 @@ class Nayer:
         self._losses: list[Tensor] = []  # the student's, since they were last reported
 
     def steps(self) -> Generator[Step | EpochDone, None, None]:
-        """Algorithm 1; lines 4 to 14 are an epoch."""
+        """Algorithm 1 from line 3; each pass of the outer loop is an epoch."""
         position, config = self.position, self.config
-        while position.epoch < config.warmup_epochs + config.epochs:
-            while position.round < self._rounds_of_this_epoch:  # lines 5 to 11
-                yield from self._synthesis_round()
-            while not self._is_warming_up and position.student_step < config.student_steps:
-                yield self._student_step()  # lines 12 to 14
+        while position.epoch < config.warmup_epochs + config.epochs:  # line 3
+            while position.round < self._rounds_of_this_epoch:  # line 4
+                yield from self._synthesis_round()  # lines 5 to 11
+            while not self._is_warming_up and position.student_step < config.student_steps:  # line 12
+                yield self._student_step()  # lines 13 and 14
             position.next_epoch()
             yield EpochDone()
 
@@ -95,9 +95,10 @@ class Nayer:
         with self._undone_unless_finished():
             if self._generator_is_due():
                 self.synthesizer.redraw_generator()
+            # Lines 5 to 10.
             result = yield from self.synthesizer.run_round(self.position.rounds_done, student)
         require_finite(self.synthesizer.generator.state_dict().values())
-        self.bank.add(result.images, result.labels)
+        self.bank.add(result.images, result.labels)  # line 11
         self.position.round += 1
         self.position.rounds_done += 1
         yield Step(kind, whole=True, values=_measured(result))

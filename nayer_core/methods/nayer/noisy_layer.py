@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 class NoisyLayer(nn.Module):
-    """ceil(B / sweep) Linear layers behind one shared BatchNorm.
+    """ceil(B / sweep) Linear layers after one shared BatchNorm.
 
     Args:
         code_dim: size of a class's code, usually its label-text embedding (CLIP ViT-B/32: 512).

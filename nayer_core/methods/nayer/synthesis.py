@@ -1,4 +1,4 @@
-"""One synthesis round: lines 5 to 11 of Algorithm 1."""
+"""One synthesis round: lines 5 to 10 of Algorithm 1."""
 
 from collections import deque
 from collections.abc import Generator
@@ -88,16 +88,16 @@ class Synthesizer:
             The round. Of all networks, only generator and noisy layer have changed.
         """
         kind = "warmup" if student is None else "adversarial"
-        self.noisy_layer.redraw(self.rng)
+        self.noisy_layer.redraw(self.rng)  # line 5
         labels = self.task.targets(self.config.synthesis_batch_size, round_index, self.rng)  # (B,)
-        batch_codes = self.label_codes[labels]  # (B, code_dim)
+        batch_codes = self.label_codes[labels]  # line 6: (B,) -> (B, code_dim)
         parameters = [*self.generator.parameters(), *self.noisy_layer.parameters()]
         optimizer = Adam(parameters, self.config.generator_lr, betas=ADAM_BETAS)
         best = BestImages(self.config.images_of_last_steps)
         with self.bn_regularization.watching(), fixed_functions(self.teacher, student):
-            for step in range(self.config.generator_steps):
+            for step in range(self.config.generator_steps):  # line 7
                 views = self.augment.draw(len(labels), self.rng)  # (B, 3)
-                losses = self.machine.update(
+                losses = self.machine.update(  # lines 8 to 10
                     optimizer,
                     partial(self._loss, student),
                     whole=(batch_codes,),
@@ -112,13 +112,13 @@ class Synthesizer:
         return self._result(best, labels)
 
     def _loss(self, student: nn.Module | None, batch_codes: Tensor, labels: Tensor, views: Tensor) -> Losses:
-        """Lines 7 and 8: make images, and compute Eq. 5 on them.
+        """Lines 8 and 9: make images, and compute Eq. 5 on them.
 
         Args:
             student: the adversary, or None.
             batch_codes: (B, code_dim), of the whole batch: consecutive rows share a Linear.
-            labels: (b,), of the images that are made here: b = B unless several processes share the batch.
-            views: (b, 3) how these are augmented.
+            labels: (b,), of the images of this process: b = B unless several processes share the batch.
+            views: (b, 3), the augmentation of these images.
         """
         config = self.config
         generator_input = self.machine.own_rows(self.noisy_layer(batch_codes))  # (b, noise_dim)
@@ -164,7 +164,7 @@ class Synthesizer:
             self.rng.set_state(state["rng"])
 
     def adopt(self, config: DistillConfig) -> None:
-        """Continue with another batch size or learning rate; what outlives a round stays."""
+        """Continue with another batch size or learning rate; the state that outlives a round is kept."""
         lasting = self.noisy_layer.lasting_state()
         self.config = config
         self.noisy_layer = self._new_noisy_layer()

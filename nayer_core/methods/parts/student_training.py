@@ -77,12 +77,12 @@ class StudentTrainer:
         Returns:
             The loss, a scalar on the device.
         """
-        images = bank.sample(self.config.student_batch_size, self.rng)  # (B, H, W, C) bytes
+        images = bank.sample(self.config.student_batch_size, self.rng)  # line 13: (B, H, W, C) bytes
         views = self.augment.draw(len(images), self.rng)  # (B, 3)
         mix = self._cutmix_is_due()
         box = torch.rand(3, generator=self.rng, device=images.device) if mix else views.new_zeros(3)
         self.optimizer.lr = self.learning_rate
-        losses = self.machine.update(
+        losses = self.machine.update(  # line 14
             self.optimizer, partial(self._loss, mix), whole=(images, views, box), kind=("student", mix)
         )
         self.steps_done += 1

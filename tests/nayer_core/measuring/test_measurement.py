@@ -50,7 +50,7 @@ def test_a_generator_that_repeats_itself_leads_to_a_warning() -> None:
     assert report.values["class_diversity"] < 1e-3
     message = collapse(run)
     assert "diversity within a class 0.000, the least is 0.2" in message
-    assert "25% of those asked for, the least is 50%" in message
+    assert "25% of the requested ones, the least is 50%" in message
 
 
 def test_a_warning_of_collapse_names_only_the_violated_limit() -> None:
@@ -58,7 +58,7 @@ def test_a_warning_of_collapse_names_only_the_violated_limit() -> None:
     assert "diversity within a class 0.000, the least is 0.2" in repeating
     assert "%" not in repeating
     missing = collapse(measured(one_image_a_class=False, answer=1))
-    assert "the teacher sees 25% of those asked for, the least is 50%" in missing
+    assert "the teacher sees 25% of the requested ones, the least is 50%" in missing
     assert "diversity" not in missing
 
 
