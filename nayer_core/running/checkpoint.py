@@ -3,7 +3,7 @@
 A folder holds generations, numbered in order, and each round of the bank's images once:
 
     state-00000003.safetensors    tensors of generation 3
-    state-00000003.json           facts about the run, the bank's segments, hashes of all these files
+    state-00000003.json           facts about the run, the bank's segments, hashes of the other files
     bank-000000004800.safetensors the round whose first image was the 4,800th ever added
 
 A generation is valid if its JSON exists and all hashes agree. Each file is written under a temporary name,
