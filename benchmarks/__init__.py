@@ -1,1 +1,1 @@
-"""What is measured, and how; results with seeds, hardware and command lie in `results/`."""
+"""Benchmarks; `results/` has their results with seeds, hardware and command."""

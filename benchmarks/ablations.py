@@ -55,7 +55,7 @@ def _sum(beta: float, noise: str = "normal") -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Row:
+class AblationRow:
     """One way to bring randomness to the generator.
 
     Attributes:
@@ -68,31 +68,31 @@ class Row:
     paper: tuple[float | None, float | None, float]
 
 
-ROWS: Mapping[str, Row] = {
-    "NL (K-to-1), A3": Row({}, (9.53, 0.139, 93.48)),
-    "OH alone": Row({**_ALONE, "generator_input": "one_hot"}, (28.23, 0.013, 12.35)),
-    "Z alone": Row({**_ALONE, "generator_input": "noise"}, (None, 0.137, 90.14)),
-    "LTE alone": Row(_ALONE, (8.52, 0.016, 13.52)),
-    "cat": Row({**_ALONE, "generator_input": "concat"}, (10.47, 0.0132, 13.29)),
-    "sum(0.1)": Row(_sum(0.1), (10.17, 0.021, 18.92)),
-    "sum(0.5)": Row(_sum(0.5), (25.12, 0.036, 85.72)),
-    "sum(1)": Row(_sum(1.0), (None, 0.127, 90.15)),
-    "sum(1.5)": Row(_sum(1.5), (None, 0.129, 90.23)),
-    "sum(2)": Row(_sum(2.0), (None, 0.133, 90.15)),
-    "sum(3)": Row(_sum(3.0), (None, 0.135, 89.12)),
-    "uni(1)": Row(_sum(1.0, "uniform"), (None, 0.113, 87.75)),
-    "uni(1.5)": Row(_sum(1.5, "uniform"), (None, 0.128, 88.21)),
-    "uni(2)": Row(_sum(2.0, "uniform"), (None, 0.139, 87.15)),
-    "NL without redraw": Row({"noisy_layer_redraw": False}, (8.68, 0.016, 14.82)),
-    "NL (1-to-1)": Row({"noisy_layer": "one_to_one"}, (9.67, 0.138, 93.42)),
-    "OH, NL": Row({"generator_input": "one_hot"}, (None, None, 93.72)),
-    "A1 (no BatchNorm)": Row({"noisy_layer_architecture": "A1"}, (16.58, 0.131, 91.15)),
-    "A2": Row({"noisy_layer_architecture": "A2"}, (22.72, 0.137, 92.11)),
-    "A4": Row({"noisy_layer_architecture": "A4"}, (15.73, 0.141, 93.37)),
-    "A5 (sigmoid)": Row({"noisy_layer_architecture": "A5"}, (9.63, 0.137, 93.41)),
-    "A6 (tanh)": Row({"noisy_layer_architecture": "A6"}, (9.59, 0.135, 93.37)),
-    "A7 (ReLU)": Row({"noisy_layer_architecture": "A7"}, (9.61, 0.138, 93.42)),
-    "A8 (dropout)": Row({"noisy_layer_architecture": "A8"}, (12.72, 0.138, 93.42)),
+ROWS: Mapping[str, AblationRow] = {
+    "NL (K-to-1), A3": AblationRow({}, (9.53, 0.139, 93.48)),
+    "OH alone": AblationRow({**_ALONE, "generator_input": "one_hot"}, (28.23, 0.013, 12.35)),
+    "Z alone": AblationRow({**_ALONE, "generator_input": "noise"}, (None, 0.137, 90.14)),
+    "LTE alone": AblationRow(_ALONE, (8.52, 0.016, 13.52)),
+    "cat": AblationRow({**_ALONE, "generator_input": "concat"}, (10.47, 0.0132, 13.29)),
+    "sum(0.1)": AblationRow(_sum(0.1), (10.17, 0.021, 18.92)),
+    "sum(0.5)": AblationRow(_sum(0.5), (25.12, 0.036, 85.72)),
+    "sum(1)": AblationRow(_sum(1.0), (None, 0.127, 90.15)),
+    "sum(1.5)": AblationRow(_sum(1.5), (None, 0.129, 90.23)),
+    "sum(2)": AblationRow(_sum(2.0), (None, 0.133, 90.15)),
+    "sum(3)": AblationRow(_sum(3.0), (None, 0.135, 89.12)),
+    "uni(1)": AblationRow(_sum(1.0, "uniform"), (None, 0.113, 87.75)),
+    "uni(1.5)": AblationRow(_sum(1.5, "uniform"), (None, 0.128, 88.21)),
+    "uni(2)": AblationRow(_sum(2.0, "uniform"), (None, 0.139, 87.15)),
+    "NL without redraw": AblationRow({"noisy_layer_redraw": False}, (8.68, 0.016, 14.82)),
+    "NL (1-to-1)": AblationRow({"noisy_layer": "one_to_one"}, (9.67, 0.138, 93.42)),
+    "OH, NL": AblationRow({"generator_input": "one_hot"}, (None, None, 93.72)),
+    "A1 (no BatchNorm)": AblationRow({"noisy_layer_architecture": "A1"}, (16.58, 0.131, 91.15)),
+    "A2": AblationRow({"noisy_layer_architecture": "A2"}, (22.72, 0.137, 92.11)),
+    "A4": AblationRow({"noisy_layer_architecture": "A4"}, (15.73, 0.141, 93.37)),
+    "A5 (sigmoid)": AblationRow({"noisy_layer_architecture": "A5"}, (9.63, 0.137, 93.41)),
+    "A6 (tanh)": AblationRow({"noisy_layer_architecture": "A6"}, (9.59, 0.135, 93.37)),
+    "A7 (ReLU)": AblationRow({"noisy_layer_architecture": "A7"}, (9.61, 0.138, 93.42)),
+    "A8 (dropout)": AblationRow({"noisy_layer_architecture": "A8"}, (12.72, 0.138, 93.42)),
 }
 
 _PAPERS = "NL (K-to-1), A3"
@@ -125,8 +125,8 @@ TABLES: Mapping[str, tuple[str, tuple[str, ...]]] = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run what is missing, a seed at a time, and print the tables."""
     args = tables.parser(__doc__, "TABLE", TABLES).parse_args(arguments)
-    wanted = {table: TABLES[table][1] for table in args.tables or TABLES}
-    tables.fill_and_print(args, wanted, trial, HEADER, cells)
+    rows = {table: TABLES[table][1] for table in args.tables or TABLES}
+    tables.fill_and_print(args, rows, trial, HEADER, cells)
 
 
 def trial(table: str, name: str, seed: int) -> Trial:

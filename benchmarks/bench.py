@@ -89,8 +89,8 @@ def _steps(peak: float) -> dict[str, float]:
         "generator_step": (lambda: run.make_round(0, trainer.student), TIMED_STEPS),
         "student_step": (lambda: trainer.step(bank), 1),
     }
-    made = run.make_round(0, None)
-    bank.add(made.images, made.labels)
+    result = run.make_round(0, None)
+    bank.add(result.images, result.labels)
     figures = {}
     for name, (step, count) in kinds.items():
         with mock.patch.object(UpsampledConv2d, "forward", _as_defined):
@@ -118,20 +118,20 @@ def _flops(run: PreparedRun, step: Any) -> int:
 def _timed(run: PreparedRun, step: Any, count: int) -> float:
     seconds = []
     for _ in range(5):
-        begun = time.perf_counter()
+        start = time.perf_counter()
         step()
         if run.machine.device.type == "cuda":
             torch.cuda.synchronize()
-        seconds.append((time.perf_counter() - begun) / count)
+        seconds.append((time.perf_counter() - start) / count)
     return statistics.median(seconds)
 
 
 def _fixed_seconds() -> float:
     """Seconds from the start of the program to its first step, embeddings at hand."""
-    with _program("quick", {}) as (process, begun):
+    with _program("quick", {}) as (process, start):
         for event in _events(process):
             if event["event"] == "progress":
-                return time.perf_counter() - begun
+                return time.perf_counter() - start
     sys.exit("The program ended before its first step.")
 
 
@@ -174,12 +174,12 @@ def _program(preset: str, overrides: dict[str, Any]) -> Iterator[tuple[subproces
         (source / "spec.json").write_text(spec.model_dump_json())
         command = [sys.executable, "-m", "nayer_core", "distill"]
         command += ["--in", str(source), "--out", f"{folder}/out"]
-        begun = time.perf_counter()
+        start = time.perf_counter()
         with subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         ) as process:
             try:
-                yield process, begun
+                yield process, start
             finally:
                 process.kill()
 

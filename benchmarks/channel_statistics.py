@@ -1,4 +1,4 @@
-"""What the statistics of the BN term, and a frozen BatchNorm, cost beside the convolution before them.
+"""Cost of the BN term's statistics, and of a frozen BatchNorm, beside the convolution before them.
 
     python -m benchmarks.channel_statistics
 
@@ -52,11 +52,11 @@ def _best(way: Callable[[Tensor], Tensor], features: Tensor) -> tuple[float, flo
     gradient = torch.ones_like(way(features))
     forwards, backwards = [], []
     for _ in range(REPEATS):
-        begun = time.perf_counter()
-        found = way(features)
+        start = time.perf_counter()
+        outputs = way(features)
         between = time.perf_counter()
-        torch.autograd.grad(found, features, gradient)
-        forwards.append(between - begun)
+        torch.autograd.grad(outputs, features, gradient)
+        forwards.append(between - start)
         backwards.append(time.perf_counter() - between)
     return min(forwards), min(backwards)
 

@@ -1,7 +1,7 @@
 """One distillation of a real CIFAR-10 teacher, as every benchmark here runs it.
 
 The teacher is a published ResNet-20 (91.7 % on CIFAR-10); accuracy is measured on 2,000 test images
-that went through JPEG, on which the teacher has 80.95 %. Both lie outside the project, in
+that went through JPEG, on which the teacher has 80.95 %. Both are outside the project, in
 `../shared/data`.
 """
 
@@ -39,13 +39,13 @@ STUDENT = "wrn_16_1"
 
 
 @dataclass
-class Result:
-    """What a run came to.
+class RunResult:
+    """The result of a run.
 
     Attributes:
         accuracy: of the student after the last epoch, on the 2,000 images.
         seconds: of the run, without loading and measuring.
-        curve: (seconds, accuracy) after epochs, where that was asked for.
+        curve: (seconds, accuracy) after each epoch, if `until` is given.
         last: the newest value of every metric.
     """
 
@@ -56,7 +56,7 @@ class Result:
 
 
 @dataclass(frozen=True)
-class TeacherFile:
+class CifarTeacher:
     """A teacher of CIFAR-10.
 
     Attributes:
@@ -93,7 +93,7 @@ class TeacherFile:
         return cls(args.teacher, args.architecture, tuple(args.mean), tuple(args.std))
 
 
-PUBLISHED_TEACHER = TeacherFile()
+PUBLISHED_TEACHER = CifarTeacher()
 
 
 def require_data() -> None:
@@ -127,10 +127,10 @@ def label_codes(name: str) -> Tensor:
     """
     encoder, _, whiten = name.partition("+")
     if encoder == "clip":
-        (lte,) = load_file(DATA / "cifar10_clip_vit_b32_lte.safetensors").values()
+        (label_embeddings,) = load_file(DATA / "cifar10_clip_vit_b32_lte.safetensors").values()
     else:
-        lte = text_encoders.embed(encoder, "a photo of a {label}", LABELS).lte
-    return text_encoders.prepare(lte.float(), whiten=whiten == "white")[0]
+        label_embeddings = text_encoders.embed(encoder, "a photo of a {label}", LABELS).label_embeddings
+    return text_encoders.prepare(label_embeddings.float(), whiten=whiten == "white")[0]
 
 
 def arithmetic(config: DistillConfig) -> Arithmetic:
@@ -144,7 +144,7 @@ def prepare(
     codes: str,
     seed: int,
     emit: Any = lambda _: None,
-    teacher: TeacherFile = PUBLISHED_TEACHER,
+    teacher: CifarTeacher = PUBLISHED_TEACHER,
 ) -> PreparedRun:
     """Set a run up, ready to start."""
     _, config = METHODS["nayer"].resolve_config(preset, overrides, SIZE)
@@ -169,8 +169,8 @@ def run(
     seed: int,
     *,
     until: float | None = None,
-    teacher: TeacherFile = PUBLISHED_TEACHER,
-) -> Result:
+    teacher: CifarTeacher = PUBLISHED_TEACHER,
+) -> RunResult:
     """Distil once.
 
     Args:
@@ -181,7 +181,7 @@ def run(
         until: measure after every epoch and stop at this accuracy; None measures at the end alone.
         teacher: whom to learn from.
     """
-    result = Result(0.0, 0.0)
+    result = RunResult(0.0, 0.0)
 
     def emit(event: Event) -> None:
         if isinstance(event, MetricsEvent):
@@ -189,14 +189,14 @@ def run(
 
     prepared = prepare(preset, overrides, codes, seed, emit, teacher)
     images, measuring = load_images(), 0.0
-    started = time.perf_counter()
+    run_start = time.perf_counter()
 
     def measure() -> None:
         nonlocal measuring
-        begun = time.perf_counter()
+        start = time.perf_counter()
         result.accuracy = prepared.accuracy(images)
-        result.seconds = begun - started - measuring
-        measuring += time.perf_counter() - begun
+        result.seconds = start - run_start - measuring
+        measuring += time.perf_counter() - start
         result.curve.append((round(result.seconds, 1), result.accuracy))
 
     def after_epoch() -> None:

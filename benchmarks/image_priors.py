@@ -1,9 +1,9 @@
-"""What may stand in for L_BN where the teacher has no BatchNorm: priors on images, side by side.
+"""Priors on images that may replace L_BN if the teacher has no BatchNorm, side by side.
 
     python -m benchmarks.image_priors [NAME ...] [--seeds 0 1 2]
 
 A LeNet-5 teacher for MNIST digits, a wrn_10_1 student, Gaussian label codes; accuracy on the 1,000
-digits kept aside. One row a prior. `input statistics` is the one the method has; the others live here.
+digits kept aside. One row a prior. The method has `input statistics`; the others are implemented here.
 Rows already in the results file for a seed are not run again.
 """
 
@@ -96,7 +96,7 @@ def _accuracy(name: str, seed: int) -> float:
     _, aside = load_digits()
     weight, other_weight, other = ROWS[name]
     prepared = _prepare(weight, teacher, seed)
-    with _added(prepared, other_weight, other):
+    with _additional_prior(prepared, other_weight, other):
         prepared.run.go_on()
     row = {"row": name, "seed": seed, "accuracy": round(accuracy(prepared.run.student.eval(), aside), 4)}
     row |= {"teacher": round(accuracy(teacher, aside), 4), "machine": machine.describe()}
@@ -112,27 +112,27 @@ def _prepare(weight: float, teacher: nn.Module, seed: int) -> PreparedRun:
     )
     torch.manual_seed(seed)
     student = build(STUDENT, num_classes=len(LABELS), input_size=INPUT_SIZE)
-    lte = text_encoders.embed("gaussian", "a photo of a {label}", LABELS).lte
-    codes, _ = text_encoders.prepare(lte, whiten=True)
+    label_embeddings = text_encoders.embed("gaussian", "a photo of a {label}", LABELS).label_embeddings
+    codes, _ = text_encoders.prepare(label_embeddings, whiten=True)
     normalization = ([MEAN], [STD])
     return runs.prepare(teacher, student, codes, INPUT_SIZE, config, normalization=normalization, seed=seed)
 
 
 @contextmanager
-def _added(prepared: PreparedRun, weight: float, prior: Prior) -> Iterator[None]:
-    """Let a run's synthesis have one term more in its loss while the block lasts."""
+def _additional_prior(prepared: PreparedRun, weight: float, prior: Prior) -> Iterator[None]:
+    """During the block, add one term to the loss of a run's synthesis."""
     synthesizer: Any = prepared.method.synthesizer
     plain = synthesizer._loss
-    seen: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     head = [layer for layer in synthesizer.teacher.modules() if isinstance(layer, nn.Linear)][-1]
     hooks = [
-        synthesizer.teacher.register_forward_pre_hook(lambda _, inputs: seen.update(inputs=inputs[0])),
-        head.register_forward_pre_hook(lambda _, inputs: seen.update(features=inputs[0])),
+        synthesizer.teacher.register_forward_pre_hook(lambda _, inputs: tensors.update(inputs=inputs[0])),
+        head.register_forward_pre_hook(lambda _, inputs: tensors.update(features=inputs[0])),
     ]
 
     def with_prior(*arguments: Any) -> Losses:
         losses = plain(*arguments)
-        total = losses.total + weight * prior(seen["inputs"], seen["features"])
+        total = losses.total + weight * prior(tensors["inputs"], tensors["features"])
         return Losses(total, losses.terms, losses.outputs)
 
     if weight:

@@ -1,4 +1,4 @@
-"""Which vectors should stand for the classes: text embeddings, whitened or not, or none of meaning.
+"""Which vectors should represent the classes: text embeddings, whitened or not, or vectors without meaning.
 
     python -m benchmarks.label_codes [BUDGET ...] [--codes NAME ...] [--seeds 0 1 2] [--kept-only]
 
@@ -31,14 +31,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = tables.parser(__doc__, "BUDGET", BUDGETS)
     parser.add_argument("--codes", nargs="+", choices=CODES, default=list(CODES))
     args = parser.parse_args(arguments)
-    wanted = {budget: codes_of(budget, args.codes) for budget in args.tables or BUDGETS}
-    tables.fill_and_print(args, wanted, trial, HEADER, cells)
+    rows = {budget: codes_of(budget, args.codes) for budget in args.tables or BUDGETS}
+    tables.fill_and_print(args, rows, trial, HEADER, cells)
 
 
-def codes_of(budget: str, wanted: Sequence[str]) -> list[str]:
-    """Those of the wanted codes that exist for a budget's classes."""
-    known = WITHOUT_CLIP if BUDGETS[budget][0] == "mnist" else CODES
-    return [codes for codes in known if codes in wanted]
+def codes_of(budget: str, names: Sequence[str]) -> list[str]:
+    """Keep those of the named codes that exist for a budget's classes."""
+    codes_of_data = WITHOUT_CLIP if BUDGETS[budget][0] == "mnist" else CODES
+    return [codes for codes in codes_of_data if codes in names]
 
 
 def trial(budget: str, codes: str, seed: int) -> Trial:

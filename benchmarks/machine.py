@@ -1,4 +1,4 @@
-"""How fast this machine convolves at best: what all other figures are held against."""
+"""Peak speed of convolutions on this machine, with which all other figures are compared."""
 
 import platform
 import time
@@ -20,11 +20,11 @@ def conv_peak(dtype: torch.dtype) -> float:
     best, until = 0.0, time.perf_counter() + _SECONDS
     with torch.no_grad():
         while time.perf_counter() < until:
-            begun = time.perf_counter()
+            start = time.perf_counter()
             torch.conv2d(images, weight, padding=1)
             if device == "cuda":
                 torch.cuda.synchronize()
-            best = max(best, flops / (time.perf_counter() - begun))
+            best = max(best, flops / (time.perf_counter() - start))
     return best
 
 

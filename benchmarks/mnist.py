@@ -52,8 +52,8 @@ def label_codes(name: str) -> Tensor:
     encoder, _, whiten = name.partition("+")
     if encoder == "clip":
         sys.exit("The published CLIP vectors cover CIFAR, Tiny-ImageNet and ImageNet, not digits.")
-    lte = text_encoders.embed(encoder, "a photo of a {label}", LABELS).lte
-    return text_encoders.prepare(lte, whiten=whiten == "white")[0]
+    label_embeddings = text_encoders.embed(encoder, "a photo of a {label}", LABELS).label_embeddings
+    return text_encoders.prepare(label_embeddings, whiten=whiten == "white")[0]
 
 
 def prepare(

@@ -1,4 +1,4 @@
-"""What recording a step's kernels saves on a GPU: the same steps recorded, and launched one by one.
+"""Time saved on a GPU by recording a step's kernels: the same steps recorded, and launched one by one.
 
     python -m benchmarks.recorded_steps
 
@@ -60,8 +60,8 @@ def _kinds(run: PreparedRun) -> tuple[Callable[[], None], ...]:
             run.method.trainer.step(run.method.bank)
 
     def round_against(student: Any) -> None:
-        made = run.make_round(0, student)
-        run.method.bank.add(made.images, made.labels)
+        result = run.make_round(0, student)
+        run.method.bank.add(result.images, result.labels)
 
     return (lambda: round_against(None), lambda: round_against(run.method.trainer.student), student_steps)
 
@@ -73,10 +73,10 @@ def _times(run: PreparedRun) -> str:
         kind()
         for _ in range(5):
             torch.cuda.synchronize()
-            begun = time.perf_counter()
+            start = time.perf_counter()
             kind()
             torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - begun)
+            seconds.append(time.perf_counter() - start)
         cells.append(f"{1000 * statistics.median(seconds) / STEPS:.2f}")
     return " | ".join([*cells, f"{torch.cuda.max_memory_reserved() / 1e6:.0f}"])
 

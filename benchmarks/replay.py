@@ -15,7 +15,7 @@ from nayer_core.tasks.losses import distillation_loss
 
 
 class _Plain(StudentTrainer):
-    """A step in the open, for ways that change its midst; becomes the class of a built trainer."""
+    """A step in one method, for subclasses that change parts of it; becomes the class of a built trainer."""
 
     def _update(self, loss_of: Callable[[], Tensor]) -> Tensor:
         self.optimizer.lr = self.learning_rate
@@ -37,7 +37,7 @@ class _Plain(StudentTrainer):
 class Views(_Plain):
     """Keep views of images with the teacher's answers; a share of each batch is made, the rest drawn again.
 
-    Class attributes are what a row sets.
+    A row sets the class attributes.
     """
 
     uses = 4  # of a view, on average
@@ -58,17 +58,17 @@ class Views(_Plain):
 
     @property
     def _views(self) -> deque[tuple[Tensor, Tensor]]:
-        if not hasattr(self, "_kept"):
-            self._kept: deque[tuple[Tensor, Tensor]] = deque(maxlen=self.kept_batches * self.uses)
-        return self._kept
+        if not hasattr(self, "_stored_views"):
+            self._stored_views: deque[tuple[Tensor, Tensor]] = deque(maxlen=self.kept_batches * self.uses)
+        return self._stored_views
 
     def _draw(self, count: int) -> list[tuple[Tensor, Tensor]]:
         if not count:
             return []
         images = torch.cat([images for images, _ in self._views])
         logits = torch.cat([logits for _, logits in self._views])
-        chosen = torch.randint(len(images), (count,), generator=self.rng, device=images.device)
-        return [(images[chosen], logits[chosen])]
+        indices = torch.randint(len(images), (count,), generator=self.rng, device=images.device)
+        return [(images[indices], logits[indices])]
 
     def _compare(self, images: Tensor, logits: Tensor) -> Tensor:
         with self.machine.arithmetic.autocast():
@@ -93,7 +93,7 @@ class Recent(StudentTrainer):
 
     def step(self, bank: MemoryBank) -> Tensor:
         """One update."""
-        return super().step(_Newest(bank))  # type: ignore[arg-type] # all that is asked of it is there
+        return super().step(_Newest(bank))  # type: ignore[arg-type] # it has all that the trainer uses
 
 
 class _Newest:

@@ -1,4 +1,4 @@
-"""A run of NAYER with its parts at hand, as benchmarks start and take them apart."""
+"""A run of NAYER with access to its parts, for benchmarks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from nayer_core.tasks.classification import Classification
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """A run that has not begun, and what it is made of."""
+    """A run that has not begun, and its parts."""
 
     run: Run
     method: Nayer

@@ -1,9 +1,9 @@
-"""A/B runs at short budgets on CIFAR-10: what the everyday presets were first chosen by.
+"""A/B runs at short budgets on CIFAR-10, by which the everyday presets were first chosen.
 
     python -m benchmarks.short_runs [NAME ...] [--seeds 0 1 2]
 
 Each row is one choice changed against the row `base`. Rows already in the results file for a seed
-are not run again, so an interrupted table goes on where it stopped.
+are not run again, so an interrupted table continues where it stopped.
 """
 
 import json

@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks import cifar10, machine
 from benchmarks.bench import REFERENCE_ACCURACY, REFERENCE_RUN
-from benchmarks.cifar10 import TeacherFile
+from benchmarks.cifar10 import CifarTeacher
 from benchmarks.published import reference
 from nayer_core.hardware.allocator import keep_freed_memory
 
@@ -27,14 +27,14 @@ BALANCED_CODES = "sbert+white"
 def main() -> None:
     """Run all and print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
-    TeacherFile.add_arguments(parser)
+    CifarTeacher.add_arguments(parser)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument(
         "--max-seconds", type=float, default=float("inf"), help="give the authors' procedure up after these"
     )
     args = parser.parse_args()
     cifar10.require_data()
-    teacher = TeacherFile.of(args)
+    teacher = CifarTeacher.of(args)
     print(f"{machine.describe()}, teacher {args.teacher.name}, seeds {args.seeds}", flush=True)
     rows = []
     for seed in args.seeds:
@@ -44,7 +44,7 @@ def main() -> None:
     print(json.dumps({"machine": machine.describe(), "teacher": args.teacher.name, **ratios(rows)}))
 
 
-def compare(teacher: TeacherFile, seed: int, max_seconds: float) -> dict[str, Any]:
+def compare(teacher: CifarTeacher, seed: int, max_seconds: float) -> dict[str, Any]:
     """All three runs for one seed."""
     published = reference.run(teacher, seed, max_seconds)
     keep_freed_memory()  # as the program does; from the second seed on it serves their procedure, too
@@ -83,12 +83,12 @@ def ratios(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def as_markdown(rows: Sequence[dict[str, Any]]) -> str:
     """Seconds and accuracies, one line for each of the three ways."""
-    found = ratios(rows)
+    factors = ratios(rows)
     lines = ["| | seconds, mean | accuracy %, mean | each | times as fast |", "|---|---|---|---|---|"]
     for title, way, factor in (
         ("published procedure, last epoch", "published", "1"),
-        ("ours, the same configuration", "same_config", str(found["same_config_factor"])),
-        ("ours, `balanced` until their best epoch", "balanced", str(found["balanced_factor"])),
+        ("ours, the same configuration", "same_config", str(factors["same_config_factor"])),
+        ("ours, `balanced` until their best epoch", "balanced", str(factors["balanced_factor"])),
     ):
         accuracies = [100 * row[f"{way}_accuracy"] for row in rows]
         seconds = statistics.mean(row[f"{way}_seconds"] for row in rows)

@@ -1,4 +1,4 @@
-"""What commands share that print tables of runs: options, the loop over what is missing, the printing."""
+"""Shared by commands that print tables of runs: options, the loop over missing runs, the printing."""
 
 import argparse
 import statistics
@@ -15,12 +15,12 @@ CellsOf = Callable[[str, Sequence[dict[str, Any]]], list[str]]  # of a row and i
 
 def parser(description: str | None, metavar: str, tables: Collection[str]) -> argparse.ArgumentParser:
     """Begin the options of a command: which tables, over which seeds, kept where."""
-    made = argparse.ArgumentParser(description=description)
-    made.add_argument("tables", nargs="*", metavar=metavar, choices=[[], *tables], help="all by default")
-    made.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    made.add_argument("--results", type=Path, default=RESULTS, help="finished runs, one a line")
-    made.add_argument("--kept-only", action="store_true", help="print what is finished, run nothing")
-    return made
+    options = argparse.ArgumentParser(description=description)
+    options.add_argument("tables", nargs="*", metavar=metavar, choices=[[], *tables], help="all by default")
+    options.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    options.add_argument("--results", type=Path, default=RESULTS, help="finished runs, one a line")
+    options.add_argument("--kept-only", action="store_true", help="print what is finished, run nothing")
+    return options
 
 
 def fill_and_print(
@@ -33,35 +33,35 @@ def fill_and_print(
     """Run what is missing, a seed at a time, and print the tables.
 
     Args:
-        args: what `parser` has read.
-        tables: the rows of each table that is wanted, by its name.
+        args: parsed by `parser`.
+        tables: the rows of each table to print, by its name.
         trial: the run behind one row and one seed.
         header: the first line of each table, in Markdown.
-        cells: what follows a row's name, from what its trials came to.
+        cells: the cells behind a row's name, from the outcomes of its trials.
     """
     if any(trial(table, row, 0).data == "cifar10" for table, rows in tables.items() for row in rows):
         cifar10.require_data()
     print(f"{machine.describe()}, seeds {args.seeds}")
-    kept = KeptTrials(args.results)
+    trials = KeptTrials(args.results)
     for table, rows in () if args.kept_only else tables.items():
         for seed in args.seeds:
             for row in rows:
-                outcome = kept.outcome(trial(table, row, seed))
+                outcome = trials.outcome(trial(table, row, seed))
                 print(f"{table}  {row}  seed {seed}  accuracy {outcome['accuracy']:.4f}", flush=True)
     for table, rows in tables.items():
         print(f"\n## {table}\n\n{header}\n|{'---|' * (header.count('|') - 1)}")
         for row in rows:
-            found = [kept.find(trial(table, row, seed)) for seed in args.seeds]
-            finished = [outcome for outcome in found if outcome is not None]
+            outcomes = [trials.find(trial(table, row, seed)) for seed in args.seeds]
+            finished = [outcome for outcome in outcomes if outcome is not None]
             print(f"| {row} | {' | '.join(cells(row, finished))} |")
 
 
 def rows_parser(description: str | None) -> argparse.ArgumentParser:
     """Take the options of a command that has one table: which rows, over which seeds."""
-    made = argparse.ArgumentParser(description=description)
-    made.add_argument("rows", nargs="*", metavar="NAME", help="rows to run; all by default")
-    made.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    return made
+    options = argparse.ArgumentParser(description=description)
+    options.add_argument("rows", nargs="*", metavar="NAME", help="rows to run; all by default")
+    options.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    return options
 
 
 def print_accuracies(

@@ -1,7 +1,7 @@
-"""A run under measurement, with the paper's metrics, and the file that keeps what it came to.
+"""A measured run, with the paper's metrics, and the file of outcomes.
 
-A trial is known by its data, label codes, configuration and seed. Trials in the file are not run
-again, so an interrupted table goes on where it stopped and tables share their rows.
+A trial is identified by its data, label codes, configuration and seed. Trials in the file are not run
+again, so an interrupted table continues where it stopped, and tables share their rows.
 """
 
 import json
@@ -38,7 +38,7 @@ EVERYDAY: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class DataSet:
-    """What a trial needs of `mnist` and `cifar10`."""
+    """The functions of `mnist` and `cifar10` that a trial calls."""
 
     prepare: Callable[..., PreparedRun]
     load_images: Callable[[], EvaluationSet]
@@ -86,7 +86,7 @@ class KeptTrials:
             self.rows = [json.loads(line) for line in path.read_text().splitlines()]
 
     def find(self, trial: Trial) -> dict[str, Any] | None:
-        """What `trial` came to, or None where it has not been run."""
+        """Return the outcome of `trial`; None if it has not been run."""
         identity = trial.identity()
         for row in self.rows:
             if all(row[name] == value for name, value in identity.items()):
@@ -94,10 +94,10 @@ class KeptTrials:
         return None
 
     def outcome(self, trial: Trial) -> dict[str, Any]:
-        """What `trial` came to; run now, and kept, where it has not been."""
-        kept = self.find(trial)
-        if kept is not None:
-            return kept
+        """Return the outcome of `trial`, which is run and stored first if necessary."""
+        row = self.find(trial)
+        if row is not None:
+            return row
         row = trial.identity() | run(trial) | {"machine": machine.describe()}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a") as file:
@@ -126,18 +126,18 @@ def run(trial: Trial) -> dict[str, float | None]:
     prepared = data.prepare("paper-cifar10", trial.config, trial.codes, trial.seed, emit)
     archive = _Archive(prepared)
     prepared.run.go_on(after_epoch=archive.compare)
-    reached = [steps for steps in converged_after if steps is not None]
+    steps_to_convergence = [steps for steps in converged_after if steps is not None]
     return {
         "accuracy": prepared.accuracy(data.load_images()),
         "diversity": statistics.mean(archive.scores),
         "class_diversity": statistics.mean(archive.class_scores),
-        "convergence_steps": statistics.mean(reached) if reached else None,
-        "converged": len(reached) / len(converged_after),
+        "convergence_steps": statistics.mean(steps_to_convergence) if steps_to_convergence else None,
+        "converged": len(steps_to_convergence) / len(converged_after),
     }
 
 
 class _Archive:
-    """Features of each epoch's newest round, held against those of all earlier epochs."""
+    """Features of each epoch's newest round, compared with those of all earlier epochs."""
 
     def __init__(self, prepared: PreparedRun):
         self.bank, self.distillands = prepared.method.bank, prepared.distillands

@@ -1,1 +1,1 @@
-"""What a client of the service does, from a trained teacher to a student in use."""
+"""The steps of a client, from a trained teacher to a student in use."""

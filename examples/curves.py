@@ -1,4 +1,4 @@
-"""Draw a job's series, as `GET /jobs/{id}/metrics` tells them."""
+"""Draw a job's series, as `GET /jobs/{id}/metrics` returns them."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

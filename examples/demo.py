@@ -56,7 +56,7 @@ CONFIG: dict[str, Any] = {
     "student_lr": 0.1,
 }
 OUTPUT = Path("demo_output")
-# A demo brings its own service, whatever the environment says of another.
+# The demo starts its own service, whatever the environment says about another.
 FOREIGN = ("NAYER_DATABASE_URL", "NAYER_REDIS_URL", "NAYER_STORAGE_URL", "NAYER_API_KEY", "NAYER_DATA_DIR")
 
 console = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -64,15 +64,15 @@ console = Console(stderr=True, soft_wrap=True, highlight=False)
 
 def main() -> int:
     """Run the demo; 0 when the job succeeded."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped
-    started = time.monotonic()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the service is stopped
+    start = time.monotonic()
     torch.set_num_threads(1)  # its threads wait for each other in busy loops, and the service needs a core
     OUTPUT.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="nayer-demo-") as folder, _service(Path(folder)) as service:
         training, aside = load_digits()
         console.print("training the teacher on 4,000 digits")
         teacher = train_teacher(
-            training, told=lambda epoch, loss: console.print(f"epoch {epoch}  loss {loss:.4f}")
+            training, report=lambda epoch, loss: console.print(f"epoch {epoch}  loss {loss:.4f}")
         )
         torch.save(teacher.state_dict(), OUTPUT / "teacher.pt")
         teacher_accuracy = accuracy(teacher, aside)
@@ -87,13 +87,13 @@ def main() -> int:
             }
             if run.job.succeeded:
                 summary |= _fetch_and_measure(client, run, aside)
-    summary["total_seconds"] = round(time.monotonic() - started, 1)
+    summary["total_seconds"] = round(time.monotonic() - start, 1)
     print(json.dumps(summary))
     return 0 if run.job.succeeded else 1
 
 
 @dataclass
-class _Run:
+class _DemoJob:
     """A job and when its distillation began and ended."""
 
     job: RemoteJob
@@ -104,7 +104,7 @@ class _Run:
         return (self.moments[-1] - self.moments[0]).total_seconds()
 
 
-def _distill(client: Client, teacher: Path) -> _Run:
+def _distill(client: Client, teacher: Path) -> _DemoJob:
     spec = {
         "labels": LABELS,
         "teacher": {"input_size": INPUT_SIZE, "normalization": {"mean": [MEAN], "std": [STD]}},
@@ -113,7 +113,7 @@ def _distill(client: Client, teacher: Path) -> _Run:
         "config": CONFIG,
     }
     with transfer(console, "upload") as on_bytes:
-        run = _Run(client.submit(teacher, spec, on_bytes=on_bytes))
+        run = _DemoJob(client.submit(teacher, spec, on_bytes=on_bytes))
     with JobDisplay(console) as display:
 
         def on_event(event: JobEvent) -> None:
@@ -127,7 +127,7 @@ def _distill(client: Client, teacher: Path) -> _Run:
     return run
 
 
-def _fetch_and_measure(client: Client, run: _Run, aside: Digits) -> dict[str, Any]:
+def _fetch_and_measure(client: Client, run: _DemoJob, aside: Digits) -> dict[str, Any]:
     path = OUTPUT / "student.safetensors"
     for name in (path.name, "model_card.json", "samples.png"):
         sha256 = client.download(run.job.id, name, OUTPUT / name)
@@ -143,19 +143,19 @@ def _fetch_and_measure(client: Client, run: _Run, aside: Digits) -> dict[str, An
     }
 
 
-class _Service:
-    """A service of its own, starting while the teacher is trained."""
+class _DemoService:
+    """The demo's own service, which starts while the teacher is trained."""
 
     def __init__(self, process: subprocess.Popen[str]):
         self._process = process
 
     def address(self) -> str:
-        """Wait until it answers, and say where.
+        """Wait until it answers, and return its address.
 
         Raises:
-            ClientError: it did not start; what it says is on stderr.
+            ClientError: it did not start; its messages are on stderr.
         """
-        assert self._process.stdout is not None  # noqa: S101 - a pipe, asked for below
+        assert self._process.stdout is not None  # noqa: S101 - a pipe, requested below
         line = self._process.stdout.readline()
         ready = json.loads(line) if line else {}
         if "url" not in ready:
@@ -164,7 +164,7 @@ class _Service:
 
 
 @contextlib.contextmanager
-def _service(folder: Path) -> Iterator[_Service]:
+def _service(folder: Path) -> Iterator[_DemoService]:
     environment = {name: value for name, value in os.environ.items() if name not in FOREIGN}
     folder.chmod(0o755)  # PostgreSQL runs as another user where this one is root
     process = subprocess.Popen(
@@ -176,7 +176,7 @@ def _service(folder: Path) -> Iterator[_Service]:
         preexec_fn=die_with_parent(signal.SIGTERM),
     )
     try:
-        yield _Service(process)
+        yield _DemoService(process)
     finally:
         process.terminate()
         process.wait()

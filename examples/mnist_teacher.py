@@ -1,4 +1,4 @@
-"""Train a small residual teacher on MNIST digits, as a client would who has data.
+"""Train a small residual teacher on MNIST digits, as a client with data would.
 
     python -m examples.mnist_teacher --out mnist_teacher.pt
 
@@ -34,12 +34,12 @@ MOMENTUM = 0.9
 WEIGHT_DECAY = 5e-4
 SHIFT = 2  # pixels, each way
 
-Told = Callable[[int, float], None]  # (epoch, loss)
+Report = Callable[[int, float], None]  # (epoch, loss)
 
 
 @dataclass(frozen=True)
 class Digits:
-    """Images and what they show.
+    """Images and their labels.
 
     Args:
         images: (N, 28, 28, 1) uint8.
@@ -86,7 +86,7 @@ def train_teacher(
     epochs: int = EPOCHS,
     peak_learning_rate: float = PEAK_LEARNING_RATE,
     seed: int = 0,
-    told: Told = lambda _epoch, _loss: None,
+    report: Report = lambda _epoch, _loss: None,
 ) -> nn.Module:
     """Train the teacher on randomly shifted digits, with one rise and fall of the learning rate.
 
@@ -96,7 +96,7 @@ def train_teacher(
         epochs: passes over them.
         peak_learning_rate: half as much is right for networks without BatchNorm, or less.
         seed: first weights, order and shifts follow from it.
-        told: called after each epoch with its number, from 1, and its mean loss.
+        report: called after each epoch with its number, from 1, and its mean loss.
 
     Returns:
         The teacher in eval mode.
@@ -125,15 +125,15 @@ def train_teacher(
             optimizer.step()
             schedule.step()
             losses.append(loss.item())
-        told(epoch, sum(losses) / len(losses))
+        report(epoch, sum(losses) / len(losses))
     return network.eval()
 
 
 def shifted(images: Tensor, rng: torch.Generator) -> Tensor:
-    """Move a batch of (B, 1, 28, 28) images by up to `SHIFT` pixels; what comes in is background."""
-    top, left = torch.randint(0, 2 * SHIFT + 1, (2,), generator=rng).tolist()
+    """Move a batch of (B, 1, 28, 28) images by up to `SHIFT` pixels; the border is background."""
+    y, x = torch.randint(0, 2 * SHIFT + 1, (2,), generator=rng).tolist()
     padded = F.pad(images, (SHIFT,) * 4, value=-MEAN / STD)
-    moved = padded[..., top : top + INPUT_SIZE[1], left : left + INPUT_SIZE[2]]
+    moved = padded[..., y : y + INPUT_SIZE[1], x : x + INPUT_SIZE[2]]
     return moved.contiguous(memory_format=torch.channels_last)
 
 
@@ -159,15 +159,15 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     training, aside = load_digits()
-    started = time.monotonic()
+    start = time.monotonic()
     network = train_teacher(
         training,
         epochs=args.epochs,
         seed=args.seed,
-        told=lambda epoch, loss: print(f"epoch {epoch}/{args.epochs}  loss {loss:.4f}", file=sys.stderr),
+        report=lambda epoch, loss: print(f"epoch {epoch}/{args.epochs}  loss {loss:.4f}", file=sys.stderr),
     )
     torch.save(network.state_dict(), args.out)
-    print(f"{args.out}: accuracy {accuracy(network, aside):.4f} after {time.monotonic() - started:.1f} s")
+    print(f"{args.out}: accuracy {accuracy(network, aside):.4f} after {time.monotonic() - start:.1f} s")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 """The program: `python -m nayer_core inspect | embed | fetch-encoders | distill | evaluate | export`.
 
-Only parses and dispatches. stdout is JSON lines, one event of `contract.events` each; people's
-messages go to stderr. Exit codes: 0 done, 2 the request cannot work (its reason is the last line),
-3 stopped on request with the state saved, 1 a bug (traceback on stderr).
+Parses and dispatches only. stdout has JSON lines, one event of `contract.events` each; messages for people go
+to stderr. Exit codes: 0 done, 2 the request cannot work (the last line has the reason), 3 stopped on request
+with the state saved, 1 a bug (traceback on stderr).
 
-A command is a function `run(args, emit) -> dict | int` in its own module, imported only when it is
-asked for: the result of a finished command, or the exit code of one that has emitted its last line.
+A command is a function `run(args, emit) -> dict | int` in its own module, imported only when it is called. It
+returns the result of a finished command, or the exit code if it has emitted its last line itself.
 """
 
 import argparse
@@ -64,21 +64,21 @@ def main(argv: Sequence[str], stdout: TextIO) -> int:
         )
         print(f"{error.message} {error.hint}", file=sys.stderr)  # noqa: T201 - for people
         return EXIT_REFUSED
-    except Exception:  # whatever it is, it is ours to mend: exit 1 and say where
+    except Exception:  # a bug, whatever it is: exit 1 with a traceback
         stream.flush()
         traceback.print_exc()
         return EXIT_BUG
 
 
-def _perform(argv: Sequence[str], stdout: TextIO, tell: Emit) -> int:
+def _perform(argv: Sequence[str], stdout: TextIO, write_event: Emit) -> int:
     args = _parse(argv)
     if args.command == "distill" and args.processes > 1 and os.environ.get("WORLD_SIZE", "1") == "1":
-        return run_in_processes(argv, args.processes, stdout, tell)
+        return run_in_processes(argv, args.processes, stdout, write_event)
     terminal = sys.stderr if _is_first() else io.StringIO()
     with ProgressBar.on_terminal(terminal) as progress_bar:
 
         def emit(event: Event) -> None:
-            tell(event)
+            write_event(event)
             progress_bar.show(event)
 
         run: Run = importlib.import_module(COMMAND_MODULES[args.command]).run
@@ -102,7 +102,7 @@ def _run(run: Run, args: argparse.Namespace, emit: Emit) -> dict[str, Any] | int
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose complaint becomes the `failed` line that callers read."""
+    """A parser that reports an error as the `failed` event that callers read."""
 
     def error(self, message: str) -> NoReturn:
         raise SpecError(
@@ -167,8 +167,8 @@ def _add_distill(distill: argparse.ArgumentParser) -> None:
     distill.add_argument("--memory-bytes", type=_count, help=f"{MEMORY_HELP}, with --teacher")
     distill.add_argument("--out", type=Path, required=True)
     distill.add_argument("--resume", type=_folder, help="checkpoint folder of an earlier run")
-    distill.add_argument("--bank", type=_file, help="bank of an earlier run: begin behind its warm-up")
-    distill.add_argument("--name", help="what the run is called in the bank it leaves (reuse_bank)")
+    distill.add_argument("--bank", type=_file, help="bank of an earlier run: begin after its warm-up")
+    distill.add_argument("--name", help="name of the run in the bank that it writes (reuse_bank)")
     distill.add_argument(
         "--checkpoint-seconds", type=_seconds, default=60.0, help="time between two checkpoints (default 60)"
     )
@@ -215,13 +215,15 @@ def _is_first() -> bool:
 
 
 def _claim_stdout() -> TextIO:
-    """Take stdout for events alone: whatever a library prints from here on goes to stderr.
+    """Reserve stdout for events: anything else that is printed from here on goes to stderr.
 
-    Of several processes that torchrun has started for one run only the first tells of it; to a
-    launcher of our own, which listens to each, all tell.
+    Of several processes that torchrun has started for one run, only the first writes events. Under our own
+    launcher, which reads from each process, all write them.
     """
-    tells = _is_first() or MEETING_FILE in os.environ
-    events = os.fdopen(os.dup(1) if tells else os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8")
+    writes_events = _is_first() or MEETING_FILE in os.environ
+    events = os.fdopen(
+        os.dup(1) if writes_events else os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"
+    )
     os.dup2(2, 1)
     return events
 

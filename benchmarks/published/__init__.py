@@ -19,7 +19,7 @@ Nothing in the service uses this package. What is odd here is odd on purpose:
 
 `procedure.py`
   8. weight gradients of teacher and student are computed in synthesis and thrown away; the
-     teacher's add up for ever;
+     teacher's accumulate without end;
   9. the student is put back into training mode inside the loop over an epoch's rounds, so from the
      second round on it answers by the statistics of the batch and its running ones move;
   10. losses are fetched from the device several times a generator step;

@@ -18,11 +18,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--max-seconds", type=float, default=float("inf"), help="give up after these")
-    cifar10.TeacherFile.add_arguments(parser)
+    cifar10.CifarTeacher.add_arguments(parser)
     args = parser.parse_args()
     cifar10.require_data()
     print(machine.describe(), flush=True)
-    outcome = reference.run(cifar10.TeacherFile.of(args), args.seed, args.max_seconds)
+    outcome = reference.run(cifar10.CifarTeacher.of(args), args.seed, args.max_seconds)
     print(
         json.dumps(
             {

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 NOISE_DIM = 1000
 
 
-class Generator(nn.Module):
+class PublishedGenerator(nn.Module):
     """Noise to images: convolutions at half and full size; no spectral normalisation.
 
     Args:
@@ -57,7 +57,7 @@ class NoisyLayers(nn.Module):
         self.linears = nn.ModuleList([nn.Linear(embedding_dim, NOISE_DIM) for _ in range(sweeps)])
 
     def redraw(self) -> None:
-        """Draw the Linears anew: weights N(0, 1), biases 0. The BatchNorm stays."""
+        """Redraw the Linears: weights N(0, 1), biases 0. The BatchNorm does not change."""
         for linear in self.linears:
             assert isinstance(linear, nn.Linear)  # noqa: S101 - a ModuleList forgets what it holds
             nn.init.normal_(linear.weight, 0.0, 1.0)

@@ -51,7 +51,7 @@ def add(root: Path, images: Tensor, round_index: int) -> None:
 
 
 def endless(folder: ImageFolder, batch_size: int, processes: int) -> Iterator[Tensor]:
-    """Batches of the folder in random order, without replacement within a pass, for ever."""
+    """Batches of the folder in random order, without replacement within a pass, without end."""
     loader = DataLoader(
         folder,
         batch_size=batch_size,

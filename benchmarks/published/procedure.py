@@ -1,4 +1,4 @@
-"""The loop: rounds of synthesis, then student steps, epoch by epoch. The package says what is odd."""
+"""The loop: rounds of synthesis, then student steps, epoch by epoch. The package lists what is odd."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.published import image_folder
-from benchmarks.published.generator import Generator, NoisyLayers
+from benchmarks.published.generator import NoisyLayers, PublishedGenerator
 from benchmarks.published.statistics import watch
 
 GENERATOR_LIFE = 10  # epochs
@@ -18,7 +18,7 @@ CROP_PADDING = 4
 
 
 @dataclass(frozen=True)
-class Settings:
+class ProcedureSettings:
     """The numbers of a run, under the names that `DistillConfig` has for them."""
 
     epochs: int
@@ -40,8 +40,8 @@ class Settings:
 
 
 @dataclass
-class Outcome:
-    """What a run came to.
+class ProcedureOutcome:
+    """The result of a run.
 
     Attributes:
         seconds: of the procedure, without measuring accuracy.
@@ -82,7 +82,7 @@ class Procedure:
         mean: tuple[float, ...],
         std: tuple[float, ...],
         image_size: int,
-        settings: Settings,
+        settings: ProcedureSettings,
         folder: Path,
         loader_processes: int = image_folder.LOADER_PROCESSES,
     ):
@@ -101,9 +101,11 @@ class Procedure:
             self.optimizer, T_max=settings.epochs, eta_min=settings.student_lr_min
         )
 
-    def run(self, measure: Callable[[], float], told: Callable[[str], None], max_seconds: float) -> Outcome:
+    def run(
+        self, measure: Callable[[], float], report: Callable[[str], None], max_seconds: float
+    ) -> ProcedureOutcome:
         """Run to the end, or to the first round or epoch that ends after `max_seconds`."""
-        outcome, settings, began, measuring = Outcome(), self.settings, time.perf_counter(), 0.0
+        outcome, settings, began, measuring = ProcedureOutcome(), self.settings, time.perf_counter(), 0.0
         for epoch in range(settings.warmup_epochs + settings.epochs):
             for _ in self._epoch(epoch):
                 outcome.seconds = time.perf_counter() - began - measuring
@@ -113,9 +115,9 @@ class Procedure:
                 paused = time.perf_counter()
                 outcome.accuracies.append(measure())
                 measuring += time.perf_counter() - paused
-                told(f"epoch {epoch + 1}  {outcome.seconds:.0f} s  {outcome.accuracies[-1]:.4f}")
+                report(f"epoch {epoch + 1}  {outcome.seconds:.0f} s  {outcome.accuracies[-1]:.4f}")
             else:
-                told(f"epoch {epoch + 1}  {outcome.seconds:.0f} s  warm-up")
+                report(f"epoch {epoch + 1}  {outcome.seconds:.0f} s  warm-up")
         outcome.complete = True
         return outcome
 
@@ -146,7 +148,7 @@ class Procedure:
     def _new_generator(self) -> None:
         num_classes, embedding_dim = self.embeddings.shape
         batch_size, device = self.settings.synthesis_batch_size, self.embeddings.device
-        self.generator = Generator(self.image_size).to(device).train()
+        self.generator = PublishedGenerator(self.image_size).to(device).train()
         self.noisy_layers = NoisyLayers(embedding_dim, num_classes, batch_size).to(device).train()
 
     def _labels(self) -> Tensor:
@@ -201,8 +203,8 @@ class Procedure:
         offsets = torch.randint(2 * CROP_PADDING + 1, (len(images), 2)).tolist()
         mirrored = (torch.rand(len(images)) < 0.5).tolist()
         cropped = []
-        for image, (top, left), mirror in zip(padded, offsets, mirrored, strict=True):
-            crop = image[:, top : top + self.image_size, left : left + self.image_size]
+        for image, (y, x), mirror in zip(padded, offsets, mirrored, strict=True):
+            crop = image[:, y : y + self.image_size, x : x + self.image_size]
             cropped.append(crop.flip(2) if mirror else crop)
         mean = images.new_tensor(self.mean).view(1, -1, 1, 1)
         std = images.new_tensor(self.std).view(1, -1, 1, 1)

@@ -7,8 +7,8 @@ import torch
 
 from benchmarks import cifar10
 from benchmarks.bench import REFERENCE_RUN
-from benchmarks.cifar10 import TeacherFile
-from benchmarks.published.procedure import Outcome, Procedure, Settings
+from benchmarks.cifar10 import CifarTeacher
+from benchmarks.published.procedure import Procedure, ProcedureOutcome, ProcedureSettings
 from nayer_core.measuring.evaluation import share_equal
 from nayer_core.networks.registry import build
 
@@ -16,7 +16,7 @@ CONFIG = REFERENCE_RUN
 EVALUATION_BATCH = 250
 
 
-def run(teacher: TeacherFile, seed: int, max_seconds: float) -> Outcome:
+def run(teacher: CifarTeacher, seed: int, max_seconds: float) -> ProcedureOutcome:
     """Run it with the authors' label vectors, printing a line an epoch.
 
     Args:
@@ -46,7 +46,7 @@ def run(teacher: TeacherFile, seed: int, max_seconds: float) -> Outcome:
             teacher.mean,
             teacher.std,
             cifar10.SIZE[1],
-            Settings(**CONFIG),
+            ProcedureSettings(**CONFIG),
             Path(folder),
         )
         return procedure.run(accuracy, lambda line: print(line, flush=True), max_seconds)

@@ -7,7 +7,7 @@ MOMENTUM = 0.9  # share of earlier rounds in what is compared
 
 
 class StatisticsHook:
-    """Watches one BatchNorm for ever.
+    """Watches one BatchNorm permanently.
 
     Args:
         layer: of the teacher.

@@ -1,4 +1,4 @@
-"""The command `distill`: canonical files in a folder -> a student and what is known of it."""
+"""The command `distill`: canonical files in a folder -> a student with its measurements."""
 
 import argparse
 import contextlib
@@ -44,7 +44,7 @@ from nayer_core.tasks.classification import Classification
 
 @dataclass(frozen=True)
 class Inputs:
-    """The canonical files of a job, read and on the device."""
+    """The content of a job's canonical files, on the device."""
 
     spec: ResolvedSpec
     teacher: nn.Module
@@ -53,7 +53,7 @@ class Inputs:
     bank_key: str
 
     def distillands(self, seed: int, machine: Machine) -> Distillands:
-        """Give teacher and label embeddings a new student, whose weights follow from the seed."""
+        """Build a student with weights from the seed, and put it beside teacher and label embeddings."""
         spec = self.spec
         torch.manual_seed(seed)
         student = build(spec.student_architecture, num_classes=spec.num_classes, input_size=spec.input_size)
@@ -66,18 +66,18 @@ class Inputs:
 
 
 def run(args: argparse.Namespace, emit: Emit) -> dict[str, Any] | int:
-    """Distil as the files in `args.input` ask, or inspect and embed first where it is run by hand.
+    """Distil from the canonical files in `args.input`; without it, inspect and embed `args.teacher` first.
 
-    Fills `args.out` with student.safetensors, model_card.json, metrics.jsonl, samples.png, the
-    folder checkpoint/ and, with `reuse_bank`, bank.safetensors for later runs. SIGTERM saves a
-    checkpoint and ends with exit code 3. A run that diverges for good leaves the student of its
-    last good state, partial_student.safetensors.
+    Writes student.safetensors, model_card.json, metrics.jsonl, samples.png, the folder checkpoint/ and, with
+    `reuse_bank`, bank.safetensors for later runs into `args.out`. SIGTERM saves a checkpoint and ends the run
+    with exit code 3. A run that diverges after its last rollback writes the student of its last good state,
+    partial_student.safetensors.
     """
     keep_freed_memory()
     compute_repeatably()
     device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     with joined(device) as peers, tempfile.TemporaryDirectory() as folder:
-        if not peers.is_first:  # it writes the files that the first writes, where nobody looks
+        if not peers.is_first:  # it writes the same files as the first, into a temporary folder
             vars(args).update(folders_apart(args.out, args.resume, Path(folder) / "out"))
         if args.input is None:
             args.input = _inspect_and_embed(args, Path(folder), emit)
@@ -87,7 +87,7 @@ def run(args: argparse.Namespace, emit: Emit) -> dict[str, Any] | int:
 
 
 def _inspect_and_embed(args: argparse.Namespace, folder: Path, emit: Emit) -> Path:
-    """Make the canonical files of a run that is started by hand."""
+    """Write the canonical files of a run that has none."""
     by_hand = argparse.Namespace(**vars(args))
     by_hand.out = folder
     inspection.run(by_hand, emit)
@@ -98,7 +98,7 @@ def _inspect_and_embed(args: argparse.Namespace, folder: Path, emit: Emit) -> Pa
 
 @contextlib.contextmanager
 def _out_of_memory_explained(device: torch.device) -> Iterator[None]:
-    """Turn an error of memory outside the steps, which `Recovery` sees to, into one for the client."""
+    """Turn an out-of-memory error outside the steps into one for the client; `Recovery` handles the steps."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -157,7 +157,7 @@ def _distill(
 
 
 def _own_checkpoints(args: argparse.Namespace) -> CheckpointFolder:
-    """Give the folder for this run's states; what an earlier run has left there is none of them."""
+    """Return the folder for this run's checkpoints, without those of an earlier run."""
     own = CheckpointFolder(args.out / "checkpoint")
     if args.resume is None or args.resume.resolve() != own.path.resolve():
         own.clear()
@@ -165,7 +165,7 @@ def _own_checkpoints(args: argparse.Namespace) -> CheckpointFolder:
 
 
 def _finish(out: Path, inputs: Inputs, run: Run, measurement: Measurement, seed: int) -> dict[str, Any]:
-    """Measure the student and write the files that the run leaves."""
+    """Measure the student and write the run's files."""
     spec, arithmetic = inputs.spec, run.machine.arithmetic
     distill_seconds = run.seconds
     metrics = measurement.at_the_end(spec, seed)
@@ -194,14 +194,14 @@ def _take_bank(run: Run, bank: Path, key: str, seed: int) -> None:
 
 
 def _keep_bank(run: Run, args: argparse.Namespace, inputs: Inputs, seed: int) -> None:
-    """Write the warm-up for later runs, once, where the client allows it and it was this run's own."""
+    """Write the warm-up for later runs, if the client allows it and this run made it."""
     if inputs.spec.reuse_bank and is_warm(run) and run.warm_bank is None and not run.adaptation.history:
         path = args.out / "bank.safetensors"
         save_warm_bank(run, path, key=inputs.bank_key, seed=seed, made_by=args.name)
 
 
 def _save_student(student: nn.Module, spec: ResolvedSpec, path: Path) -> dict[str, Any]:
-    """Write the student, with what is needed to use it in the file's header."""
+    """Write the student; the file's header has its description."""
     description = Description(
         architecture=spec.student_architecture,
         labels=spec.labels,
@@ -218,12 +218,12 @@ def _save_student(student: nn.Module, spec: ResolvedSpec, path: Path) -> dict[st
 
 
 def read_inputs(folder: Path, device: torch.device, emit: Emit) -> Inputs:
-    """Read what inspect and embed wrote.
+    """Read the files that inspect and embed wrote.
 
     Args:
         folder: holds spec.json, teacher.safetensors, lte.safetensors and perhaps
             evaluation.safetensors.
-        device: where the networks shall run.
+        device: where the networks run.
         emit: receives warnings about the embeddings.
     """
     spec = ResolvedSpec.model_validate_json((folder / "spec.json").read_bytes())
@@ -242,13 +242,13 @@ def read_inputs(folder: Path, device: torch.device, emit: Emit) -> Inputs:
     key = bank_key(
         spec.model_dump(mode="json"),
         teacher_sha256=file_sha256(folder / "teacher.safetensors"),
-        lte_sha256=file_sha256(folder / "lte.safetensors"),
+        embeddings_sha256=file_sha256(folder / "lte.safetensors"),
     )
     return Inputs(spec, teacher, label_embeddings.to(device), evaluation, key)
 
 
 class _StopSignal:
-    """Remembers that SIGTERM came, to any of the processes."""
+    """Records SIGTERM, in any of the processes."""
 
     def __init__(self, peers: Peers) -> None:
         self.peers = peers
@@ -264,7 +264,7 @@ class _StopSignal:
 
 
 class _MetricsFile:
-    """Passes events on and keeps every metrics event of the run in a file, however fast they come."""
+    """Forwards events, and writes every metrics event of the run to a file, at any rate."""
 
     def __init__(self, path: Path, emit: Emit):
         self._path = path
@@ -278,7 +278,7 @@ class _MetricsFile:
         self._closing.close()
 
     def begin(self, earlier: Sequence[MetricsEvent]) -> None:
-        """Write what was reported up to the checkpoint, in place of what is told of another way on."""
+        """Start the file again with the events up to the checkpoint that the run continues from."""
         self._closing.close()
         self._file = self._closing.enter_context(self._path.open("w", encoding="utf-8"))
         for event in earlier:

@@ -1,4 +1,4 @@
-"""The command `evaluate`: how often a network is right on a set of images, or like its teacher."""
+"""The command `evaluate`: accuracy of a network on a set of images, and agreement with its teacher."""
 
 import argparse
 import tempfile
@@ -40,18 +40,18 @@ def run(args: argparse.Namespace, emit: Emit) -> dict[str, Any]:
             "count": len(evaluation["labels"]),
         }
         if args.teacher is not None:
-            by_teacher = _predict(
+            teacher_predictions = _predict(
                 args.teacher, spec.teacher.architecture, spec, evaluation["images"], device, scratch
             )
-            result["teacher_accuracy"] = share_equal(by_teacher, evaluation["labels"])
-            result["agreement"] = share_equal(predictions, by_teacher)
+            result["teacher_accuracy"] = share_equal(teacher_predictions, evaluation["labels"])
+            result["agreement"] = share_equal(predictions, teacher_predictions)
     return result
 
 
 def _predict(
     path: Path, architecture: str, spec: JobSpec, images: Tensor, device: torch.device, scratch: Path
 ) -> Tensor:
-    """Classes named by the network in a file, which is read like an upload."""
+    """Predict classes with the network in a file, which is read like an upload."""
     network = inspection.read_teacher(
         path,
         architecture,

@@ -1,4 +1,4 @@
-"""The program's stdout: events as JSON lines, the frequent ones thinned."""
+"""The program's stdout: events as JSON lines; the frequent kinds are limited in rate."""
 
 import time
 from collections.abc import Callable
@@ -12,9 +12,8 @@ MIN_SECONDS_BETWEEN = 0.5  # of the same kind: two a second
 class EventStream:
     """Writes events in order; progress and metrics at most two a second each.
 
-    A thinned event waits and is replaced by the next of its kind, so the last one is never lost:
-    it is written before any event that is not thinned. Names in waiting metrics are kept, with
-    their newest values.
+    An event that comes too early waits and is replaced by the next of its kind. The last one is never lost:
+    it is written before any event of another kind. Waiting metrics keep all names, with their newest values.
 
     Args:
         out: receives one JSON object a line, flushed line by line.
@@ -42,7 +41,7 @@ class EventStream:
             self._waiting[event.event] = event
 
     def flush(self) -> None:
-        """Write what waits."""
+        """Write the waiting events."""
         waiting, self._waiting = list(self._waiting.values()), {}
         for event in waiting:
             self._write(event)

@@ -1,4 +1,4 @@
-"""The command `export`: a network in a file that other programs run.
+"""The command `export`: write a network to a file for other programs.
 
 safetensors  the weights under the network's own names, whatever layout they came in
 onnx, pt2    the whole network with its normalisation inside: images in [0, 1] -> logits
@@ -42,14 +42,14 @@ class _WithNormalization(nn.Module):
 def run(args: argparse.Namespace, emit: Emit) -> dict[str, Any]:
     """Write the network in `args.network` as `args.format` to `args.out`.
 
-    What the network is stands in the header of a student file; for any other, `args.spec` and
-    `args.architecture` (default: recognised) tell.
+    The header of a student file describes the network. For any other file `args.spec` and
+    `args.architecture` (default: recognised) do.
 
     Returns:
         `architecture`, `format`, `bytes` and `sha256`.
 
     Raises:
-        NayerError: the file cannot be read, or nothing tells what it is.
+        NayerError: the file cannot be read, or nothing describes it.
     """
     description = _describe(args.network, args.spec, args.architecture)
     with tempfile.TemporaryDirectory() as scratch:
@@ -75,8 +75,12 @@ def run(args: argparse.Namespace, emit: Emit) -> dict[str, Any]:
 
 def _describe(network: Path, spec: Path | None, architecture: str | None) -> Description:
     if spec is None:
-        told = Description.read(network)
-        return told if architecture is None else told.model_copy(update={"architecture": architecture})
+        description = Description.read(network)
+        return (
+            description
+            if architecture is None
+            else description.model_copy(update={"architecture": architecture})
+        )
     job = read_job_spec(spec)
     return Description(
         architecture=architecture or "auto",
@@ -91,13 +95,13 @@ def _write_safetensors(network: nn.Module, description: Description, out: Path) 
 
 
 def _write_pt2(network: nn.Module, description: Description, out: Path) -> None:
-    # The exporter wants the suffix it knows; a client may want another.
+    # The exporter accepts only its own suffix; a client may choose another.
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
-        written = Path(folder) / "network.pt2"
+        file = Path(folder) / "network.pt2"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch to torch
-            torch.export.save(_trace(network, description), written)
-        written.replace(out)
+            torch.export.save(_trace(network, description), file)
+        file.replace(out)
 
 
 def _write_onnx(network: nn.Module, description: Description, out: Path) -> None:

@@ -1,8 +1,7 @@
 """The command `inspect`: a stranger's files -> canonical files and a report.
 
-Every upload is parsed in the jail (`nayer_core.uploads`) and leaves it as safetensors; what
-comes out is still a stranger's data, but of a known shape: dense, finite, bounded. Only then is
-it compared with the networks we know.
+Every upload is parsed in the jail (`nayer_core.uploads`), which returns safetensors. These are still a
+stranger's data, but dense, finite and bounded. Only then they are compared with the known networks.
 """
 
 import argparse
@@ -51,7 +50,7 @@ class Teacher:
         network: with its weights, in eval mode.
         recognition: which network it is.
         kind: layout of the file.
-        keys: led to the state dict, outermost first.
+        keys: of the dicts around the state dict, outermost first.
         prefix: removed from every name; "" if there was none.
     """
 
@@ -92,7 +91,7 @@ def run(args: argparse.Namespace, emit: Emit) -> dict[str, Any]:
         scratch=args.out,
     )
     resolved = _resolve(spec, teacher.recognition.architecture)
-    warnings += _doubts(teacher, resolved)
+    warnings += _warnings(teacher, resolved)
     cost = method_class(resolved.method).estimate(resolved, width)
     if args.memory_bytes is not None:
         cost.require_memory(args.memory_bytes)
@@ -115,10 +114,10 @@ def read_teacher(
         architecture: its name, or `auto`.
         num_classes: how many labels there are.
         input_size: (channels, height, width).
-        scratch: folder for a file of the teacher's size, which is removed again.
+        scratch: folder for a temporary file of the teacher's size.
 
     Raises:
-        TeacherError: the file or what it holds cannot be used.
+        TeacherError: the file or its content cannot be used.
         SpecError: no network has that name or takes images of that size.
     """
     converted = scratch / ".teacher.part"
@@ -142,7 +141,7 @@ def read_teacher(
 
 
 def assumption(recognition: Recognition) -> list[WarningEvent]:
-    """Warn where another network may have been meant, and say how to name it; empty where none may."""
+    """Return a warning if the tensors fit other networks too, with the way to name one of these."""
     if not recognition.alternatives:
         return []
     another, *more = recognition.alternatives
@@ -156,7 +155,7 @@ def assumption(recognition: Recognition) -> list[WarningEvent]:
 
 
 def _check_variances(network: nn.Module) -> None:
-    """Refuse a BatchNorm that takes the root of a negative number; training leaves some a hair below zero."""
+    """Refuse a BatchNorm with variance + eps <= 0; training leaves some variances slightly below zero."""
     for name, layer in network.named_modules():
         if not isinstance(layer, _BatchNorm) or layer.running_var is None:
             continue
@@ -218,9 +217,9 @@ def _resolve(spec: JobSpec, teacher_architecture: str) -> ResolvedSpec:
     )
 
 
-def _doubts(teacher: Teacher, spec: ResolvedSpec) -> list[WarningEvent]:
-    """What may keep the student from becoming good, without making the job impossible."""
-    doubts = []
+def _warnings(teacher: Teacher, spec: ResolvedSpec) -> list[WarningEvent]:
+    """Return warnings about what may make the student bad without making the job impossible."""
+    warnings = []
     logits = _probe(teacher.network, spec.input_size)
     if not bool(torch.isfinite(logits).all()):
         raise refuse(
@@ -230,19 +229,22 @@ def _doubts(teacher: Teacher, spec: ResolvedSpec) -> list[WarningEvent]:
         )
     if torch.allclose(logits, logits[:1].expand_as(logits), rtol=1e-5, atol=1e-7):
         message = "The teacher gives the same answer whatever the image; there is nothing to learn from it."
-        doubts.append(WarningEvent(code="constant_teacher", message=message))
+        warnings.append(WarningEvent(code="constant_teacher", message=message))
     if is_experimental(teacher.network):
         message = (
             f"{spec.teacher_architecture} has no BatchNorm, whose statistics guide the images. Those of "
-            "teacher.normalization stand in: experimental, and the student will be worse."
+            "teacher.normalization replace them: experimental, and the student will be worse."
         )
-        doubts.append(WarningEvent(code="no_batch_norm", message=message))
-    doubts += assumption(teacher.recognition)
-    student, its_teacher = _parameters(spec.student_architecture, spec), count_parameters(teacher.network)
-    if student > its_teacher:
-        message = f"The student has {student} parameters and the teacher {its_teacher}."
-        doubts.append(WarningEvent(code="student_larger_than_teacher", message=message))
-    return doubts
+        warnings.append(WarningEvent(code="no_batch_norm", message=message))
+    warnings += assumption(teacher.recognition)
+    student_parameters, teacher_parameters = (
+        _parameters(spec.student_architecture, spec),
+        count_parameters(teacher.network),
+    )
+    if student_parameters > teacher_parameters:
+        message = f"The student has {student_parameters} parameters and the teacher {teacher_parameters}."
+        warnings.append(WarningEvent(code="student_larger_than_teacher", message=message))
+    return warnings
 
 
 @torch.no_grad()

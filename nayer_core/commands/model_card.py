@@ -1,4 +1,4 @@
-"""What is known of a student, each number with what it was measured on."""
+"""The model card of a student: each number says what it was measured on."""
 
 import json
 from pathlib import Path
@@ -13,13 +13,13 @@ from nayer_core.methods.parts.bn_regularization import is_experimental
 from nayer_core.networks.registry import count_parameters
 
 _EXPERIMENTAL = (
-    "Experimental: the teacher has no BatchNorm, and the statistics of its normalisation stood in for "
-    "those of its layers."
+    "Experimental: the teacher has no BatchNorm, and the statistics of its normalisation replaced those "
+    "of its layers."
 )
 
 
 def write_model_card(path: Path, spec: ResolvedSpec, teacher: nn.Module, result: dict[str, Any]) -> None:
-    """Write the model card: what was made of what, how, and how good it is known to be."""
+    """Write the model card: the networks, the method and the measurements."""
     card = {
         "student": {**result["student"], "labels": list(spec.labels), "input_size": list(spec.input_size)},
         "teacher": {"architecture": spec.teacher_architecture, "parameters": count_parameters(teacher)},

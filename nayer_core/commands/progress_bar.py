@@ -1,4 +1,4 @@
-"""What a person at a terminal sees of a run: a bar on stderr."""
+"""The progress bar on stderr, for a person at a terminal."""
 
 import contextlib
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ class ProgressBar:
     @classmethod
     @contextlib.contextmanager
     def on_terminal(cls, stderr: TextIO) -> Iterator[Self]:
-        """Yield a bar that lives as long as the command does."""
+        """Yield a bar that is shown during the block."""
         if not stderr.isatty():
             yield cls(None)
             return
@@ -35,7 +35,7 @@ class ProgressBar:
             yield cls(progress)
 
     def show(self, event: Event) -> None:
-        """Bring the bar up to date."""
+        """Update the bar."""
         if self._progress is None or self._row is None:
             return
         if isinstance(event, PhaseEvent):

@@ -1,4 +1,4 @@
-"""A picture of what the student learned from: synthetic images by class."""
+"""A picture of the synthetic images that the student learned from, by class."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,18 +17,18 @@ LABEL_WIDTH = 140
 LABEL_LENGTH = 20  # characters that fit
 
 
-def write_samples(bank: MemoryBank, labels: Sequence[str], path: Path) -> None:
+def write_samples(bank: MemoryBank, class_names: Sequence[str], path: Path) -> None:
     """Draw the newest images of each class, a row each, at most 20 classes.
 
     Args:
         bank: where the images are.
-        labels: class names in the order of the teacher's outputs.
+        class_names: in the order of the teacher's outputs.
         path: PNG file to write.
     """
     height, width = bank.images.shape[1:3]
     factor = max(1, -(-MIN_TILE // max(height, width)))
     tile = (width * factor, height * factor)
-    rows = min(len(labels), MAX_CLASSES)
+    rows = min(len(class_names), MAX_CLASSES)
     size = (
         LABEL_WIDTH + IMAGES_A_CLASS * (tile[0] + MARGIN) + MARGIN,
         rows * (tile[1] + MARGIN) + MARGIN,
@@ -36,11 +36,11 @@ def write_samples(bank: MemoryBank, labels: Sequence[str], path: Path) -> None:
     sheet = Image.new("RGB", size, "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=13)
     for index in range(rows):
-        top = MARGIN + index * (tile[1] + MARGIN)
-        draw.text((MARGIN, top + tile[1] // 2), labels[index][:LABEL_LENGTH], "black", font, anchor="lm")
+        y = MARGIN + index * (tile[1] + MARGIN)
+        draw.text((MARGIN, y + tile[1] // 2), class_names[index][:LABEL_LENGTH], "black", font, anchor="lm")
         for place, image in enumerate(_newest(bank, index)):
-            left = LABEL_WIDTH + place * (tile[0] + MARGIN)
-            sheet.paste(_picture(image).resize(tile, Image.Resampling.NEAREST), (left, top))
+            x = LABEL_WIDTH + place * (tile[0] + MARGIN)
+            sheet.paste(_picture(image).resize(tile, Image.Resampling.NEAREST), (x, y))
     sheet.save(path)
 
 

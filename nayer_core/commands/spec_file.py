@@ -21,9 +21,9 @@ def read_job_spec(path: Path) -> JobSpec:
     except ValidationError as error:
         problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
         field = ".".join(str(part) for part in problem["loc"])
-        known = problem["type"] in list(ErrorCode)
+        is_known = problem["type"] in list(ErrorCode)
         raise SpecError(
-            ErrorCode(problem["type"]) if known else ErrorCode.INVALID_SPEC,
+            ErrorCode(problem["type"]) if is_known else ErrorCode.INVALID_SPEC,
             f"The spec cannot be used{f', at {field}' if field else ''}: {problem['msg']}.",
             _HINT,
         ) from error

@@ -1,4 +1,4 @@
-"""Which runs may share a warm-up: those whose warm-up would be the same one."""
+"""Which runs may share a warm-up: those that would compute the same one."""
 
 import hashlib
 import importlib.metadata
@@ -8,8 +8,8 @@ from typing import Any
 
 from nayer_core.contract.methods import DEFAULT_METHOD
 
-# Fields of `DistillConfig` that nothing before the first student step depends on. Whatever is not
-# named here tells warm-ups apart, a field that is added later too.
+# Fields of `DistillConfig` that have no effect before the first student step. All other fields, also those
+# that are added later, are part of the key.
 AFTER_WARMUP = frozenset(
     {
         "epochs",
@@ -29,22 +29,22 @@ AFTER_WARMUP = frozenset(
 )
 
 
-def bank_key(resolved: Mapping[str, Any], *, teacher_sha256: str, lte_sha256: str) -> str:
-    """Digest everything but the seed that a warm-up is a function of.
+def bank_key(resolved: Mapping[str, Any], *, teacher_sha256: str, embeddings_sha256: str) -> str:
+    """Digest everything that a warm-up depends on, except the seed.
 
-    The student is not in it, and the seed is not: a bank made with another seed is as good a start.
+    A warm-up does not depend on the student. It depends on the seed, but a bank of another seed is as good.
 
     Args:
         resolved: the `ResolvedSpec` document.
         teacher_sha256: of the canonical teacher.safetensors.
-        lte_sha256: of the canonical lte.safetensors, the label codes.
+        embeddings_sha256: of the canonical lte.safetensors, the label codes.
     """
-    asked = {
-        "method": resolved.get("method", DEFAULT_METHOD),  # jobs of older releases do not say
+    document = {
+        "method": resolved.get("method", DEFAULT_METHOD),  # absent in jobs of older releases
         "teacher": [resolved["teacher_architecture"], teacher_sha256],
-        "codes": [lte_sha256, resolved["text_encoder"]["whiten"]],
+        "codes": [embeddings_sha256, resolved["text_encoder"]["whiten"]],
         "images": [resolved["input_size"], resolved["normalization"]],
         "synthesis": {name: value for name, value in resolved["config"].items() if name not in AFTER_WARMUP},
         "core": importlib.metadata.version("nayer"),
     }
-    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()

@@ -1,8 +1,8 @@
 """Names of architectures and text encoders, and the nearest one when a name is wrong.
 
-Our own families stand here by name; the classification networks of torchvision and timm come
-from the fingerprint index beside this file, which `python -m nayer_core.networks.fingerprints`
-writes. A test holds both equal to what `nayer_core.networks.registry` can build.
+Our own families are listed here. The classification networks of torchvision and timm come from the
+fingerprint index beside this file, which `python -m nayer_core.networks.fingerprints` writes. A test compares
+both with the networks that `nayer_core.networks.registry` can build.
 """
 
 import difflib
@@ -67,19 +67,19 @@ def require_text_encoder(name: str) -> str:
     return require_name(name, TEXT_ENCODER_NAMES, "text encoder")
 
 
-def require_name(name: str, known: Sequence[str], kind: str) -> str:
-    """Return `name` if it is one of `known`; otherwise name the nearest ones.
+def require_name(name: str, choices: Sequence[str], kind: str) -> str:
+    """Return `name` if it is one of `choices`; otherwise name the nearest ones.
 
     Raises:
         PydanticCustomError: of type `unknown_<kind>`, which is also the stable code.
     """
-    if name in known:
+    if name in choices:
         return name
     name = name[:MAX_NAME_CHARS]  # no name is longer, and comparing a longer one would take seconds
-    names = _nearest(name, known)
+    names = _nearest(name, choices)
     relation = "the nearest are" if len(names) > 1 else "the nearest is"
-    if not names and len(known) <= _FEW_NAMES:
-        names, relation = list(known), "there are"
+    if not names and len(choices) <= _FEW_NAMES:
+        names, relation = list(choices), "there are"
     message = "there is no {kind} named '{name}'" + ("; {relation} {names}" if names else "")
     raise PydanticCustomError(
         f"unknown_{kind.replace(' ', '_')}",
@@ -88,15 +88,15 @@ def require_name(name: str, known: Sequence[str], kind: str) -> str:
     )
 
 
-def _nearest(name: str, known: Sequence[str]) -> list[str]:
-    """Find the names that hold `name`, the likeliest first, and then those that are spelt much like it."""
-    wanted = _letters(name).strip("/")
-    if not wanted:
+def _nearest(name: str, choices: Sequence[str]) -> list[str]:
+    """Find the names that contain `name`, the likeliest first, then those with a similar spelling."""
+    letters = _letters(name).strip("/")
+    if not letters:
         return []
-    holding = [it for it in known if wanted in _letters(it)]
-    end = wanted.rpartition("/")[2]
+    holding = [it for it in choices if letters in _letters(it)]
+    end = letters.rpartition("/")[2]
     holding.sort(key=lambda it: (_last(it) != end, not _last(it).startswith(end), "/" in it, len(it)))
-    by_spelling = {_last(it): it for it in reversed(known)}  # our own before a library's
+    by_spelling = {_last(it): it for it in reversed(choices)}  # our own before a library's
     alike = difflib.get_close_matches(end, by_spelling, _MOST_NEAREST, _ALIKE)
     return list(dict.fromkeys((*holding, *(by_spelling[spelling] for spelling in alike))))[:_MOST_NEAREST]
 
@@ -106,5 +106,5 @@ def _last(name: str) -> str:
 
 
 def _letters(name: str) -> str:
-    """`name` without what people write in different ways: capitals, hyphens, underscores."""
+    """Normalise a spelling: no capitals, hyphens or underscores."""
     return re.sub(r"[^a-z0-9/]", "", name.lower())

@@ -1,15 +1,15 @@
 """Every number of a method, with its unit and its source.
 
-Sources: "Table 10" and "A.2" are the paper's (Tran et al., CVPR 2024); "authors" is what their
-published run used where the paper is silent or differs (docs/algorithm.md lists each deviation).
+Sources: "Table 10" and "A.2" are those of the paper (Tran et al., CVPR 2024). "authors" is the value of their
+published run, where the paper gives none or another (docs/algorithm.md lists each deviation).
 """
 
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-# Upper bounds keep sums and products of a stranger's numbers finite; what a run needs in all is estimated
-# (nayer_core/running/estimate.py) and compared with what the service gives a run.
+# Upper bounds keep sums and products of a stranger's numbers finite. The memory of a run is estimated
+# (nayer_core/running/estimate.py) and compared with the limit of the service.
 Count = Annotated[int, Field(ge=1, le=100_000)]
 BatchSize = Annotated[int, Field(ge=2, le=16_384)]
 Weight = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
@@ -24,11 +24,11 @@ Schedule = Literal["epoch", "step"]
 
 
 class MethodConfig(BaseModel):
-    """What every method has: epochs, a memory bank with its augmentation, and a student that learns from it.
+    """The fields of every method: epochs, a memory bank with its augmentation, and a student.
 
     Attributes:
         LEARNING_RATES: fields that are halved together when a run diverges.
-        BATCH_SIZES: fields that can be halved, each by itself, when the device is full.
+        BATCH_SIZES: fields that can be halved, separately, when the device is full.
     """
 
     LEARNING_RATES: ClassVar[tuple[str, ...]] = ("student_lr", "student_lr_min")
@@ -121,13 +121,13 @@ class DistillConfig(MethodConfig):
     noisy_layer: NoisyLayerKind = Field(
         "k_to_1", description="Images that share a Linear: all classes once, one, or no layer (Table 4)."
     )
-    noisy_layer_redraw: bool = Field(True, description="Whether every round draws it anew (Table 4, woRI).")
+    noisy_layer_redraw: bool = Field(True, description="Whether every round redraws it (Table 4, woRI).")
     noisy_layer_architecture: NoisyLayerArchitecture = Field(
         "A3", description="BatchNorm and Linear; A1 is without BatchNorm (Table 12)."
     )
     generator_lr: Rate = Field(4e-3, description="Adam, betas 0.5 and 0.999, new each round (A.2).")
     generator_reset_every: Annotated[int, Field(ge=0, le=100_000)] = Field(
-        10, description="Epochs a generator lives before it is drawn anew; 0 is for ever (authors)."
+        10, description="Epochs until the generator is redrawn; 0 never redraws it (authors)."
     )
     images_of_last_steps: Annotated[int, Field(ge=0, le=100_000)] = Field(
         0,

@@ -1,4 +1,4 @@
-"""What a disk says that takes no more: no bug, and no fault of the request."""
+"""Errors of a disk that takes no more data: neither a bug nor a fault of the request."""
 
 import errno
 import re
@@ -12,12 +12,12 @@ _TROUBLES = MappingProxyType(
         errno.EROFS: "can only be read",
     }
 )
-_NUMBER = re.compile(r"\(os error (\d+)\)")  # how libraries written in Rust tell it
+_NUMBER = re.compile(r"\(os error (\d+)\)")  # the form in libraries written in Rust
 
 
 def disk_trouble(error: BaseException) -> str | None:
-    """Say what is wrong with the disk where that is why an error was raised; else None."""
+    """Say what is wrong with the disk if that caused the error; else None."""
     if isinstance(error, OSError):
         return _TROUBLES.get(error.errno or 0)
-    told = _NUMBER.search(str(error))
-    return None if told is None else _TROUBLES.get(int(told[1]))
+    match = _NUMBER.search(str(error))
+    return None if match is None else _TROUBLES.get(int(match[1]))

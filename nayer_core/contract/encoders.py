@@ -8,10 +8,10 @@ CLIP_FILE = "open_clip_model.safetensors"
 
 
 def cached_clip_revisions(hub_home: Path) -> list[str]:
-    """Tell which revisions of CLIP's weights lie in a cache of the hub, without asking its library.
+    """List the revisions of CLIP's weights in a cache of the hub, without importing its library.
 
     Args:
-        hub_home: what HF_HOME names.
+        hub_home: the folder HF_HOME.
     """
     snapshots = hub_home / "hub" / f"models--{CLIP_REPOSITORY.replace('/', '--')}" / "snapshots"
     return sorted(path.parent.name for path in snapshots.glob(f"*/{CLIP_FILE}") if path.exists())

@@ -1,13 +1,13 @@
-"""What can be wrong with a request, in words a stranger can act on.
+"""Errors of a request, with messages that a stranger can act on.
 
     NayerError          ends a command of the core with exit code 2
       SpecError         the job specification itself cannot work (HTTP 422)
       TeacherError      the uploaded teacher cannot be used
       UploadError       the evaluation set or the embeddings cannot be used
-      TrainingError     the run itself came to an end it cannot leave
+      TrainingError     the run cannot continue
 
 Every error carries a stable code, a message that names the value and the limit, and a hint that
-says what to change. A library's own message never gets in: it may advise unsafe things.
+says what to change. A library's own message is never passed on: it may advise unsafe things.
 """
 
 from enum import StrEnum
@@ -54,11 +54,11 @@ class ErrorCode(StrEnum):
 
 
 class NayerError(Exception):
-    """A request that cannot work, told so that its author can mend it.
+    """A request that cannot work, described so that its author can correct it.
 
     Args:
         code: one of `ErrorCode`.
-        message: what is wrong, with the value found and the limit.
+        message: what is wrong, with the value and the limit.
         hint: what to change; one sentence.
         retryable: whether the very same request may succeed later.
     """
@@ -72,7 +72,7 @@ class NayerError(Exception):
 
 
 class SpecError(NayerError):
-    """The job specification cannot work, whatever the files hold."""
+    """The job specification cannot work with any files."""
 
 
 class TeacherError(NayerError):
@@ -84,4 +84,4 @@ class UploadError(NayerError):
 
 
 class TrainingError(NayerError):
-    """The run came to an end that it cannot leave by itself."""
+    """The run cannot continue."""

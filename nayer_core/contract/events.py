@@ -1,11 +1,11 @@
-"""The records the program prints: one JSON object a line on stdout.
+"""The events the program prints: one JSON object a line on stdout.
 
 phase       a part of the work begins            never dropped
 progress    where the run is                     at most two a second
 metrics     numbers by name at a step            at most two a second
 warning     something the client should know     never dropped
 checkpoint  a state was saved, with its files    never dropped
-bank        an earlier run's warm-up was taken   never dropped
+bank        an earlier run's warm-up is used     never dropped
 finished | failed | stopped                      the last line: exit code 0, 2 or 3
 """
 
@@ -29,21 +29,21 @@ class Phase(StrEnum):
     EVALUATE = "evaluate"
 
 
-class _Record(BaseModel):
+class _TimedEvent(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     time: datetime = Field(default_factory=lambda: datetime.now(UTC))
 
 
-class PhaseEvent(_Record):
+class PhaseEvent(_TimedEvent):
     """A part of the work begins."""
 
     event: Literal["phase"] = "phase"
     phase: Phase
 
 
-class ProgressEvent(_Record):
-    """Where the run is. `epoch` counts from 1 and warm-up is counted in."""
+class ProgressEvent(_TimedEvent):
+    """Progress of the run. `epoch` counts from 1 and includes warm-up."""
 
     event: Literal["progress"] = "progress"
     phase: Phase
@@ -53,7 +53,7 @@ class ProgressEvent(_Record):
     eta_seconds: float | None = None
 
 
-class MetricsEvent(_Record):
+class MetricsEvent(_TimedEvent):
     """Numbers by name; `step` counts generator and student updates together."""
 
     event: Literal["metrics"] = "metrics"
@@ -62,16 +62,16 @@ class MetricsEvent(_Record):
     values: dict[str, float]
 
 
-class WarningEvent(_Record):
-    """Something that does not stop the job and that its owner should know."""
+class WarningEvent(_TimedEvent):
+    """Something that the owner of the job should know and that does not stop it."""
 
     event: Literal["warning"] = "warning"
     code: str
     message: str
 
 
-class CheckpointEvent(_Record):
-    """A state that a later process can resume from; `files` lie in the folder `checkpoint/`."""
+class CheckpointEvent(_TimedEvent):
+    """A state that a later process can resume from; `files` are in the folder `checkpoint/`."""
 
     event: Literal["checkpoint"] = "checkpoint"
     epoch: int
@@ -79,10 +79,10 @@ class CheckpointEvent(_Record):
     files: dict[str, str]  # name -> sha256
 
 
-class BankEvent(_Record):
-    """The warm-up of an earlier run on this teacher was taken in place of an own one.
+class BankEvent(_TimedEvent):
+    """The run uses the warm-up of an earlier run on this teacher.
 
-    `made_by` is what that run was called, where it had a name: in the service, its job.
+    `made_by` is the name of that run, if it had one: in the service, its job.
     """
 
     event: Literal["bank"] = "bank"
@@ -92,15 +92,15 @@ class BankEvent(_Record):
     sha256: str  # of the bank's file
 
 
-class FinishedEvent(_Record):
-    """The command did what it was asked; `result` is what it found."""
+class FinishedEvent(_TimedEvent):
+    """The command is done; `result` is its result."""
 
     event: Literal["finished"] = "finished"
     command: str
     result: dict[str, Any]
 
 
-class FailedEvent(_Record):
+class FailedEvent(_TimedEvent):
     """The request cannot work (exit code 2)."""
 
     event: Literal["failed"] = "failed"
@@ -110,7 +110,7 @@ class FailedEvent(_Record):
     retryable: bool = False
 
 
-class StoppedEvent(_Record):
+class StoppedEvent(_TimedEvent):
     """Stopped on request with the state saved (exit code 3)."""
 
     event: Literal["stopped"] = "stopped"
@@ -129,7 +129,7 @@ Event = (
     | StoppedEvent
 )
 
-# What a command calls to report; the program writes it to stdout.
+# A command calls it to report; the program writes the event to stdout.
 Emit = Callable[[Event], None]
 
 _EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])

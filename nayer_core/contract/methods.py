@@ -12,10 +12,10 @@ DEFAULT_METHOD = "nayer"
 
 @dataclass(frozen=True)
 class MethodEntry:
-    """A method as a client can ask for it; free of torch.
+    """A method that a client can request; imports no torch.
 
     Args:
-        title: for model cards: name, authors, year, and what it needs of real data.
+        title: for model cards: name, authors, year, and the real data it needs.
         config: class of its configuration.
         presets: its named configurations.
         default_preset: what the preset `auto` means.
@@ -30,13 +30,13 @@ class MethodEntry:
 
     @property
     def preset_names(self) -> tuple[str, ...]:
-        """What a client may write as `preset`."""
+        """The values that a client may give as `preset`."""
         return ("auto", *self.presets)
 
     def resolve_config(
         self, preset: str, overrides: Mapping[str, Any], input_size: tuple[int, int, int]
     ) -> tuple[str, MethodConfig]:
-        """Say which preset `preset` means, and give its configuration with the client's overrides.
+        """Return the name of the preset, and its configuration with the client's overrides.
 
         Some presets have other values for images above 64 pixels: `Preset.large_images`.
 

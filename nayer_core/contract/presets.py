@@ -10,12 +10,12 @@ from nayer_core.contract.config import DistillConfig, MethodConfig
 
 @dataclass(frozen=True)
 class Preset:
-    """A named set of configuration values and what it is for.
+    """A named set of configuration values, and its purpose.
 
     Attributes:
         summary: for people who choose one.
         config: the values.
-        whiten: what `text_encoder.whiten` means where the client leaves it open.
+        whiten: the value of `text_encoder.whiten` if the client gives none.
         large_images: values that differ for images above `LARGE_IMAGE_SIDE` pixels.
     """
 

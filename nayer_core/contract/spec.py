@@ -1,4 +1,4 @@
-"""What a client may ask: the one document of `POST /jobs` and of the program."""
+"""The job specification: the document of `POST /jobs` and of the program."""
 
 import itertools
 from typing import Annotated, Any, Literal, Self
@@ -23,14 +23,14 @@ from nayer_core.contract.webhook import WebhookSpec
 
 MAX_LABELS = 100_000
 MAX_LABEL_CHARS = 200
-MAX_LABEL_ERRORS = 50  # told of one list
+MAX_LABEL_ERRORS = 50  # reported for one list
 
 MetadataKey = Annotated[str, StringConstraints(max_length=100)]
 Label = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_LABEL_CHARS)]
 OnOutOfMemory = Literal["fail", "halve"]
 Channel = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
 
-MAX_RUNTIME_SECONDS = 366 * 24 * 3600  # a year; what a client may ask has an end
+MAX_RUNTIME_SECONDS = 366 * 24 * 3600  # a year
 
 
 class _Document(BaseModel):
@@ -38,7 +38,7 @@ class _Document(BaseModel):
 
 
 class Normalization(_Document):
-    """What the teacher's training subtracted from and divided images in [0, 1] by, per channel."""
+    """Mean and deviation by which the teacher's training normalised images in [0, 1], per channel."""
 
     mean: Annotated[tuple[Channel, ...], Field(min_length=1, max_length=3)]
     std: Annotated[
@@ -89,7 +89,7 @@ class TeacherSpec(_Document):
 
 
 class StudentSpec(_Document):
-    """The network that is wanted."""
+    """The network to train."""
 
     architecture: str = Field(description="A name of GET /architectures.")
 
@@ -100,7 +100,7 @@ class StudentSpec(_Document):
 
 
 class TextEncoderSpec(_Document):
-    """What turns class names into the generator's input."""
+    """How class names become vectors for the noisy layer."""
 
     name: str = Field("auto", description="CLIP where its weights can be had, else a sentence encoder.")
     prompt: Annotated[str, StringConstraints(max_length=500)] = Field(
@@ -125,7 +125,7 @@ class TextEncoderSpec(_Document):
 
 class JobSpec(_Document):
     """One request for a student. `labels`, `input_size` and `normalization` have no default:
-    a wrong one there would silently ruin the student.
+    a wrong value would silently ruin the student.
     """
 
     labels: Annotated[tuple[Label, ...], Field(min_length=2, max_length=MAX_LABELS)] = Field(
@@ -142,7 +142,7 @@ class JobSpec(_Document):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     reuse_bank: bool = Field(
         False,
-        description="Begin behind the warm-up of an earlier job on this teacher; leave one for later jobs.",
+        description="Begin after the warm-up of an earlier job on this teacher; store one for later jobs.",
     )
     on_out_of_memory: OnOutOfMemory = Field(
         "fail",
@@ -155,12 +155,12 @@ class JobSpec(_Document):
         default_factory=dict,
         description="At most 16 strings of the client's own, by names of up to 100 characters.",
     )
-    webhook: WebhookSpec | None = Field(None, description="Whom the service tells what becomes of the job.")
+    webhook: WebhookSpec | None = Field(None, description="Receiver of messages about the job.")
 
     @field_validator("labels", mode="before")
     @classmethod
     def _first_wrong_labels(cls, labels: object) -> object:
-        # pydantic would make an error of each: seconds, where 300,000 are wrong.
+        # pydantic would make an error for each: seconds for 300,000 wrong ones.
         if not isinstance(labels, list | tuple):
             return labels
         labels = labels[: MAX_LABELS + 1]
@@ -173,13 +173,13 @@ class JobSpec(_Document):
     @field_validator("labels")
     @classmethod
     def _unique_labels(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
-        seen: dict[str, int] = {}
+        positions: dict[str, int] = {}
         for index, label in enumerate(labels):
-            if label in seen:
+            if label in positions:
                 raise ValueError(
-                    f"label {label!r} stands at {seen[label]} and at {index}; labels must differ"
+                    f"label {label!r} is at {positions[label]} and at {index}; labels must differ"
                 )
-            seen[label] = index
+            positions[label] = index
         return labels
 
     @field_validator("method")
@@ -208,11 +208,11 @@ class JobSpec(_Document):
         return self
 
     def resolved_config(self) -> tuple[str, MethodConfig]:
-        """Name the preset and give the whole configuration it means for this spec."""
+        """Return the name of the preset and the whole configuration for this spec."""
         return METHODS[self.method].resolve_config(self.preset, self.config, self.teacher.input_size)
 
     def resolved_text_encoder(self) -> TextEncoderSpec:
-        """Give the text encoder with `whiten` decided by the preset where the client left it open."""
+        """Return the text encoder; without a value from the client, the preset decides `whiten`."""
         if self.text_encoder.whiten is not None:
             return self.text_encoder
         preset, _ = self.resolved_config()
@@ -220,7 +220,7 @@ class JobSpec(_Document):
 
 
 def _method_of(info: ValidationInfo) -> MethodEntry:
-    """Give the entry of the method that the document names; of the default one where the name is wrong."""
+    """Return the entry of the document's method; of the default method if the name is wrong."""
     return METHODS[info.data.get("method", DEFAULT_METHOD)]
 
 
@@ -237,7 +237,7 @@ def _label_error(index: int, label: object) -> InitErrorDetails | None:
 
 
 def _under(field: str, error: ValidationError) -> list[InitErrorDetails]:
-    # pydantic merges the nested errors as they are: without this they would point beside `config`.
+    # pydantic merges nested errors unchanged: without this their locations would lack `config`.
     return [
         InitErrorDetails(
             type=item["type"], loc=(field, *item["loc"]), input=item["input"], ctx=item.get("ctx", {})
@@ -247,7 +247,7 @@ def _under(field: str, error: ValidationError) -> list[InitErrorDetails]:
 
 
 class ResolvedSpec(_Document):
-    """A spec after inspection: nothing is `auto` any more but, until `embed`, the text encoder."""
+    """A spec after inspection: nothing is `auto`, except the text encoder until `embed`."""
 
     labels: tuple[str, ...]
     input_size: tuple[int, int, int]
@@ -263,7 +263,7 @@ class ResolvedSpec(_Document):
     on_out_of_memory: OnOutOfMemory = "fail"
     reuse_bank: bool = False
     bank: dict[str, str] | None = Field(
-        None, description="sha256 and job of the bank that was taken; known when the run begins."
+        None, description="sha256 and job of the bank that is used; known when the run begins."
     )
 
     @field_validator("config", mode="before")
@@ -273,7 +273,7 @@ class ResolvedSpec(_Document):
 
     @property
     def num_classes(self) -> int:
-        """K: how many classes teacher and student tell apart."""
+        """K: the number of classes of teacher and student."""
         return len(self.labels)
 
 

@@ -1,4 +1,4 @@
-"""Whom a client wants to be told of a job, and of what. The core itself calls nobody."""
+"""The web hook of a job: receiver and events. The core itself calls nobody."""
 
 import base64
 import binascii
@@ -25,9 +25,9 @@ class WebhookSpec(BaseModel):
 
     url: HttpUrl = Field(description="http or https, with a public address; POSTed to.")
     events: Annotated[tuple[WebhookEvent, ...], Field(min_length=1, max_length=len(WEBHOOK_EVENTS))] = Field(
-        END_EVENTS, description="What is told; the ends of a job where nothing else is asked for."
+        END_EVENTS, description="Events to send; by default the ends of a job."
     )
-    # Excluded from every dump: what is never written out cannot be shown.
+    # Excluded from every dump, so that it is never shown.
     secret: SecretStr | None = Field(
         None,
         exclude=True,

@@ -1,8 +1,8 @@
-"""CUDA graphs: the thousands of kernels of a step, launched as one.
+"""CUDA graphs: the thousands of kernels of a step, launched with one call.
 
-Networks for small images keep a GPU busy for a fraction of the time that Python takes to launch their
-kernels one by one. A step over tensors that stay where they are can be recorded once and then be
-replayed: the same kernels on the same memory, so the same numbers.
+The kernels of networks for small images run in a fraction of the time that Python takes to launch them one
+by one. A step whose tensors keep their addresses can be recorded once and then replayed: the same kernels on
+the same memory give the same numbers.
 """
 
 import gc
@@ -18,20 +18,20 @@ from torch import Tensor, nn
 from nayer_core.hardware.precision import Arithmetic
 
 
-class _Result(Protocol):
+class _Clonable(Protocol):
     def clone(self) -> Self: ...
 
 
-Result = TypeVar("Result", bound=_Result)
+Result = TypeVar("Result", bound=_Clonable)
 
-UNRECORDED_RUNS = 2  # libraries choose their algorithms in the first, and set up what they keep
+UNRECORDED_RUNS = 2  # in the first, libraries choose algorithms and allocate workspaces
 
 
 class CudaGraphs:
-    """Runs steps of one kind or several; on CUDA it records each kind and replays it from then on.
+    """Runs steps; on CUDA it records each kind of step and replays it from then on.
 
-    float16 and runs of several processes are not recorded: what the loss is scaled by, and what
-    processes tell each other, would be part of the recording.
+    float16 and runs of several processes are not recorded: the loss scale, and the messages between
+    processes, would be fixed in the recording.
 
     Args:
         arithmetic: device and number format of the steps.
@@ -81,7 +81,7 @@ class CudaGraphs:
         return result
 
     def forget(self) -> None:
-        """Drop all recordings, with their memory: shapes have changed, or other tensors are read."""
+        """Drop all recordings and their memory; call it when shapes or the tensors read have changed."""
         self._runs.clear()
         self._recordings.clear()
 
@@ -116,7 +116,7 @@ class _Recording(Generic[Result]):
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Free no unused recording now: that would abort the one being made."""
+    """Prevent garbage collection: freeing an old recording would abort the one being made."""
     gc.collect()
     gc.disable()
     try:

@@ -1,10 +1,10 @@
-"""Starts the processes of one run, and stands for them: `python -m nayer_core distill --processes N ...`.
+"""Starts the processes of one run and represents them: `python -m nayer_core distill --processes N ...`.
 
-To whoever started it the program is one process still: the first of the N writes to its stdout, SIGTERM
-stops all, the exit code says what the first came to, and nobody is left when one of them dies. A refusal
-that another one met alone, a device that is full say, is told in the first one's stead.
+Its caller sees one program: the first of the N processes writes to its stdout, SIGTERM stops all, the exit
+code is that of the first, and when one process dies all end. If another process alone refuses the run, for
+example because its device is full, the launcher reports that refusal.
 
-Standard library and contract only: this process computes nothing, and does not load torch for it.
+Imports only the standard library and the contract: this process computes nothing and does not load torch.
 """
 
 import collections
@@ -32,7 +32,7 @@ from nayer_core.contract.events import (
     parse_event,
 )
 
-MEETING_FILE = "NAYER_CORE_MEETING_FILE"  # where the processes find each other: no port to fight for
+MEETING_FILE = "NAYER_CORE_MEETING_FILE"  # the processes find each other by a file: it needs no free port
 LAUNCHER_PID = "NAYER_CORE_LAUNCHER_PID"
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -48,13 +48,15 @@ def run_in_processes(argv: Sequence[str], count: int, events: TextIO, emit: Emit
         argv: the words after `python -m nayer_core`; each process gets all of them.
         count: how many; each has a GPU of its own, or its share of the cores.
         events: the file that the first process writes its events to.
-        emit: tells in this process's name; used once the others are gone.
+        emit: reports a refusal; used after the other processes have ended.
 
     Returns:
         The exit code of the program's contract.
     """
-    with tempfile.TemporaryDirectory() as folder, _StopRequest() as stop:
-        processes = [_Process(argv, rank, count, Path(folder) / "meeting", events) for rank in range(count)]
+    with tempfile.TemporaryDirectory() as folder, _StopFlag() as stop:
+        processes = [
+            _RunProcess(argv, rank, count, Path(folder) / "meeting", events) for rank in range(count)
+        ]
         try:
             _wait(processes, stop)
         finally:
@@ -64,7 +66,7 @@ def run_in_processes(argv: Sequence[str], count: int, events: TextIO, emit: Emit
 
 
 def die_with_launcher() -> None:
-    """Have this process, if it was started here, killed when the launcher dies (Linux)."""
+    """Make the kernel kill this process when its launcher dies (Linux); without a launcher do nothing."""
     launcher = os.environ.get(LAUNCHER_PID)
     if launcher is None or not sys.platform.startswith("linux"):
         return
@@ -73,8 +75,8 @@ def die_with_launcher() -> None:
         sys.exit("the process that started this one is gone")
 
 
-class _Process:
-    """One of the processes, and the last line of those that do not write to stdout."""
+class _RunProcess:
+    """One of the processes. Of those that do not write to stdout it keeps the last line."""
 
     def __init__(self, argv: Sequence[str], rank: int, count: int, meeting: Path, events: TextIO):
         safe_path = ["-P"] if sys.flags.safe_path else []  # as this process was started itself
@@ -92,7 +94,7 @@ class _Process:
 
     @property
     def code(self) -> int | None:
-        """Exit code, minus the signal's number where one ended it; None while it runs."""
+        """Exit code; the negative signal number if a signal ended it; None while it runs."""
         return self.process.poll()
 
     def kill(self) -> None:
@@ -101,7 +103,7 @@ class _Process:
         self.process.wait()
 
     def refusal(self) -> FailedEvent | None:
-        """Say why it ended with exit code 2, where it was not the one that tells."""
+        """Return the reason for exit code 2 of a process other than the first; else None."""
         if self.rank == 0 or self.code != EXIT_REFUSED:
             return None
         self._reader.join(timeout=5)
@@ -116,8 +118,8 @@ class _Process:
             self._last.extend(stdout)
 
 
-class _StopRequest:
-    """SIGTERM as a flag, until the block ends."""
+class _StopFlag:
+    """During the block, SIGTERM sets a flag."""
 
     def __init__(self) -> None:
         self.requested = False
@@ -133,8 +135,8 @@ class _StopRequest:
         self.requested = True
 
 
-def _wait(processes: Sequence[_Process], stop: _StopRequest) -> None:
-    """Wait until all have ended, or one has died without whom the others cannot go on."""
+def _wait(processes: Sequence[_RunProcess], stop: _StopFlag) -> None:
+    """Wait until all have ended, or until one has died: the others cannot continue without it."""
     passed_on, refused_at = False, None
     while any(process.code is None for process in processes):
         codes = [process.code for process in processes]
@@ -145,12 +147,12 @@ def _wait(processes: Sequence[_Process], stop: _StopRequest) -> None:
             if time.monotonic() - refused_at > _GRACE_SECONDS:
                 return
         if stop.requested and not passed_on:
-            processes[0].process.terminate()  # it tells the others between two steps
+            processes[0].process.terminate()  # it stops the others between two steps
             passed_on = True
         time.sleep(_TICK_SECONDS)
 
 
-def _outcome(processes: Sequence[_Process], emit: Emit) -> int:
+def _outcome(processes: Sequence[_RunProcess], emit: Emit) -> int:
     first = processes[0].code
     if first in _ENDS:
         return int(first or EXIT_DONE)
@@ -164,9 +166,9 @@ def _outcome(processes: Sequence[_Process], emit: Emit) -> int:
 
 
 def _environment(inherited: Mapping[str, str], rank: int, count: int, meeting: Path) -> dict[str, str]:
-    """Say what a process sees: torchrun's variables, a share of the threads, and where to meet."""
+    """Return a process's environment: torchrun's variables, a share of the threads, the meeting file."""
     threads = int(inherited.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
-    its_own = {
+    own_variables = {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
         "WORLD_SIZE": str(count),
@@ -175,6 +177,6 @@ def _environment(inherited: Mapping[str, str], rank: int, count: int, meeting: P
         MEETING_FILE: str(meeting),
         LAUNCHER_PID: str(os.getpid()),
     }
-    # All on one machine: no name of it has to resolve, and an empty network namespace will do.
+    # All are on one machine: host names need not resolve, and an empty network namespace is enough.
     by_loopback = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
-    return (by_loopback if sys.platform.startswith("linux") else {}) | dict(inherited) | its_own
+    return (by_loopback if sys.platform.startswith("linux") else {}) | dict(inherited) | own_variables

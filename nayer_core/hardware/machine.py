@@ -1,7 +1,7 @@
 """Where steps are computed: device, number format, peer processes, CUDA graphs and random numbers.
 
-A method computes losses and asks for updates. Everything else that a step needs on a particular machine is
-here, so that a method's page holds the method alone.
+A method computes losses and requests updates. This module holds everything else that a step needs on a
+particular machine, so that the code of a method is about the method alone.
 """
 
 from collections.abc import Callable, Hashable, Sequence
@@ -21,10 +21,10 @@ Network = TypeVar("Network", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Losses:
-    """What a loss function computes for a batch.
+    """The losses of a batch.
 
     Args:
-        total: scalar, the mean over the rows it was computed from; what is minimised.
+        total: scalar, the mean over the rows it was computed from; it is minimised.
         terms: scalars by name, means over the same rows; reported, not minimised.
         outputs: other tensors that the caller needs; their gradients are dropped.
     """
@@ -40,7 +40,7 @@ class Losses:
 
 
 class Machine:
-    """One handle for all that a method needs of the machine it runs on.
+    """One handle for everything that a method needs of the machine it runs on.
 
     Args:
         arithmetic: device and number format.
@@ -59,11 +59,11 @@ class Machine:
         self.graphs = CudaGraphs(arithmetic, self.rng, peers.size)
 
     def unshared(self, seed: int) -> "Machine":
-        """Give a machine on the same device, with other random numbers, that shares no batch with peers."""
+        """Return a machine on the same device, with other random numbers, that shares no batch with peers."""
         return Machine(self.arithmetic, seed)
 
     def place(self, network: Network) -> Network:
-        """Move a network to the device, in the memory layout that convolutions like."""
+        """Move a network to the device, in the memory layout in which convolutions are fast."""
         return network.to(self.device).to(memory_format=torch.channels_last)
 
     def update(
@@ -78,16 +78,16 @@ class Machine:
         """Update an optimiser's parameters once along the gradient of a loss.
 
         On CUDA the kernels of `loss` and its backward pass are recorded once for each kind and replayed from
-        then on. So `loss` must work on the device alone, and what it reads besides its arguments (networks
-        and their buffers) must be the same objects at every call of the kind.
+        then on. So `loss` must work on the device alone, and everything it reads besides its arguments
+        (networks and their buffers) must be the same objects at every call of the kind.
 
         Args:
-            optimizer: whose parameters are updated; gradients are gone afterwards.
-            loss: called with `whole` and then with this process's share of `rows`; it computes the losses of
-                that share. BatchNorm layers in training take the statistics of the whole batch all the same.
-            whole: passed as they are; the first has a row for each image of the whole batch.
+            optimizer: its parameters are updated, and their gradients are freed afterwards.
+            loss: called with `whole`, followed by this process's share of `rows`; it computes the losses of
+                that share. BatchNorm layers in training still use the statistics of the whole batch.
+            whole: passed unchanged; the first has a row for each image of the whole batch.
             rows: each has a row for each image of the whole batch. Shapes are the same for a kind.
-            kind: identifies the computation: equal kinds differ in the values of tensors alone.
+            kind: identifies the computation: calls of the same kind differ only in the values of tensors.
 
         Returns:
             The losses as means over the whole batch, without gradients. They may be kept.
@@ -111,7 +111,7 @@ class Machine:
         return losses
 
     def own_rows(self, whole: Tensor) -> Tensor:
-        """Give this process's share of a tensor with a row for each image of the batch."""
+        """Return this process's share of a tensor with a row for each image of the batch."""
         return whole[self.peers.rows(len(whole))]
 
     def all_rows(self, own: Tensor, batch_size: int) -> Tensor:

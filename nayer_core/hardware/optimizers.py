@@ -1,8 +1,8 @@
-"""SGD with momentum and Adam over torch's fused kernels, without the compiler its classes load.
+"""SGD with momentum and Adam on torch's fused kernels, without loading torch's compiler.
 
-Any class of torch.optim imports torch._dynamo at its first use: more than a second and 150 MB at each
-start of a run, and a run is started anew after every fault. The functional forms that those classes
-call do not, and give the same numbers bit by bit.
+The classes of torch.optim import torch._dynamo at first use: more than a second and 150 MB at each start of
+a run, and a run starts again after every fault. The functional forms that those classes call do not import
+it, and give the same numbers bit by bit.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -15,7 +15,7 @@ from torch.optim.sgd import sgd
 
 
 class Optimizer:
-    """What `torch.amp.GradScaler` needs of an optimiser that undoes the scaling by itself.
+    """The interface that `torch.amp.GradScaler` needs of an optimiser that unscales gradients itself.
 
     Args:
         parameters: on one device.
@@ -32,7 +32,7 @@ class Optimizer:
         self._scaler_facts: dict[str, Any] = {}
 
     def scaler(self, make: Callable[[], torch.amp.GradScaler]) -> torch.amp.GradScaler:
-        """Give the scaler of this optimiser's losses; it is made at the first call."""
+        """Return the scaler of this optimiser's losses; the first call makes it."""
         if self._scaler is None:
             self._scaler = make()
             if self._scaler_facts:
@@ -40,20 +40,20 @@ class Optimizer:
         return self._scaler
 
     def facts(self) -> dict[str, Any]:
-        """What a resume needs besides tensors, as JSON values: the scale of the losses in float16."""
+        """The part of the state that is JSON values, not tensors: the scale of the losses in float16."""
         return self._scaler_facts if self._scaler is None else self._scaler.state_dict()
 
     def restore(self, facts: dict[str, Any]) -> None:
-        """Return to what `facts` gave, with the next scaler."""
+        """Return to a state that `facts` gave; the next scaler takes it."""
         self._scaler, self._scaler_facts = None, facts
 
     def zero_grad(self) -> None:
-        """Forget the gradients and give their memory back."""
+        """Drop the gradients and free their memory."""
         for parameter in self.parameters:
             parameter.grad = None
 
     def _moved(self) -> list[int]:
-        """Which parameters the last backward pass reached; the others stay where they are."""
+        """Indices of the parameters that have a gradient; the others do not change."""
         return [index for index, parameter in enumerate(self.parameters) if parameter.grad is not None]
 
     def _gradients(self, moved: list[int]) -> list[Tensor]:
@@ -67,7 +67,7 @@ class SGD(Optimizer):
         parameters: on one device.
         lr: learning rate; may be changed between steps.
         momentum: share of the last step in the next.
-        weight_decay: times a weight, added to its gradient.
+        weight_decay: this multiple of a weight is added to its gradient.
     """
 
     def __init__(
@@ -82,9 +82,9 @@ class SGD(Optimizer):
     def step(self) -> None:
         """Move the parameters along their gradients."""
         moved = self._moved()
-        momenta: list[Tensor | None] = [*_chosen(self.momenta, moved)]
+        momenta: list[Tensor | None] = [*_select(self.momenta, moved)]
         sgd(
-            _chosen(self.parameters, moved),
+            _select(self.parameters, moved),
             self._gradients(moved),
             momenta,
             fused=True,
@@ -105,7 +105,7 @@ class Adam(Optimizer):
     Args:
         parameters: on one device.
         lr: learning rate; may be changed between steps.
-        betas: how much of the averages of gradients and of their squares is kept in a step.
+        betas: decay of the running averages of gradients and of their squares.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float, *, betas: tuple[float, float]):
@@ -120,12 +120,12 @@ class Adam(Optimizer):
         """Move the parameters along their averaged gradients."""
         moved = self._moved()
         adam(
-            _chosen(self.parameters, moved),
+            _select(self.parameters, moved),
             self._gradients(moved),
-            _chosen(self._averages, moved),
-            _chosen(self._square_averages, moved),
+            _select(self._averages, moved),
+            _select(self._square_averages, moved),
             [],
-            _chosen(self._steps, moved),
+            _select(self._steps, moved),
             fused=True,
             grad_scale=getattr(self, "grad_scale", None),  # set by the scaler while it steps
             found_inf=getattr(self, "found_inf", None),
@@ -139,5 +139,5 @@ class Adam(Optimizer):
         )
 
 
-def _chosen(tensors: Sequence[Tensor], indices: list[int]) -> list[Tensor]:
+def _select(tensors: Sequence[Tensor], indices: list[int]) -> list[Tensor]:
     return [tensors[index] for index in indices]

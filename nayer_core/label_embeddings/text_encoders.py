@@ -1,8 +1,8 @@
 """Class names to label-text embeddings (LTE), the generator's input (section 3.2 of the paper).
 
-`embed` makes them and runs on its own, before `distill`: it is the only part that may use the
-network. `prepare` is what `distill` does with them: whitening, and a look at classes that no
-generator could tell apart. They are stored as the encoder gives them.
+`embed` makes the embeddings and runs as a command of its own, before `distill`: it is the only part that
+may use the network. They are stored as the encoder gives them. `prepare` checks that no two classes have the
+same embedding and whitens them; `distill` calls it.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from nayer_core.contract.events import Emit, Phase, PhaseEvent, WarningEvent
 from nayer_core.contract.spec import TextEncoderSpec
 from nayer_core.label_embeddings.encoder_weights import EncoderUnavailable, find_clip, find_minilm
 
-LTE_FILE = "lte.safetensors"
+LABEL_EMBEDDINGS_FILE = "lte.safetensors"
 CLIP_ARCHITECTURE = "ViT-B-32"
 CLIP_DIM, SBERT_DIM = 512, 384
 GAUSSIAN_DIM = CLIP_DIM
@@ -37,18 +37,18 @@ _Warning = tuple[str, str]  # (code, message)
 
 
 @dataclass(frozen=True)
-class LabelTextEmbeddings:
-    """What an encoder made of the labels.
+class LabelEmbeddings:
+    """One vector for each class name, and where they come from.
 
     Attributes:
-        lte: (K, dim) float32, as the encoder gives them.
+        label_embeddings: (K, dim) float32, as the encoder gives them.
         encoder: which one it was.
         weights: revision or SHA-256 of its weights; empty where it has none.
-        fallback_from: the encoder that was wanted and could not be had.
+        fallback_from: the encoder that was requested and is not available; None without a fallback.
         warnings: (code, message) for the client.
     """
 
-    lte: Tensor
+    label_embeddings: Tensor
     encoder: str
     weights: str
     fallback_from: str | None
@@ -56,78 +56,78 @@ class LabelTextEmbeddings:
 
 
 def embedding_dim(encoder: str, classes: int) -> int:
-    """Tell the size of the vectors that `embed` will make; of `auto` the larger one's."""
+    """Return the size of the vectors that `embed` will make; for `auto` the larger of the two."""
     return {"one_hot": classes, "gaussian": GAUSSIAN_DIM, "sbert": SBERT_DIM}.get(encoder, CLIP_DIM)
 
 
-def embed(encoder: str, prompt: str, labels: Sequence[str]) -> LabelTextEmbeddings:
+def embed(encoder: str, prompt: str, class_names: Sequence[str]) -> LabelEmbeddings:
     """Turn class names into one vector each.
 
     Args:
         encoder: `open_clip`, `sbert`, `one_hot`, `gaussian`, or `auto`: the first of the former
-            two whose weights can be had.
+            two whose weights are available.
         prompt: text with {label} or {index}.
-        labels: K class names.
+        class_names: K of them.
 
     Raises:
-        EncoderUnavailable: the encoder's weights cannot be had.
+        EncoderUnavailable: the encoder's weights are not available.
         SpecError: `invalid_spec`, for more classes than one-hot vectors are made for.
     """
     if encoder == "one_hot":
-        return LabelTextEmbeddings(_one_hot(len(labels)), encoder, "", None, ())
+        return LabelEmbeddings(_one_hot(len(class_names)), encoder, "", None, ())
     if encoder == "gaussian":
-        return LabelTextEmbeddings(_gaussian(labels), encoder, "", None, ())
-    texts, warnings = label_texts(prompt, labels)
+        return LabelEmbeddings(_gaussian(class_names), encoder, "", None, ())
+    texts, warnings = class_texts(prompt, class_names)
     fallback_from = None
     if encoder in ("auto", "open_clip"):
         try:
-            lte, weights = _open_clip(texts)
-            return LabelTextEmbeddings(lte, "open_clip", weights, None, warnings)
+            label_embeddings, weights = _open_clip(texts)
+            return LabelEmbeddings(label_embeddings, "open_clip", weights, None, warnings)
         except EncoderUnavailable as error:
             if encoder == "open_clip":
                 raise
             fallback_from = "open_clip"
             reason = f"{error.message} The sentence encoder MiniLM is used in its place."
             warnings = (*warnings, ("text_encoder_fallback", reason))
-    lte, weights = _sbert(texts)
-    return LabelTextEmbeddings(lte, "sbert", weights, fallback_from, warnings)
+    label_embeddings, weights = _sbert(texts)
+    return LabelEmbeddings(label_embeddings, "sbert", weights, fallback_from, warnings)
 
 
-def label_texts(prompt: str, labels: Sequence[str]) -> tuple[list[str], tuple[_Warning, ...]]:
-    """Put each label into the prompt; `_` and `-` become spaces, and equal texts get the index.
+def class_texts(prompt: str, class_names: Sequence[str]) -> tuple[list[str], tuple[_Warning, ...]]:
+    """Put each class name into the prompt; `_` and `-` become spaces, and equal texts get the index.
 
     Encoders do not see case, so `Crane` and `crane` count as equal.
 
     Args:
         prompt: text with {label} or {index}.
-        labels: K class names.
+        class_names: K of them.
 
     Returns:
-        K different texts, and a warning where some had to be told apart.
+        K different texts, and a warning where an index was added to some.
     """
-    texts = [_fill_in(prompt, index, label) for index, label in enumerate(labels)]
+    texts = [_fill_in(prompt, index, class_name) for index, class_name in enumerate(class_names)]
     counts = Counter(text.casefold() for text in texts)
     repeated = [index for index, text in enumerate(texts) if counts[text.casefold()] > 1]
     for index in repeated:
         texts[index] = f"{texts[index]} {index}"
     if not repeated:
         return texts, ()
-    names = ", ".join(repr(labels[index]) for index in repeated[:5])
-    told = f"{len(repeated)} labels give the same text as another ({names}); their index was added."
-    return texts, (("duplicate_label_texts", told),)
+    names = ", ".join(repr(class_names[index]) for index in repeated[:5])
+    message = f"{len(repeated)} labels give the same text as another ({names}); their index was added."
+    return texts, (("duplicate_label_texts", message),)
 
 
-def _fill_in(prompt: str, index: int, label: str) -> str:
-    values = {"{label}": re.sub(r"[_-]", " ", label), "{index}": str(index)}
+def _fill_in(prompt: str, index: int, class_name: str) -> str:
+    values = {"{label}": re.sub(r"[_-]", " ", class_name), "{index}": str(index)}
     filled = re.sub(r"\{label\}|\{index\}", lambda place: values[place[0]], prompt)
     return " ".join(filled.split())
 
 
-def prepare(lte: Tensor, *, whiten: bool) -> tuple[Tensor, tuple[_Warning, ...]]:
-    """Make stored embeddings the generator's input.
+def prepare(label_embeddings: Tensor, *, whiten: bool) -> tuple[Tensor, tuple[_Warning, ...]]:
+    """Check stored embeddings and, on request, whiten them.
 
     Args:
-        lte: (K, dim) as stored.
+        label_embeddings: (K, dim) as stored.
         whiten: decorrelate them over the classes.
 
     Returns:
@@ -136,25 +136,27 @@ def prepare(lte: Tensor, *, whiten: bool) -> tuple[Tensor, tuple[_Warning, ...]]
     Raises:
         UploadError: `embeddings_invalid`, where two classes have the same vector or one is not finite.
     """
-    lte = lte.float()
-    if not bool(torch.isfinite(lte).all()):
+    label_embeddings = label_embeddings.float()
+    if not bool(torch.isfinite(label_embeddings).all()):
         raise UploadError(
             ErrorCode.EMBEDDINGS_INVALID,
             "The label-text embeddings hold values that are not finite.",
             "Give finite vectors.",
         )
-    same = _same_rows(lte)
+    same = _same_rows(label_embeddings)
     if same is not None:
         raise UploadError(
             ErrorCode.EMBEDDINGS_INVALID,
             f"Classes {same[0]} and {same[1]} have the same embedding, so no image can be made for either.",
             "Give every class a vector of its own; very long labels are cut off by the encoder.",
         )
-    return (whitened(lte), ()) if whiten else (lte, ())
+    return (whitened(label_embeddings), ()) if whiten else (label_embeddings, ())
 
 
-def _same_rows(lte: Tensor) -> tuple[int, int] | None:
-    coarse = torch.round(lte / lte.abs().max().clamp_min(1e-12) * 1e4)  # rounding differs by batch
+def _same_rows(label_embeddings: Tensor) -> tuple[int, int] | None:
+    coarse = torch.round(
+        label_embeddings / label_embeddings.abs().max().clamp_min(1e-12) * 1e4
+    )  # rounding differs by batch
     _, group, counts = torch.unique(coarse, dim=0, return_inverse=True, return_counts=True)
     if int(counts.max()) == 1:
         return None
@@ -162,25 +164,25 @@ def _same_rows(lte: Tensor) -> tuple[int, int] | None:
     return first, second
 
 
-def whitened(lte: Tensor) -> Tensor:
+def whitened(label_embeddings: Tensor) -> Tensor:
     """Decorrelate embeddings over the classes, moving them as little as possible.
 
     With up to `dim` classes the rows become orthogonal, each of norm sqrt(dim): the orthogonal
-    frame nearest to the given rows (their polar factor). With more classes that cannot be, and the
-    columns become uncorrelated with mean 0 and variance 1 (ZCA), rows of that norm on average.
+    frame nearest to the given rows (their polar factor). More classes than `dim` cannot be orthogonal:
+    then the columns become uncorrelated with mean 0 and variance 1 (ZCA), and rows have that norm on average.
 
     Args:
-        lte: (K, dim) float32.
+        label_embeddings: (K, dim) float32.
 
     Returns:
         (K, dim) float32.
     """
-    classes, dim = lte.shape
-    rows = lte.double()
+    classes, dim = label_embeddings.shape
+    rows = label_embeddings.double()
     if classes > dim:
         rows = rows - rows.mean(dim=0)
-    left, _, right = torch.linalg.svd(rows, full_matrices=False)
-    frame: Tensor = left @ right
+    left_vectors, _, right_vectors = torch.linalg.svd(rows, full_matrices=False)
+    frame: Tensor = left_vectors @ right_vectors
     return (frame * math.sqrt(max(classes, dim))).float()
 
 
@@ -194,11 +196,11 @@ def _one_hot(classes: int) -> Tensor:
     return torch.eye(classes)
 
 
-def _gaussian(labels: Sequence[str]) -> Tensor:
-    """Draw one N(0, 1) vector for each label, from the label alone: the same on every machine."""
+def _gaussian(class_names: Sequence[str]) -> Tensor:
+    """Draw one N(0, 1) vector for each class name, from the name alone: the same on every machine."""
     rows = []
-    for label in labels:
-        seed = int.from_bytes(hashlib.sha256(label.encode()).digest()[:8], "big", signed=True)
+    for class_name in class_names:
+        seed = int.from_bytes(hashlib.sha256(class_name.encode()).digest()[:8], "big", signed=True)
         rows.append(torch.randn(GAUSSIAN_DIM, generator=torch.Generator().manual_seed(seed)))
     return torch.stack(rows)
 
@@ -215,7 +217,7 @@ def _open_clip(texts: list[str]) -> tuple[Tensor, str]:
     except (RuntimeError, OSError, ValueError, KeyError, UnpicklingError, SafetensorError) as error:
         raise EncoderUnavailable(
             f"{weights.path} does not hold the weights of CLIP ViT-B/32.",
-            "Have the operator mend NAYER_CLIP_WEIGHTS, or choose text_encoder 'sbert'.",
+            "Have the operator correct NAYER_CLIP_WEIGHTS, or choose text_encoder 'sbert'.",
             retryable=False,
         ) from error
     tokenizer = open_clip.get_tokenizer(CLIP_ARCHITECTURE)
@@ -229,12 +231,14 @@ def _sbert(texts: list[str]) -> tuple[Tensor, str]:
     from sentence_transformers import SentenceTransformer
 
     network = SentenceTransformer(str(weights.path), device="cpu", local_files_only=True)
-    lte = network.encode(texts, batch_size=_BATCH, convert_to_tensor=True, show_progress_bar=False)
-    return lte.float().cpu(), weights.identity
+    label_embeddings = network.encode(
+        texts, batch_size=_BATCH, convert_to_tensor=True, show_progress_bar=False
+    )
+    return label_embeddings.float().cpu(), weights.identity
 
 
 class _Request(BaseModel):
-    """What `embed` needs of a JobSpec or a ResolvedSpec."""
+    """The fields of a JobSpec or a ResolvedSpec that `embed` reads."""
 
     labels: tuple[str, ...]
     text_encoder: TextEncoderSpec = TextEncoderSpec()
@@ -261,14 +265,14 @@ def run(args: argparse.Namespace, emit: Emit) -> dict[str, Any]:
             "Upload them as 'embeddings', or choose another text encoder.",
         )
     emit(PhaseEvent(phase=Phase.EMBED))
-    made = embed(request.text_encoder.name, request.text_encoder.prompt, request.labels)
-    for code, message in made.warnings:
+    result = embed(request.text_encoder.name, request.text_encoder.prompt, request.labels)
+    for code, message in result.warnings:
         emit(WarningEvent(code=code, message=message))
     args.out.mkdir(parents=True, exist_ok=True)
-    save_file({"lte": made.lte.contiguous()}, args.out / LTE_FILE)
+    save_file({"lte": result.label_embeddings.contiguous()}, args.out / LABEL_EMBEDDINGS_FILE)
     return {
-        "text_encoder": made.encoder,
-        "weights": made.weights,
-        "dim": made.lte.shape[1],
-        "fallback_from": made.fallback_from,
+        "text_encoder": result.encoder,
+        "weights": result.weights,
+        "dim": result.label_embeddings.shape[1],
+        "fallback_from": result.fallback_from,
     }

@@ -1,4 +1,4 @@
-"""Accuracy and agreement over arrays of images. Measures only; nothing is trained on them."""
+"""Accuracy and agreement on arrays of images, which are never used for training."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ BATCH_SIZE = 250
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """The client's images: to measure on, never to train on.
+    """The client's images, for measurement and never for training.
 
     Args:
         images: (N, H, W, C) uint8.
@@ -26,10 +26,10 @@ class EvaluationSet:
 
 @torch.no_grad()
 def predict(network: nn.Module, images: Tensor, augment: Augmentation, arithmetic: Arithmetic) -> Tensor:
-    """Name the class of each image.
+    """Predict the class of each image.
 
     Args:
-        network: left in the mode it was in; used in eval mode.
+        network: used in eval mode, then returned to its mode.
         images: (N, H, W, C) uint8, anywhere.
         augment: supplies the normalisation.
         arithmetic: number format and device.
@@ -49,15 +49,15 @@ def predict(network: nn.Module, images: Tensor, augment: Augmentation, arithmeti
 
 
 def share_equal(predictions: Tensor, reference: Tensor) -> float:
-    """Share of places where both name the same class, in [0, 1]: accuracy or agreement."""
+    """Share of images with the same class in both, in [0, 1]: accuracy or agreement."""
     return (predictions == reference.cpu()).double().mean().item()
 
 
 def accuracy_bounds(teacher_accuracy: float, agreement: float) -> tuple[float, float]:
-    """What the student's accuracy must lie between, by the teacher's accuracy and their agreement.
+    """Bound the student's accuracy by the teacher's accuracy and their agreement.
 
-    Where teacher and student agree they are right together; where they differ, anything goes.
-    Holds for the images the agreement was measured on, and says nothing about others.
+    Where teacher and student agree, both are right or both are wrong; where they differ, any case is
+    possible. The bounds hold only for the images on which the agreement was measured.
 
     Returns:
         (lower, upper), each in [0, 1].

@@ -1,4 +1,4 @@
-"""What is measured of a run, during it and at its end. Nothing is trained on what is measured on."""
+"""Measurements of a run, during it and at its end, on images that are not used for training."""
 
 import math
 from typing import Any
@@ -46,9 +46,9 @@ class Measurement:
     """Measures one run.
 
     Args:
-        run: what is measured; its events receive warnings and phases.
+        run: the run to measure; it emits the warnings and phases.
         distillands: the teacher, and the normalisation of its images.
-        evaluation: the client's images, where there are any.
+        evaluation: the client's images, if there are any.
     """
 
     def __init__(self, run: Run, distillands: Distillands, evaluation: EvaluationSet | None):
@@ -56,7 +56,7 @@ class Measurement:
         self.teacher = distillands.teacher
         self.augment = distillands.augment
         self.evaluation = evaluation
-        # Measured in float32, whatever the run computes in.
+        # Measurements are in float32, whatever the number format of the run.
         self.exact = Arithmetic(run.machine.device, torch.float32)
         self._has_warned = False
 
@@ -71,13 +71,13 @@ class Measurement:
         self.run.report(values)
 
     def at_the_end(self, spec: ResolvedSpec, seed: int) -> Metrics:
-        """Compare student and teacher: on the client's images where there are any, and on fresh ones.
+        """Compare student and teacher on the client's images, if there are any, and on new synthetic ones.
 
         Returns:
             By name: `value`, or `lower` and `upper`, and `measured_on`.
         """
         self.run.emit(PhaseEvent(phase=Phase.EVALUATE))
-        give_back_unused(self.exact.device)  # what the steps kept fits nothing that comes now
+        give_back_unused(self.exact.device)  # memory cached for steps does not fit what follows
         metrics = self._on_evaluation_set() | self._on_synthetic_images(spec, seed)
         if spec.teacher_accuracy is None:
             return metrics
@@ -102,7 +102,7 @@ class Measurement:
         return values
 
     def _diversity(self, new: Tensor, labels: Tensor) -> dict[str, float]:
-        """Hold the newest round's features against images from all over the rest of the bank."""
+        """Compare the newest round's features with images spread over the rest of the bank."""
         bank = self.run.method.bank
         older = [bank.read(segment) for segment in bank.segments[:-1]]
         images = torch.cat([images for images, _ in older])
@@ -115,22 +115,22 @@ class Measurement:
         )
 
     def _warn_of_collapse(self, diversity: float, coverage: float) -> None:
-        """Warn once, with each limit that was broken; `diversity` is infinite where it is not known."""
-        broken = []
+        """Warn once, and name each limit that is violated; an unknown `diversity` is infinite."""
+        violations = []
         if diversity < LEAST_CLASS_DIVERSITY:
-            broken.append(
+            violations.append(
                 f"it makes nearly the same images again (diversity within a class {diversity:.3f}, the least"
                 f" is {LEAST_CLASS_DIVERSITY})"
             )
         if coverage < LEAST_CLASS_COVERAGE:
-            broken.append(
-                f"it misses classes (the teacher sees {coverage:.0%} of those asked for, the least is"
+            violations.append(
+                f"it misses classes (the teacher sees {coverage:.0%} of the requested ones, the least is"
                 f" {LEAST_CLASS_COVERAGE:.0%})"
             )
-        if self._has_warned or not broken:
+        if self._has_warned or not violations:
             return
         self._has_warned = True
-        message = f"The generator has collapsed: {', and '.join(broken)}."
+        message = f"The generator has collapsed: {', and '.join(violations)}."
         hint = "More config.generator_steps or another seed may help."
         self.run.emit(WarningEvent(code="generator_collapse", message=f"{message} {hint}"))
 
@@ -149,7 +149,7 @@ class Measurement:
         return {name: {"value": value, "measured_on": measured_on} for name, value in values.items()}
 
     def _on_synthetic_images(self, spec: ResolvedSpec, seed: int) -> Metrics:
-        """Compute the label-free score card: on images made as the bank's were, and on provoking ones."""
+        """Compute the label-free score card on images made like the bank's, and on provoking ones."""
         samples = self.run.method.samples(seed + 1)
         student, teacher = (
             answers(network, samples.plain, self.augment, self.exact).logits

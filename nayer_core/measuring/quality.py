@@ -1,8 +1,8 @@
-"""What can be said of images and student without one label: the paper's metrics and a score card.
+"""Quality of images and student without labels: the paper's metrics and a score card.
 
-Convergence (steps until L_CE < 0.1) is counted where the steps are, in `synthesis`. Here are the
-diversity score, the inception score with the teacher as the classifier, agreement over all and by
-class, and calibration. All are measured on synthetic images and none is an accuracy.
+Here are the diversity score, the inception score with the teacher as the classifier, agreement overall and by
+class, and calibration. All are measured on synthetic images, and none is an accuracy. `synthesis` counts
+convergence (steps until L_CE < 0.1).
 """
 
 from dataclasses import dataclass
@@ -25,11 +25,11 @@ LEAST_CLASS_COVERAGE = 0.5
 
 @dataclass(frozen=True)
 class Answers:
-    """What a network says to images.
+    """The outputs of a network for a set of images.
 
     Args:
         logits: (N, num_classes) float32, CPU.
-        features: (N, D) float32, CPU: what its last Linear was given, of length 1 each.
+        features: (N, D) float32, CPU: the inputs of its last Linear, each scaled to length 1.
     """
 
     logits: Tensor
@@ -38,19 +38,21 @@ class Answers:
 
 @torch.no_grad()
 def answers(network: nn.Module, images: Tensor, augment: Augmentation, arithmetic: Arithmetic) -> Answers:
-    """Show images to a network in eval mode.
+    """Run a network in eval mode on images.
 
     Args:
-        network: its last Linear is taken for the head; left in the mode it was in.
+        network: its last Linear counts as the head; it returns to its mode afterwards.
         images: (N, H, W, C) uint8, anywhere.
         augment: supplies the normalisation.
         arithmetic: number format and device.
     """
     was_training = network.training
     network.eval()
-    seen: list[Tensor] = []
+    head_inputs: list[Tensor] = []
     heads = [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
-    hooks = [head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])) for head in heads[-1:]]
+    hooks = [
+        head.register_forward_pre_hook(lambda _, inputs: head_inputs.append(inputs[0])) for head in heads[-1:]
+    ]
     logits: list[Tensor] = []
     for batch in images.split(BATCH_SIZE):
         with arithmetic.autocast():
@@ -58,7 +60,11 @@ def answers(network: nn.Module, images: Tensor, augment: Augmentation, arithmeti
     for hook in hooks:
         hook.remove()
     network.train(was_training)
-    features = torch.cat([part.flatten(1).float().cpu() for part in seen]) if seen else torch.cat(logits)
+    features = (
+        torch.cat([part.flatten(1).float().cpu() for part in head_inputs])
+        if head_inputs
+        else torch.cat(logits)
+    )
     return Answers(torch.cat(logits), nn.functional.normalize(features, dim=1))
 
 
@@ -70,7 +76,7 @@ def diversity_score(new: Tensor, old: Tensor) -> float:
         old: (M, D) features of length 1.
 
     Returns:
-        In [0, 2]; near 0 where the new images show nothing new.
+        In [0, 2]; near 0 if the new images resemble the old ones.
     """
     return torch.cdist(new, old).mean().item()
 
@@ -85,20 +91,20 @@ def class_diversity_score(new: Tensor, new_labels: Tensor, old: Tensor, old_labe
         old_labels: (M,) likewise.
 
     Returns:
-        In [0, 2]; near 0 where a generator repeats itself. None where no class is on both sides.
+        In [0, 2]; near 0 if a generator repeats itself. None if the two sets share no class.
     """
     same = new_labels[:, None] == old_labels[None, :]
     return torch.cdist(new, old)[same].mean().item() if same.any() else None
 
 
 def inception_score(logits: Tensor) -> float:
-    """Exponential of the mean divergence of the answers from their average, the teacher as the classifier.
+    """Exponential of the mean divergence of the teacher's outputs from their average.
 
     Args:
         logits: (N, num_classes) of the teacher.
 
     Returns:
-        In [1, num_classes]; highest where answers are sure and classes equally frequent.
+        In [1, num_classes]; highest if outputs are confident and classes equally frequent.
     """
     log_probs = logits.log_softmax(dim=1)
     average = log_probs.exp().mean(dim=0).clamp_min(1e-12).log()
@@ -106,18 +112,18 @@ def inception_score(logits: Tensor) -> float:
 
 
 def class_coverage(logits: Tensor, labels: Tensor) -> float:
-    """Share of the classes that were asked for which the teacher names at least once.
+    """Share of the requested classes that the teacher predicts at least once.
 
     Args:
         logits: (N, num_classes) of the teacher.
         labels: (N,) the classes the images were made for.
     """
-    asked = labels.cpu().unique()
-    return torch.isin(asked, logits.argmax(dim=1)).double().mean().item()
+    classes = labels.cpu().unique()
+    return torch.isin(classes, logits.argmax(dim=1)).double().mean().item()
 
 
 def agreement_by_class(student: Tensor, teacher: Tensor) -> dict[int, float]:
-    """Agreement among the images that the teacher gives to each class; absent classes are left out.
+    """Agreement on the images that the teacher assigns to each class; absent classes are left out.
 
     Args:
         student: (N, num_classes) logits.
@@ -131,7 +137,7 @@ def agreement_by_class(student: Tensor, teacher: Tensor) -> dict[int, float]:
 
 
 def calibration_error(student: Tensor, teacher: Tensor) -> float:
-    """Expected calibration error of the student, the teacher's class taken for the truth.
+    """Expected calibration error of the student, with the teacher's class as the truth.
 
     Ten bins of equal width over the student's confidence.
 
@@ -140,14 +146,14 @@ def calibration_error(student: Tensor, teacher: Tensor) -> float:
         teacher: (N, num_classes) logits.
 
     Returns:
-        In [0, 1]; 0 where a student that says 80 % agrees with its teacher in 80 % of cases.
+        In [0, 1]; 0 if a student with confidence 80 % agrees with its teacher in 80 % of cases.
     """
-    confidence, named = student.softmax(dim=1).max(dim=1)
-    agreed = (named == teacher.argmax(dim=1)).float()
+    confidence, predictions = student.softmax(dim=1).max(dim=1)
+    agreed = (predictions == teacher.argmax(dim=1)).float()
     bins = (confidence * CALIBRATION_BINS).long().clamp_max(CALIBRATION_BINS - 1)
     error = 0.0
     for index in bins.unique():
-        chosen = bins == index
-        gap = (agreed[chosen].mean() - confidence[chosen].mean()).abs().item()
-        error += gap * chosen.double().mean().item()
+        in_bin = bins == index
+        gap = (agreed[in_bin].mean() - confidence[in_bin].mean()).abs().item()
+        error += gap * in_bin.double().mean().item()
     return error

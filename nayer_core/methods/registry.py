@@ -1,4 +1,4 @@
-"""From the name of a method to a run of it."""
+"""Builds methods by name."""
 
 import importlib
 from typing import Any, Protocol, cast
@@ -37,9 +37,9 @@ def build_method(
 
     Args:
         name: a key of `METHODS`.
-        distillands: teacher, student and the like.
+        distillands: teacher, student, label embeddings, image size, augmentation.
         config: of the class that the method's entry names.
         task: what the networks' outputs mean.
-        machine: where it computes.
+        machine: where the steps are computed.
     """
     return method_class(name)(distillands, config, task, machine)

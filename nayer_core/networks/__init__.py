@@ -1,1 +1,1 @@
-"""Architectures: our own families, the libraries' and what tells one state dict from another."""
+"""Architectures: our own families and those of libraries, and the recognition of state dicts."""

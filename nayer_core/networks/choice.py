@@ -1,12 +1,12 @@
-"""Which network is meant where the tensors of a state dict fit several.
+"""Chooses a network if the tensors of a state dict fit several.
 
-1. Networks that compute the same are one: those that the index knows to be equal, and those that give the
-   same answer at the image size at hand from the same random weights.
-2. Of networks that compute different things the plain one is assumed: the one from whose name the others
-   are made by adding a word (`resnet18` and `resnetblur18`, `efficientnet_b0` and `tf_efficientnet_b0`). Of
-   one network made for several image sizes, the one made for the size nearest to that at hand is assumed.
-   The client is told what was assumed and how to name another one.
-3. Where names show no plain network, the client must choose.
+1. Networks that compute the same count as one: those that are equal in the index, and those that give the
+   same logits at the client's image size from the same random weights.
+2. Of networks that compute different things the plain one is assumed: the names of the others add a word to
+   its name (`resnet18` and `resnetblur18`, `efficientnet_b0` and `tf_efficientnet_b0`). Of a network in
+   several versions for image sizes, the version for the nearest size is assumed. A warning reports the
+   assumption and how to name another network.
+3. If the names show no plain network, the client must choose.
 """
 
 import re
@@ -20,15 +20,15 @@ _ADDED = re.compile(r"[a-z_]+")
 
 
 def merge_equal(names: Sequence[str], input_size: InputSize) -> list[list[str]]:
-    """Sort networks with the same tensors into classes that compute the same at `input_size`.
+    """Group networks with the same tensors by what they compute at `input_size`.
 
     Args:
         names: most preferred first.
         input_size: (channels, height, width) in pixels.
 
     Returns:
-        The classes, each in the order of `names`. Where there are several, networks that cannot take images
-        of this size are left out; none is left where none can.
+        The groups, each in the order of `names`. If there are several, networks that cannot take images of
+        this size are left out; the list is empty if none can.
     """
     classes = _known_equal(names)
     if len(classes) == 1:
@@ -49,19 +49,19 @@ def _known_equal(names: Sequence[str]) -> list[list[str]]:
     classes: list[list[str]] = []
     for name in names:
         same = index.equal.get(name, frozenset())
-        known = next((members for members in classes if members[0] in same), None)
-        if known is None:
+        match = next((members for members in classes if members[0] in same), None)
+        if match is None:
             classes.append([name])
         else:
-            known.append(name)
+            match.append(name)
     return classes
 
 
 def plainest(classes: Sequence[Sequence[str]], input_size: InputSize) -> Sequence[str] | None:
-    """Find the class of the plain network, of which all others are variants; None if names show none.
+    """Find the group of the plain network, of which all others are variants; None if names show none.
 
     Args:
-        classes: networks that compute the same stand together.
+        classes: groups of networks that compute the same.
         input_size: (channels, height, width) in pixels.
     """
     # The one made for the nearest image size, where several classes have the same plain name.
@@ -73,10 +73,10 @@ def plainest(classes: Sequence[Sequence[str]], input_size: InputSize) -> Sequenc
 
 
 def _answer_alike(first: str, second: str, input_size: InputSize) -> bool:
-    """Whether both give the same answers at this size, by trying.
+    """Try whether both give the same logits at this size.
 
-    Not tried of a plain network and its variant, which the index would know to be equal: what was made to
-    compute something else does so at every size.
+    A plain network and its variant are not tried: if they were equal, the index would say so, and a variant
+    made to compute something else does so at every size.
     """
     stems = _stem(first), _stem(second)
     if stems[0] != stems[1] and (_is_variant(*stems) or _is_variant(*reversed(stems))):
@@ -88,7 +88,7 @@ def _answer_alike(first: str, second: str, input_size: InputSize) -> bool:
 
 
 def _distance(members: Sequence[str], input_size: InputSize) -> int:
-    """How far the images are, in pixels, from those that the nearest of `members` was made for."""
+    """Smallest difference in pixels between the images and those that a member was made for."""
     sizes = (_MADE_FOR.search(name) for name in members)
     return min((abs(int(size[1]) - input_size[1]) for size in sizes if size), default=0)
 
@@ -104,12 +104,12 @@ def _stem(name: str) -> str:
 
 def _is_variant(name: str, plain: str) -> bool:
     """Whether `name` is `plain`, or `plain` with letters added in one place."""
-    added = len(name) - len(plain)
-    if added <= 0:
+    extra = len(name) - len(plain)
+    if extra <= 0:
         return name == plain
     return any(
-        name[:cut] == plain[:cut]
-        and name[cut + added :] == plain[cut:]
-        and _ADDED.fullmatch(name, cut, cut + added)
-        for cut in range(len(plain) + 1)
+        name[:place] == plain[:place]
+        and name[place + extra :] == plain[place:]
+        and _ADDED.fullmatch(name, place, place + extra)
+        for place in range(len(plain) + 1)
     )

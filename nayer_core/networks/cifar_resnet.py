@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from nayer_core.networks.initialisation import initialise
 
 
-class _Block(nn.Module):
+class _CifarBlock(nn.Module):
     def __init__(self, in_channels: int, channels: int, stride: int):
         super().__init__()
         self.stride = stride
@@ -66,5 +66,5 @@ class CifarResNet(nn.Module):
 
 
 def _stage(in_channels: int, channels: int, blocks: int, stride: int) -> nn.Sequential:
-    first = _Block(in_channels, channels, stride)
-    return nn.Sequential(first, *(_Block(channels, channels, stride=1) for _ in range(blocks - 1)))
+    first = _CifarBlock(in_channels, channels, stride)
+    return nn.Sequential(first, *(_CifarBlock(channels, channels, stride=1) for _ in range(blocks - 1)))

@@ -1,7 +1,7 @@
-"""Lines of Python that turn the file a client has into one that is accepted.
+"""Lines of Python that turn a client's file into one that is accepted.
 
-A client who is refused has a file and often no network any more, so a hint changes the file. The names in a
-line are those that were seen in the file, quoted: they are a stranger's.
+A client whose file is refused often has no network any more, so a hint changes the file itself. The names in
+a line come from the file of a stranger, so they are quoted.
 """
 
 from collections.abc import Iterable
@@ -12,13 +12,13 @@ MAX_LINE_CHARS = 900  # a longer hint would be cut on its way out of the jail
 
 @dataclass(frozen=True)
 class ClientFile:
-    """Where in a client's file the tensors are.
+    """The place of the tensors in a client's file.
 
     Args:
         safetensors: whether it is a safetensors file; else one that `torch.load` reads.
         keys: that lead to the tensors, outermost first.
-        prefix: stands in front of every name of a tensor.
-        needs_trust: whether it can only be read by loading objects, which may run code of the file.
+        prefix: in front of every tensor's name.
+        needs_trust: whether reading it must load objects, which may run code of the file.
     """
 
     safetensors: bool = False
@@ -27,7 +27,7 @@ class ClientFile:
     needs_trust: bool = False
 
     def edited(self, *statements: str) -> str | None:
-        """Return the line that changes the file, or None where it would be too long to be of use.
+        """Return the line that changes the file; None if it would be too long.
 
         Args:
             statements: change `sd`, a dict of tensors by name, without the prefix; no loops.
@@ -53,7 +53,7 @@ def subscripts(keys: Iterable[str]) -> str:
 
 
 def removed_prefix(prefix: str) -> str:
-    """Return the statement that takes `prefix` from every name of `sd`."""
+    """Return the statement that removes `prefix` from every name of `sd`."""
     return f"sd = {{k.removeprefix({quoted(prefix)}): v for k, v in sd.items()}}"
 
 

@@ -1,4 +1,4 @@
-"""How a state dict differs from the network it was taken for, and what that says to the client."""
+"""The difference between a state dict and a network, and what the client can change."""
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,15 +11,15 @@ from nayer_core.networks.registry import InputSize, Shapes
 _MOST_NAMED = 3  # names of each kind in a message
 _LONGEST = 120  # characters; names come from an untrusted file
 
-# What is tried: a stranger's file may hold shapes for which no network can be built.
+# Limits of what is tried: a stranger's file may have shapes for which no network can be built.
 _MOST_CLASSES, _MOST_CHANNELS = 100_000, 64
-# Sides of square images that are tried where a network was trained with another size than the client gave.
+# Sides of square images to try if a network seems trained with another size than the client gave.
 _USUAL_SIDES = (28, 32, 48, 64, 84, 96, 112, 128, 160, 192, 224, 240, 256, 288, 299, 320, 336, 384, 448, 512)
 
 
 @dataclass(frozen=True)
 class Difference:
-    """What keeps a state dict from being loaded; false and of length 0 where nothing does.
+    """The reasons why a state dict cannot be loaded; false and of length 0 if there are none.
 
     Attributes:
         architecture: the network compared with.
@@ -49,24 +49,24 @@ class Difference:
         return bool(self.misshaped) and not self.missing and not self.unexpected
 
 
-def compare(architecture: str, found: Shapes, expected: Shapes) -> Difference:
-    """Compare a state dict with what `architecture` expects; counters of batches do not count.
+def compare(architecture: str, shapes: Shapes, expected: Shapes) -> Difference:
+    """Compare a state dict with what `architecture` expects, ignoring batch counters.
 
     Args:
         architecture: a name to report.
-        found: name -> shape in the state dict.
+        shapes: name -> shape in the state dict.
         expected: name -> shape in the network.
     """
     misshaped = {
-        name: (tuple(found[name]), shape)
+        name: (tuple(shapes[name]), shape)
         for name, shape in expected.items()
-        if name in found and tuple(found[name]) != shape
+        if name in shapes and tuple(shapes[name]) != shape
     }
-    shared = sum(name in found for name in expected if _is_compared(name))
+    shared = sum(name in shapes for name in expected if _is_compared(name))
     return Difference(
         architecture,
-        missing=tuple(name for name in expected if name not in found and _is_compared(name)),
-        unexpected=tuple(name for name in found if name not in expected and _is_compared(name)),
+        missing=tuple(name for name in expected if name not in shapes and _is_compared(name)),
+        unexpected=tuple(name for name in shapes if name not in expected and _is_compared(name)),
         misshaped=misshaped,
         fitting=shared - len(misshaped),
     )
@@ -74,14 +74,14 @@ def compare(architecture: str, found: Shapes, expected: Shapes) -> Difference:
 
 @dataclass(frozen=True)
 class Setting:
-    """What a network is built for: as many classes, and images of this (channels, height, width)."""
+    """The parameters of a network: number of classes, and (channels, height, width) of images."""
 
     num_classes: int
     input_size: InputSize
 
 
 def find_setting(shapes: Shapes, difference: Difference, setting: Setting) -> Setting | None:
-    """Find a setting for which the tensors are those of the network, by trying.
+    """Try to find a setting for which the network has these tensors.
 
     Args:
         shapes: name -> shape of the state dict.
@@ -89,8 +89,8 @@ def find_setting(shapes: Shapes, difference: Difference, setting: Setting) -> Se
         setting: what the client gave.
 
     Returns:
-        A setting that was tried and fits, or None: the network itself may be another one, or was trained
-        with images of an unusual size.
+        A setting that was tried and fits. None if the tensors are of another network, or of one trained with
+        images of an unusual size.
     """
     if not difference.only_shapes:
         return None
@@ -107,7 +107,7 @@ def find_setting(shapes: Shapes, difference: Difference, setting: Setting) -> Se
 
 
 def depends_on_image_size(difference: Difference, setting: Setting) -> bool:
-    """Whether all shapes that differ would be others for other heights, widths or counts of classes."""
+    """Whether all differing shapes depend on the height, the width or the number of classes."""
     channels, height, width = setting.input_size
     resized = _changed(
         difference.architecture, setting, Setting(setting.num_classes, (channels, 2 * height, 2 * width))
@@ -118,7 +118,7 @@ def depends_on_image_size(difference: Difference, setting: Setting) -> bool:
 
 
 def head_with_other_inputs(difference: Difference, setting: Setting) -> str | None:
-    """Describe the last layer where it alone differs, and in its inputs; None where that is not so."""
+    """Describe the last layer if it alone differs, and in its inputs; else None."""
     head = _changed(difference.architecture, setting, Setting(setting.num_classes + 1, setting.input_size))
     if not difference.misshaped.keys() <= head:
         return None
@@ -129,14 +129,14 @@ def head_with_other_inputs(difference: Difference, setting: Setting) -> str | No
 
 
 def count(names: Iterable[str]) -> int:
-    """Count the tensors that are compared: counters of batches are not."""
+    """Count the tensors that are compared, without batch counters."""
     return sum(_is_compared(name) for name in names)
 
 
 def first(names: Sequence[str], most: int = _MOST_NAMED) -> str:
-    """Return the first of some names, for a message; names that are too long are cut."""
-    cut = [name if len(name) <= _LONGEST else f"{name[:_LONGEST]}..." for name in names[:most]]
-    return ", ".join(cut + ["..."] * (len(names) > most))
+    """Join the first names for a message; long names are shortened."""
+    short_names = [name if len(name) <= _LONGEST else f"{name[:_LONGEST]}..." for name in names[:most]]
+    return ", ".join(short_names + ["..."] * (len(names) > most))
 
 
 def _settings(difference: Difference, setting: Setting) -> Iterator[Setting]:

@@ -1,17 +1,17 @@
-"""The index that tells which library networks a state dict can belong to, made once.
+"""The index of library networks by the names in their state dicts.
 
-`python -m nayer_core.networks.fingerprints` writes `nayer_core/contract/fingerprints.json.gz`,
-an hour of work for torchvision and timm. It holds:
+`python -m nayer_core.networks.fingerprints` writes `nayer_core/contract/fingerprints.json.gz`, which takes an
+hour for torchvision and timm. It holds:
 
-    versions   {library: version} it was made with
+    versions   {library: version} of the libraries
     networks   {name: trained parameters at 1000 classes}, in order of their names
     names      {digest of the state dict's names: [tensors, digest of the outermost modules,
                position in `networks`, ...]}
-    equal      [[position, ...], ...]: networks with the same names and shapes that were seen to
-               compute the same from the same weights
+    equal      [[position, ...], ...]: networks with the same names and shapes that computed the same
+               from the same weights
 
-Names, not shapes, are indexed: classes, channels and image size change shapes. Whoever asks
-builds the few candidates without numbers and compares (`nayer_core.networks.recognition`).
+Names, not shapes, are indexed, because classes, channels and image size change shapes.
+`nayer_core.networks.recognition` builds the few candidates without numbers and compares their shapes.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ from nayer_core.networks.registry import InputSize
 _FILE = "fingerprints.json.gz"
 _CLASSES = 1000
 
-# Parameters above which equality stays unknown: comparing takes real weights, two times 520 MB at most.
+# Larger networks are not compared: a comparison needs real weights, two times 520 MB at most.
 LARGEST_COMPARED = 130_000_000
 
 _COMPARED_SIZES: tuple[InputSize, ...] = ((3, 96, 96), (3, 224, 224), (3, 256, 256))
@@ -48,7 +48,7 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Index:
-    """What is known about the libraries' networks.
+    """The content of the index.
 
     Attributes:
         versions: library -> version.
@@ -85,7 +85,7 @@ def load_index() -> Index:
 
 
 def names_digest(names: Iterable[str]) -> str:
-    """Digest a state dict's names, in any order; counters of batches do not count."""
+    """Digest a state dict's names, in any order, without batch counters."""
     return _digest(name for name in names if not name.endswith("num_batches_tracked"))
 
 
@@ -99,7 +99,7 @@ def _digest(words: Iterable[str]) -> str:
 
 
 def make_index(names: Iterable[str]) -> dict[str, object]:
-    """Build every network of `names` without numbers and gather what tells them apart.
+    """Build every network of `names` without numbers, and collect the content of the index.
 
     A network that cannot be built, or cannot be run, at its own input size is left out.
     """
@@ -164,7 +164,7 @@ def equal_networks(group: Sequence[str], parameters: Mapping[str, int]) -> list[
 
 
 def _are_equal(first: str, second: str) -> bool:
-    """Whether both compute the same at two of `_COMPARED_SIZES` that both take, or at the only one."""
+    """Whether both compute the same at the first one or two of `_COMPARED_SIZES` that both take."""
     sizes = [size for size in _COMPARED_SIZES if registry.takes(first, size) and registry.takes(second, size)]
     return bool(sizes) and all(compute_the_same(first, second, size) for size in sizes[:2])
 
@@ -195,9 +195,9 @@ def compute_the_same(
 
 @functools.lru_cache(maxsize=64)  # of a few numbers each: one network is compared with many
 def _answers(name: str, built_for: InputSize, sizes: tuple[InputSize, ...]) -> tuple[Tensor | None, ...]:
-    """The logits of two random images of each size, from weights that are random and always the same.
+    """Logits of two random images of each size, from random weights of a fixed seed.
 
-    None for a size that the network refuses.
+    None for a size that the network rejects.
     """
     generator = torch.Generator().manual_seed(0)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
@@ -214,7 +214,7 @@ def _answers(name: str, built_for: InputSize, sizes: tuple[InputSize, ...]) -> t
 
 
 def _fill(name: str, tensor: Tensor, generator: torch.Generator) -> None:
-    """Draw a tensor so that it counts, and that the answers of a deep network neither vanish nor overflow."""
+    """Draw a tensor so that it has an effect, and a deep network's logits neither vanish nor overflow."""
     if name.endswith("running_var"):
         tensor.uniform_(0.5, 2, generator=generator)
     elif not tensor.is_floating_point():
@@ -226,7 +226,7 @@ def _fill(name: str, tensor: Tensor, generator: torch.Generator) -> None:
 
 
 def _agree(first: Tensor | None, second: Tensor | None) -> bool:
-    """Whether both are the same logits, or both networks refused the images."""
+    """Whether both are the same logits, or both networks rejected the images."""
     if first is None or second is None:
         return first is second
     limit = _TOLERANCE * float(first.abs().max())

@@ -1,4 +1,4 @@
-"""How the weights of our own families are drawn."""
+"""Initial weights of our own families."""
 
 from torch import nn
 

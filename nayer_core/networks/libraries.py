@@ -1,7 +1,7 @@
 """The classification networks of torchvision and timm, untrained.
 
-Nothing here downloads: weights are never asked for, and a name must be one that the installed
-library lists, so that no name can point at a hub.
+Nothing is downloaded: weights are never requested, and a name must be in the list of the installed library,
+so that no name can point to a hub.
 """
 
 from typing import Any, cast
@@ -71,7 +71,7 @@ def build_timm(name: str, num_classes: int, input_size: InputSize) -> nn.Module:
 
 
 def default_input_size(architecture: str) -> InputSize:
-    """(channels, height, width) that the library itself means for `torchvision/...` or `timm/...`."""
+    """Return the library's own (channels, height, width) for `torchvision/...` or `timm/...`."""
     library, name = architecture.split("/", 1)
     if library == "timm":
         made_for = timm.get_pretrained_cfg(name)

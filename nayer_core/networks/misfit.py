@@ -1,6 +1,6 @@
-"""What is said of tensors that fit no network, another one than was named, or several.
+"""Errors for tensors that fit no network, another than the named one, or several.
 
-Whatever a hint asks for was tried here: with it, the tensors fit.
+Each change that a hint asks for was tried: after it, the tensors fit.
 """
 
 import re
@@ -31,7 +31,7 @@ _FOREIGN_NAMES = (
 )
 _NORMALISER = re.compile(r"(^|\.)(mean|std|mu|sigma)$")
 
-# Names that only one library gives, where tensors of it cannot be renamed one by one.
+# Names that only one library uses, if its tensors cannot be renamed one by one.
 _LIBRARIES = (
     (
         re.compile(
@@ -46,10 +46,10 @@ _LIBRARIES = (
 
 @dataclass(frozen=True)
 class Attempt:
-    """A network that a state dict was compared with, and does not fit.
+    """A network that a state dict was compared with and does not fit.
 
     Attributes:
-        difference: what keeps it from fitting.
+        difference: why it does not fit.
         shapes: name -> shape, under the network's names.
         renamed: name in the state dict -> name in `shapes`.
     """
@@ -59,8 +59,8 @@ class Attempt:
     renamed: Mapping[str, str]
 
 
-def explained(attempts: Iterable[Attempt], setting: Setting, file: ClientFile) -> TeacherError | None:
-    """Say what the client must change where the network is right and the spec is not; else None.
+def setting_error(attempts: Iterable[Attempt], setting: Setting, file: ClientFile) -> TeacherError | None:
+    """Describe what the client must change if the network is right and the spec is wrong; else None.
 
     Args:
         attempts: networks compared with, those with the fewest differences first.
@@ -78,8 +78,8 @@ def explained(attempts: Iterable[Attempt], setting: Setting, file: ClientFile) -
             return _one_output(attempt, setting, file)
         return TeacherError(
             ErrorCode.CLASS_COUNT_MISMATCH,
-            f"The teacher ({attempt.difference.architecture}) tells {fitting.num_classes} classes apart, and"
-            f" there are {setting.num_classes} labels.",
+            f"The teacher ({attempt.difference.architecture}) has {fitting.num_classes} classes, and there"
+            f" are {setting.num_classes} labels.",
             f"Give {fitting.num_classes} labels, in the order of the teacher's outputs.",
         )
     for attempt in attempts:
@@ -94,29 +94,31 @@ def explained(attempts: Iterable[Attempt], setting: Setting, file: ClientFile) -
     return None
 
 
-def misnamed(tensors: int, difference: Difference, fitting: Sequence[str]) -> TeacherError:
-    """Say that the tensors are those of other networks than the one that was named."""
+def wrong_name_error(tensors: int, difference: Difference, fitting: Sequence[str]) -> TeacherError:
+    """Say that the tensors are those of networks other than the named one."""
     return TeacherError(
         ErrorCode.ARCHITECTURE_MISMATCH,
         f"The teacher's {tensors} tensors are not those of {difference.architecture}, but of"
-        f" {_listed(fitting)}: {difference}.",
+        f" {_enumeration(fitting)}: {difference}.",
         f"Give teacher.architecture: {fitting[0]}",
     )
 
 
-def mismatched(shapes: Shapes, difference: Difference, setting: Setting, file: ClientFile) -> TeacherError:
-    """Say that the tensors are not those of the network that was named, nor of any other."""
-    named = difference.architecture
-    likeness = find_nearest(shapes, setting, named) or find_nearest(shapes, setting)
+def mismatch_error(
+    shapes: Shapes, difference: Difference, setting: Setting, file: ClientFile
+) -> TeacherError:
+    """Say that the tensors are neither those of the named network nor of any other."""
+    architecture = difference.architecture
+    likeness = find_nearest(shapes, setting, architecture) or find_nearest(shapes, setting)
     return _unlike(
         ErrorCode.ARCHITECTURE_MISMATCH,
-        f"The teacher's {len(shapes)} tensors are not those of {named}: {difference}.",
-        _renaming(likeness, setting, file) or _likeness(shapes, likeness, setting, named),
+        f"The teacher's {len(shapes)} tensors are not those of {architecture}: {difference}.",
+        _renaming(likeness, setting, file) or _likeness(shapes, likeness, setting, architecture),
     )
 
 
-def unrecognised(shapes: Shapes, setting: Setting, file: ClientFile) -> TeacherError:
-    """Describe tensors that no network has, with the nearest network or a change of names that helps."""
+def unrecognised_error(shapes: Shapes, setting: Setting, file: ClientFile) -> TeacherError:
+    """Describe tensors of no known network, with the nearest network or a change of names that helps."""
     examples = first([f"{name} {list(shape)}" for name, shape in shapes.items()])
     classes = head_classes(shapes)
     head = "no linear layer" if classes is None else f"{classes} rows in the last linear layer"
@@ -133,11 +135,11 @@ def _unlike(code: ErrorCode, message: str, advice: tuple[str, str]) -> TeacherEr
     return TeacherError(code, f"{message} {explanation}".strip(), hint)
 
 
-def ambiguous(classes: Sequence[Sequence[str]]) -> TeacherError:
+def ambiguity_error(classes: Sequence[Sequence[str]]) -> TeacherError:
     """Say that several networks fit, none of which is the plain one.
 
     Args:
-        classes: networks that compute the same stand together.
+        classes: groups of networks that compute the same.
     """
     members_of_all = ", ".join(" = ".join(members) for members in classes)
     options = " or ".join(f"teacher.architecture: {members[0]}" for members in classes[:_MOST_LISTED])
@@ -148,24 +150,24 @@ def ambiguous(classes: Sequence[Sequence[str]]) -> TeacherError:
     )
 
 
-def no_candidate_takes(names: Sequence[str], input_size: InputSize) -> SpecError:
-    """Say that the tensors fit, and that none of the networks can be run on such images."""
+def image_size_error(names: Sequence[str], input_size: InputSize) -> SpecError:
+    """Say that the tensors fit, but that none of the networks takes images of this size."""
     return SpecError(
         ErrorCode.INPUT_SIZE_UNSUPPORTED,
-        f"{_listed(names)} cannot take images of {_size(input_size)}.",
+        f"{_enumeration(names)} cannot take images of {_size(input_size)}.",
         "Give the height and width that the teacher was trained with in teacher.input_size.",
     )
 
 
 def head_classes(shapes: Shapes) -> int | None:
-    """Guess how many classes a state dict tells apart: rows of its last linear layer.
+    """Guess the number of classes of a state dict: rows of its last linear layer.
 
     The layer is the last one with a usual name (fc, linear, head, classifier, ...), else the last
-    matrix of all. None where there is no matrix.
+    matrix of all. None if there is no matrix.
     """
     matrices = {name: shape for name, shape in shapes.items() if len(shape) == 2 and name.endswith("weight")}
-    named = [name for name in matrices if _HEAD_NAMES.search(name)]
-    candidates = named or list(matrices)
+    heads = [name for name in matrices if _HEAD_NAMES.search(name)]
+    candidates = heads or list(matrices)
     return matrices[candidates[-1]][0] if candidates else None
 
 
@@ -176,7 +178,7 @@ def _other_images(difference: Difference, setting: Setting, fitting: Setting) ->
     if fits[0] != size[0]:
         hint += ", and a mean and a std for each channel"
     if fitting.num_classes != setting.num_classes:
-        message += f", and tells {fitting.num_classes} classes apart, not {setting.num_classes}"
+        message += f", and has {fitting.num_classes} classes, not {setting.num_classes}"
         hint += f", and {fitting.num_classes} labels"
     if fits[0] not in _DEPTHS:
         hint = "Only teachers for images of 1 channel (gray) or 3 (RGB) are taken."
@@ -184,7 +186,7 @@ def _other_images(difference: Difference, setting: Setting, fitting: Setting) ->
 
 
 def _one_output(attempt: Attempt, setting: Setting, file: ClientFile) -> TeacherError:
-    """The refusal of a binary head, and how to make it one of two outputs: softmax(0, z) is sigmoid(z)."""
+    """Refuse a binary head, and show how to give it two outputs: softmax(0, z) is sigmoid(z)."""
     original = {new: old for old, new in attempt.renamed.items()}
     head = [original[name] for name in attempt.difference.misshaped]
     names = ", ".join(map(quoted, head))
@@ -200,7 +202,7 @@ def _one_output(attempt: Attempt, setting: Setting, file: ClientFile) -> Teacher
 
 
 def _renaming(likeness: Likeness | None, setting: Setting, file: ClientFile) -> tuple[str, str] | None:
-    """What to say, and the hint, where a change of names makes the tensors fit."""
+    """Return explanation and hint if a change of names makes the tensors fit; else None."""
     if likeness is None or likeness.rename is None:
         return None
     rename = likeness.rename
@@ -225,9 +227,9 @@ def _renaming(likeness: Likeness | None, setting: Setting, file: ClientFile) -> 
 
 
 def _likeness(
-    shapes: Shapes, likeness: Likeness | None, setting: Setting, named: str | None = None
+    shapes: Shapes, likeness: Likeness | None, setting: Setting, architecture: str | None = None
 ) -> tuple[str, str]:
-    """What to say, and the hint, where no change of names makes the tensors fit."""
+    """Return explanation and hint if no change of names makes the tensors fit."""
     library = next((name for pattern, name in _LIBRARIES if any(map(pattern.search, shapes))), None)
     if library is not None:
         return f"These are the names of {library}.", _FOREIGN_NAMES
@@ -235,14 +237,14 @@ def _likeness(
         return "", _NO_SUCH_NETWORK
     difference = likeness.difference
     nearest = f"The nearest known network is {difference.architecture}: {difference}."
-    if difference.architecture == named:  # which was said before
+    if difference.architecture == architecture:  # already in the message
         nearest = ""
     explanation, hint = _reason(shapes, difference, setting)
     return f"{nearest} {explanation}".strip(), hint
 
 
 def _reason(shapes: Shapes, difference: Difference, setting: Setting) -> tuple[str, str]:
-    """What keeps the tensors from being those of a network, where that has a name; and the hint."""
+    """Return the known reason why the tensors differ from a network's, if there is one, and the hint."""
     if not difference.unexpected and not difference.misshaped:
         roots = {name.partition(".")[0] for name in shapes}
         if all(name.endswith(("running_mean", "running_var")) for name in difference.missing):
@@ -253,7 +255,7 @@ def _reason(shapes: Shapes, difference: Difference, setting: Setting) -> tuple[s
             )
         if all(name.partition(".")[0] not in roots for name in difference.missing):
             return (
-                "The head is missing: a backbone alone tells no classes apart.",
+                "The head is missing: a backbone alone has no classes.",
                 f"Upload the weights of the whole network, with {first(difference.missing)}.",
             )
     inputs = head_with_other_inputs(difference, setting) if difference.only_shapes else None
@@ -264,6 +266,6 @@ def _size(input_size: InputSize) -> str:
     return " x ".join(map(str, input_size))
 
 
-def _listed(names: Sequence[str]) -> str:
+def _enumeration(names: Sequence[str]) -> str:
     more = len(names) - _MOST_LISTED
     return " or ".join(names[:_MOST_LISTED]) + (f" or {more} more" if more > 0 else "")

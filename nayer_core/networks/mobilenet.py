@@ -2,7 +2,7 @@
 
 Stem and second stage do not stride, so 32 x 32 images reach the head as 4 x 4 maps. The names
 of its weights are its own: with torchvision's names and shapes alike, only strides would differ
-and no state dict could tell the two apart.
+and no state dict would show which of the two it belongs to.
 """
 
 import torch.nn.functional as F

@@ -1,8 +1,8 @@
-"""The known network that a strange state dict is most like, and the change of names that makes it fit.
+"""The known network that is most like a state dict, and a change of names that makes it fit.
 
 Training code puts a network into a larger module (`backbone.conv1.weight`), gives it another head
-(`fc.1.weight`), or saves more beside it (`criterion.weight`). All that is found here is tried: a change of
-names is given only if the tensors are then those of the network.
+(`fc.1.weight`), or saves more beside it (`criterion.weight`). Every change of names is
+tried: it is returned only if the tensors are then those of the network.
 """
 
 import itertools
@@ -29,12 +29,12 @@ _HEAD_ROOTS = ("fc", "classifier", "head", "linear")
 
 @dataclass(frozen=True)
 class Rename:
-    """A change of names after which the tensors are those of a network.
+    """A change of names after which the tensors fit a network.
 
     Attributes:
         statements: Python that changes `sd`, a dict of tensors by name.
         surplus: names that the network does not need.
-        setting: for how many classes and which images the network then fits.
+        setting: of the network that then fits.
     """
 
     statements: tuple[str, ...]
@@ -47,8 +47,8 @@ class Likeness:
     """The known network that the tensors are most like.
 
     Attributes:
-        difference: from that network, after the prefix was removed that fits best.
-        rename: makes the tensors fit; None where no change of names does.
+        difference: from that network, after removal of the best prefix.
+        rename: makes the tensors fit; None if no change of names does.
     """
 
     difference: Difference
@@ -94,7 +94,7 @@ def _rank(likeness: Likeness) -> tuple[bool, int, int]:
 
 
 def _prefixes(names: Collection[str]) -> Iterator[str]:
-    """Yield "" and each prefix of whole words that many names share, the commonest first."""
+    """Yield "" and each prefix of whole words that many names share, the most frequent first."""
     yield ""
     counts: Counter[str] = Counter()
     for name in names:
@@ -123,7 +123,7 @@ def _relatives(shapes: Shapes) -> Iterator[str]:
 
 
 def _roots(names: Iterable[str]) -> Iterator[set[str]]:
-    """Yield the outermost modules, then with up to two of them left out, each with and without a head."""
+    """Yield the outermost modules, all or without up to two of them, each with and without a head."""
     modules = set(map(_first_word, names))
     if len(modules) > _MOST_ROOTS:
         return
@@ -142,7 +142,7 @@ def _rename(
     expected: Shapes,
     setting: Setting,
 ) -> Rename | None:
-    """Find the names to take off, to change and to leave out; None unless the network then fits."""
+    """Find the prefix to remove and the names to change and leave out; None unless the network then fits."""
     spare = {**outside, **{name: shape for name, shape in inside.items() if name not in expected}}
     sources = _sources(difference.missing, spare, expected)
     zeros = [name for name in difference.missing if name not in sources]
@@ -168,7 +168,7 @@ def _rename(
 
 
 def _sources(missing: Sequence[str], spare: Shapes, expected: Shapes) -> dict[str, str]:
-    """Find for each missing tensor the only spare one of its kind and shape, where there is one."""
+    """Find for each missing tensor the only spare one of its kind and shape, if there is exactly one."""
     sources: dict[str, str] = {}
     for name in missing:
         kind = _last_word(name)
@@ -179,7 +179,7 @@ def _sources(missing: Sequence[str], spare: Shapes, expected: Shapes) -> dict[st
 
 
 def _has_no_bias(name: str, inside: Shapes, sources: Mapping[str, str]) -> bool:
-    """Whether `name` is the bias of a layer that has a weight and no bias, which is as if it were zeros."""
+    """Whether `name` is the bias of a layer with a weight and no bias, which equals a bias of zeros."""
     layer, _, kind = name.rpartition(".")
     weight = f"{layer}.weight"
     return kind == "bias" and (weight in inside or weight in sources)
@@ -188,7 +188,7 @@ def _has_no_bias(name: str, inside: Shapes, sources: Mapping[str, str]) -> bool:
 def _may_be_left_out(
     names: Iterable[str], inside: Shapes, expected: Shapes, sources: Collection[str]
 ) -> bool:
-    """Whether tensors may be dropped: scalars may, and what belongs to no module of the network."""
+    """Whether tensors may be dropped: scalars, and tensors of modules that the network does not have."""
     roots = set(map(_first_word, (*expected, *sources)))
     return all(
         _first_word(name) not in roots or (name in inside and _is_scalar(inside[name])) for name in names
@@ -206,7 +206,7 @@ def _hold_a_head(names: Iterable[str], shapes: Shapes, setting: Setting) -> bool
 def _selection(
     prefix: str, inside: Shapes, outside: Shapes, sources: Collection[str], surplus: Sequence[str]
 ) -> list[str] | None:
-    """Return statements that remove the prefix and what is not needed; None where none is short."""
+    """Return statements that remove the prefix and surplus tensors; None if they would be long."""
     statements = []
     surplus_here = list(surplus)
     if prefix and not any(source in outside for source in sources):
@@ -225,13 +225,13 @@ def _selection(
     return statements
 
 
-def _condition(surplus: Sequence[str], needed: Collection[str]) -> str | None:
-    """Return the Python condition that is true of the names to keep; None if none is short."""
+def _condition(surplus: Sequence[str], names_to_keep: Collection[str]) -> str | None:
+    """Return a short Python condition that is true for the names to keep; None if there is none."""
     if len(surplus) <= _MOST_LISTED:
         return f"k not in [{_list(surplus)}]"
     for word, expression in ((_last_word, 'k.rpartition(".")[2]'), (_first_word, 'k.partition(".")[0]')):
         words = {word(name) for name in surplus}
-        if len(words) <= _MOST_LISTED and words.isdisjoint(map(word, needed)):
+        if len(words) <= _MOST_LISTED and words.isdisjoint(map(word, names_to_keep)):
             return f"{expression} not in [{_list(sorted(words))}]"
     return None
 

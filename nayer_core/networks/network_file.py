@@ -1,4 +1,4 @@
-"""A network in a file that says what it is: safetensors with a description in the header."""
+"""A network in a file with a description: safetensors with a header that names the network."""
 
 from pathlib import Path
 from typing import Self
@@ -16,13 +16,13 @@ HEADER_KEY = "network"
 
 
 class Description(BaseModel):
-    """What must be known of a network to use it.
+    """The description that is needed to use a network.
 
     Attributes:
         architecture: a name of GET /architectures.
         labels: class names in the order of the outputs.
         input_size: (channels, height, width).
-        normalization: what images in [0, 1] go through first.
+        normalization: applied first to images in [0, 1].
     """
 
     model_config = ConfigDict(frozen=True)
@@ -41,7 +41,7 @@ class Description(BaseModel):
         """Read the description in a file's header.
 
         Raises:
-            SpecError: `invalid_command`, where there is none.
+            SpecError: `invalid_command` if there is none.
         """
         try:
             with safe_open(path, framework="pt") as file:

@@ -1,9 +1,9 @@
-"""Which network a state dict belongs to, told from the names and shapes of its tensors alone.
+"""Recognises the network of a state dict by the names and shapes of its tensors.
 
-Names lead to a few candidates: our own families by their names, the libraries' through the index
-of fingerprints. Each candidate is built without numbers for the classes, channels and image size
-at hand, and shapes decide. Where several fit and compute different things (a state dict says nothing
-about paddings or activations), `choice` takes the plain one or leaves the choice to the client.
+The names select a few candidates: our own families directly, those of libraries through the index of
+fingerprints. Each candidate is built without numbers for the client's classes, channels and image size, and
+its shapes are compared. If several fit and compute different things (a state dict says nothing about paddings
+or activations), `choice` takes the plain one or leaves the choice to the client.
 """
 
 import re
@@ -19,7 +19,7 @@ from nayer_core.networks.difference import Setting, compare
 from nayer_core.networks.misfit import Attempt
 from nayer_core.networks.registry import InputSize, Shapes
 
-# The same network under the names of other well-known implementations.
+# Patterns that turn the names of other well-known implementations into ours.
 _OTHER_NAMES: tuple[tuple[tuple[str, str], ...], ...] = (
     (),
     ((r"\.shortcut\.", ".downsample."), (r"^linear\.", "fc.")),  # ResNet-18, 34 and 50 for CIFAR
@@ -39,9 +39,9 @@ class Recognition:
 
     Attributes:
         architecture: its name for `registry.build`.
-        renamed: name in the state dict -> name that the network gives the tensor.
+        renamed: name in the state dict -> name in the network.
         candidates: every known network with these names and shapes, `architecture` first.
-        alternatives: those of the candidates that compute something else; empty where there is no doubt.
+        alternatives: candidates that compute something else; empty if there is no doubt.
     """
 
     architecture: str
@@ -62,7 +62,7 @@ def recognise(
 
     Args:
         shapes: name -> shape of a state dict's tensors, wrappers and prefixes removed.
-        num_classes: labels the client gave; the network must have as many outputs.
+        num_classes: number of the client's labels, and of the network's outputs.
         input_size: (channels, height, width) the client gave.
         architecture: the name the client gave, or `auto`.
         file: where the tensors are in the client's file, for hints that change it.
@@ -80,7 +80,7 @@ def recognise(
         return _choose(matches, setting)
     if refused and not misfits:
         raise refused[0]
-    raise misfit.explained(misfits, setting, file) or misfit.unrecognised(shapes, setting, file)
+    raise misfit.setting_error(misfits, setting, file) or misfit.unrecognised_error(shapes, setting, file)
 
 
 def _fit_named(shapes: Shapes, setting: Setting, architecture: str, file: ClientFile) -> Recognition:
@@ -88,31 +88,31 @@ def _fit_named(shapes: Shapes, setting: Setting, architecture: str, file: Client
         architecture, num_classes=setting.num_classes, input_size=setting.input_size
     )
     attempts: list[Attempt] = []
-    for renamed, found in _under_other_names(shapes):
-        difference = compare(architecture, found, expected)
+    for renamed, candidate_shapes in _under_other_names(shapes):
+        difference = compare(architecture, candidate_shapes, expected)
         if not difference:
             return Recognition(architecture, renamed, (architecture,))
-        attempts.append(Attempt(difference, found, renamed))
+        attempts.append(Attempt(difference, candidate_shapes, renamed))
     closest = min(attempts, key=lambda attempt: len(attempt.difference))
     matches, misfits, _ = _try_candidates(shapes, setting)
     if matches:
         fitting = sorted((match.architecture for match in matches), key=_preference)
-        raise misfit.misnamed(len(shapes), closest.difference, fitting)
+        raise misfit.wrong_name_error(len(shapes), closest.difference, fitting)
     raise (
-        misfit.explained([closest, *misfits], setting, file)
-        or misfit.mismatched(shapes, closest.difference, setting, file)
+        misfit.setting_error([closest, *misfits], setting, file)
+        or misfit.mismatch_error(shapes, closest.difference, setting, file)
     )
 
 
 def _try_candidates(
     shapes: Shapes, setting: Setting
 ) -> tuple[list[Recognition], list[Attempt], list[SpecError]]:
-    """Compare every candidate: those that fit, those of the same names, those without this size."""
+    """Compare all candidates; return those that fit, those with the same names, and errors of size."""
     matches: list[Recognition] = []
     misfits: list[Attempt] = []
     refused: list[SpecError] = []
-    for renamed, found in _under_other_names(shapes):
-        for name in _candidates(found):
+    for renamed, candidate_shapes in _under_other_names(shapes):
+        for name in _candidates(candidate_shapes):
             try:
                 expected = registry.state_shapes(
                     name, num_classes=setting.num_classes, input_size=setting.input_size
@@ -120,9 +120,9 @@ def _try_candidates(
             except SpecError as error:
                 refused.append(error)
                 continue
-            difference = compare(name, found, expected)
+            difference = compare(name, candidate_shapes, expected)
             if difference.only_shapes:
-                misfits.append(Attempt(difference, found, renamed))
+                misfits.append(Attempt(difference, candidate_shapes, renamed))
             elif not difference:
                 matches.append(Recognition(name, renamed, (name,)))
         if matches:
@@ -159,14 +159,14 @@ def _own_names(name: str) -> Shapes:
 
 
 def _choose(matches: list[Recognition], setting: Setting) -> Recognition:
-    """Take the only match, any of several that compute the same, or the plain one with its alternatives."""
+    """Take the only match, the preferred one of equal matches, or the plain one with its alternatives."""
     names = sorted((match.architecture for match in matches), key=_preference)
     classes = merge_equal(names, setting.input_size)
     if not classes:
-        raise misfit.no_candidate_takes(names, setting.input_size)
+        raise misfit.image_size_error(names, setting.input_size)
     plain = plainest(classes, setting.input_size)
     if plain is None:
-        raise misfit.ambiguous(classes)
+        raise misfit.ambiguity_error(classes)
     others = [name for members in classes if members is not plain for name in members]
     return Recognition(plain[0], matches[0].renamed, (*plain, *others), tuple(others))
 

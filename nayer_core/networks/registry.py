@@ -1,8 +1,7 @@
 """Every network by name: our own families, `torchvision/<name>` and `timm/<name>`.
 
-Networks come untrained and nothing is downloaded. What depends on a network's size alone
-(shapes of weights, parameters, multiplications) is found on torch's meta device, which holds
-no numbers: a tenth of a second for any network.
+Networks are untrained, and nothing is downloaded. Shapes of weights, parameters and multiplications are
+counted on torch's meta device, which holds no numbers: a tenth of a second for any network.
 """
 
 import contextlib
@@ -61,8 +60,8 @@ _OWN: Mapping[str, _Builder] = MappingProxyType(
 )
 
 
-# Pixels up to which a size is tried on the network itself. Beyond, on one without numbers: that takes no
-# longer for a large image (11 s and 1.9 GB for a ResNet-18 of 1024 x 1024), but loads torch's compiler.
+# Pixels up to which a size is tried on the network itself: 1024 x 1024 would take 11 s and 1.9 GB for a
+# ResNet-18. Larger sizes are tried without numbers: the time does not grow, but torch's compiler is loaded.
 _SMALL_IMAGE = 256 * 256
 
 
@@ -110,7 +109,7 @@ def _check_size(network: nn.Module, image: Tensor, name: str, input_size: InputS
 
 
 def count_parameters(network: nn.Module) -> int:
-    """How many trained numbers `network` has; buffers do not count."""
+    """Count the parameters of `network`, without buffers."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 
@@ -136,12 +135,12 @@ def count_macs(network: nn.Module, inputs: Tensor) -> int:
 
     Args:
         network: on the device of `inputs`, which may be "meta".
-        inputs: what it is called with.
+        inputs: of the forward pass.
     """
-    # Its import alone takes a second and 80 MB, and a run does not count.
+    # Imported here: it takes a second and 80 MB, and a run counts nothing.
     from torch.utils.flop_counter import FlopCounterMode
 
-    network.requires_grad_(False)  # the counter would hook weights that a module is handed as input
+    network.requires_grad_(False)  # the counter would hook weights that are inputs of a module
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(inputs)
     return int(counter.get_total_flops()) // 2
@@ -159,7 +158,7 @@ def state_shapes(name: str, *, num_classes: int, input_size: InputSize) -> Shape
 
 
 def build_on_meta(name: str, *, num_classes: int, input_size: InputSize) -> nn.Module:
-    """Build `name` without numbers in its weights: fast, and small whatever its size.
+    """Build `name` on the meta device, without numbers: fast, and small whatever its size.
 
     Raises:
         SpecError: `unknown_architecture` or `input_size_unsupported`.
@@ -187,7 +186,7 @@ def _construct(name: str, num_classes: int, input_size: InputSize) -> nn.Module:
     if library not in builders:
         raise _unknown(name)
     with warnings.catch_warnings(), _refuse_size(name, input_size):
-        warnings.simplefilter("ignore")  # advice to the libraries' own users
+        warnings.simplefilter("ignore")  # addressed to the libraries' own users
         try:
             return builders[library](short_name, num_classes, input_size)
         except KeyError:
@@ -210,7 +209,7 @@ def _unknown(name: str) -> SpecError:
 
 @contextlib.contextmanager
 def _refuse_size(name: str, input_size: InputSize) -> Iterator[None]:
-    """Turn what a network says to images that do not fit into an error a client understands."""
+    """Turn a network's error about images that do not fit into one that a client understands."""
     try:
         yield
     except NotImplementedError:
@@ -226,7 +225,7 @@ def _refuse_size(name: str, input_size: InputSize) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _parameters_on_meta() -> Iterator[None]:
-    """Empty each parameter as a module receives it; other tensors keep their numbers."""
+    """During the block, move each parameter to the meta device when a module gets it."""
 
     def to_meta(_module: nn.Module, _name: str, parameter: nn.Parameter) -> nn.Parameter:
         return nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)

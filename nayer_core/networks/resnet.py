@@ -1,8 +1,8 @@
 """ResNet-18, 34 and 50 (He et al. 2016, arXiv:1512.03385, Table 1) for small images.
 
 The stem is one 3 x 3 convolution without pooling, as is usual for 32 x 32 images; everything
-behind it is the ImageNet network. Names of weights are torchvision's, so that the shape of
-`conv1` alone tells the two apart.
+after it is the ImageNet network. Names of weights are torchvision's, so only the shape of
+`conv1` differs between the two.
 
 Activations overwrite what a BatchNorm or a sum has just made, which nothing else reads.
 """

@@ -1,7 +1,7 @@
 """VGG with batch normalisation (Simonyan and Zisserman 2015, arXiv:1409.1556) for small images.
 
 Configurations A, B, D and E of Table 1 (11, 13, 16, 19 layers) and the 8-layer network of the
-distillation literature, with one linear layer behind the convolutions in place of three.
+distillation literature, with one linear layer after the convolutions instead of three.
 """
 
 import torch.nn.functional as F

@@ -1,4 +1,4 @@
-"""Weights of networks: out of what frameworks wrap around them, into a network, to and from files."""
+"""Weights of networks: found in checkpoints, loaded into a network, read and written."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -14,10 +14,10 @@ from nayer_core.networks.client_file import ClientFile, subscripts
 from nayer_core.networks.difference import compare
 from nayer_core.networks.registry import Shapes
 
-# Modules that training code puts around a network, and so in front of every name of its weights.
+# Names of modules that training code puts around a network: prefixes of all names of its weights.
 WRAPPER_PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
 
-# Where training code keeps the weights in what it saves, likeliest first.
+# Keys under which training code saves weights, likeliest first.
 _WEIGHTS_KEYS = ("state_dict", "model_state_dict", "model", "net", "network", "weights", "teacher", "student")
 _DEEPEST = 4  # wrappers around wrappers
 _MOST_PLACES = 5  # that a message names
@@ -26,40 +26,39 @@ _Network = TypeVar("_Network", bound=nn.Module)
 
 
 def find_state_dict(document: object) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Find the one state dict in what was saved: it may lie under `state_dict`, `model`, ...
+    """Find the one state dict in a checkpoint: it may be under `state_dict`, `model`, ...
 
     Args:
-        document: what a checkpoint file held, of dicts, tensors and plain values.
+        document: content of a checkpoint file: dicts, tensors and plain values.
 
     Returns:
-        The tensors by name (entries that are no tensors are left out), and the keys that led to
-        them, outermost first.
+        The tensors by name (other entries are left out), and the keys that lead to them, outermost first.
 
     Raises:
-        TeacherError: `not_a_checkpoint`, where there are no named tensors or several sets of them.
+        TeacherError: `not_a_checkpoint` if there are no named tensors or several sets of them.
     """
-    found = list(_state_dicts(document, ()))
-    if not found:
+    state_dicts = list(_state_dicts(document, ()))
+    if not state_dicts:
         raise TeacherError(
             ErrorCode.NOT_A_CHECKPOINT,
             "The file holds no tensors with names.",
             'Upload what this line writes: torch.save(network.state_dict(), "teacher.pt")',
         )
     for key in _WEIGHTS_KEYS:
-        chosen = [entry for entry in found if entry[1] and entry[1][-1] == key]
-        if chosen:
-            return chosen[0]
-    if len(found) > 1:
-        places = ", ".join(_place(path) for _, path in found[:_MOST_PLACES])
-        _, path = max(found, key=lambda entry: len(entry[0]))
+        matches = [entry for entry in state_dicts if entry[1] and entry[1][-1] == key]
+        if matches:
+            return matches[0]
+    if len(state_dicts) > 1:
+        places = ", ".join(_place(path) for _, path in state_dicts[:_MOST_PLACES])
+        _, path = max(state_dicts, key=lambda entry: len(entry[0]))
         tensors_only = "sd = {k: v for k, v in sd.items() if isinstance(v, torch.Tensor)}"
         line = ClientFile(keys=path).edited(tensors_only)
         raise TeacherError(
             ErrorCode.NOT_A_CHECKPOINT,
-            f"The file holds {len(found)} sets of tensors: {places}.",
+            f"The file holds {len(state_dicts)} sets of tensors: {places}.",
             f"Upload one of them, as this line writes it: {line}" if line else "Upload one of them alone.",
         )
-    return found[0]
+    return state_dicts[0]
 
 
 def _place(path: tuple[str, ...]) -> str:
@@ -80,7 +79,7 @@ def _state_dicts(
 
 
 def wrapper_prefix(names: Iterable[str]) -> str:
-    """Return what wrappers have put in front of every name, such as `module.`; often empty."""
+    """Return the prefix that wrappers give to every name, such as `module.`; often empty."""
     names = list(names)
     prefix = ""
     while names:
@@ -111,7 +110,7 @@ def canonical(
     Args:
         tensors: name -> tensor as uploaded.
         renamed: name as uploaded -> name in `network` (`recognition.Recognition.renamed`).
-        network: gives names and order; it may lie on the meta device.
+        network: gives names and order; it may be on the meta device.
     """
     by_name = {new: tensors[old] for old, new in renamed.items()}
     return {
@@ -124,7 +123,7 @@ def canonical(
 def load_weights(
     network: _Network, tensors: Mapping[str, Tensor], architecture: str = "this network"
 ) -> _Network:
-    """Copy `tensors` into `network`, all of them and nothing else, in the network's own precision.
+    """Copy exactly these `tensors` into `network`, in the network's own precision.
 
     Args:
         network: keeps its device and dtype.
@@ -149,7 +148,7 @@ def load_weights(
 
 def save_weights(network: nn.Module, path: Path, metadata: Mapping[str, str] | None = None) -> None:
     """Write the state dict of `network` as safetensors, with `metadata` in its header."""
-    # Clones, because the format has no word for tensors that share their memory.
+    # Clones: the format does not support tensors that share memory.
     tensors = {
         name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()
     }
@@ -168,7 +167,7 @@ def file_sha256(path: Path) -> str:
 
 
 def freeze(network: _Network) -> _Network:
-    """Make `network` a fixed function: running statistics stay and no weight gets a gradient."""
+    """Make `network` a fixed function: its statistics do not change and its weights get no gradient."""
     return network.eval().requires_grad_(False)
 
 

@@ -1,7 +1,7 @@
 """Wide residual networks (Zagoruyko and Komodakis 2016, arXiv:1605.07146, Table 1).
 
 WRN-d-k has depth d = 6n + 4: three stages of n blocks with 16k, 32k and 64k channels, each
-convolution behind its normalisation and activation.
+convolution after its normalisation and activation.
 
 Activations overwrite what a BatchNorm or a sum has just made, which nothing else reads.
 """
@@ -16,7 +16,7 @@ from nayer_core.contract import catalog
 from nayer_core.networks.initialisation import initialise
 
 
-class _Block(nn.Module):
+class _WideBlock(nn.Module):
     def __init__(self, in_channels: int, channels: int, stride: int):
         super().__init__()
         self.bn1 = nn.BatchNorm2d(in_channels)
@@ -29,16 +29,16 @@ class _Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         active = F.relu_(self.bn1(x))
         out = self.conv2(F.relu_(self.bn2(self.conv1(active))))
-        # A shortcut that changes the shape starts behind the activation, as in the authors' code.
+        # A shortcut that changes the shape starts after the activation, as in the authors' code.
         total: Tensor = out + (x if self.shortcut is None else self.shortcut(active))
         return total
 
 
-class _Stage(nn.Module):
+class _WideStage(nn.Module):
     def __init__(self, in_channels: int, channels: int, blocks: int, stride: int):
         super().__init__()
-        first = _Block(in_channels, channels, stride)
-        rest = (_Block(channels, channels, stride=1) for _ in range(blocks - 1))
+        first = _WideBlock(in_channels, channels, stride)
+        rest = (_WideBlock(channels, channels, stride=1) for _ in range(blocks - 1))
         self.layer = nn.Sequential(first, *rest)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -60,9 +60,9 @@ class WideResNet(nn.Module):
         super().__init__()
         blocks = (depth - 4) // 6
         self.conv1 = nn.Conv2d(in_channels, 16, 3, padding=1, bias=False)
-        self.block1 = _Stage(16, 16 * width, blocks, stride=1)
-        self.block2 = _Stage(16 * width, 32 * width, blocks, stride=2)
-        self.block3 = _Stage(32 * width, 64 * width, blocks, stride=2)
+        self.block1 = _WideStage(16, 16 * width, blocks, stride=1)
+        self.block2 = _WideStage(16 * width, 32 * width, blocks, stride=2)
+        self.block3 = _WideStage(32 * width, 64 * width, blocks, stride=2)
         self.bn1 = nn.BatchNorm2d(64 * width)
         self.fc = nn.Linear(64 * width, num_classes)
         initialise(self)
@@ -76,7 +76,7 @@ class WideResNet(nn.Module):
 
 
 def names_from(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
-    """Read `wrn_d_k` from the blocks of a state dict and their channels; empty where it is none.
+    """Derive `wrn_d_k` from the blocks and channels of a state dict; empty if it is no such network.
 
     Args:
         shapes: name -> shape of a state dict.

@@ -1,4 +1,4 @@
-"""What a run changed of its configuration to get through: smaller steps, smaller batches."""
+"""How a run changed its configuration to be able to continue: smaller steps, smaller batches."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -9,19 +9,19 @@ from nayer_core.contract.config import MethodConfig
 Config = TypeVar("Config", bound=MethodConfig)
 
 MOST_ROLLBACKS = 3
-MOST_HALVINGS = 4  # of each batch: a sixteenth is left
+MOST_HALVINGS = 4  # of each batch, down to a sixteenth
 SMALLEST_BATCH = 2  # BatchNorm needs two images
 
 
 @dataclass(frozen=True)
 class Adaptation:
-    """How far a run has departed from its configuration; part of its checkpoints.
+    """How far a run has deviated from its configuration; part of its checkpoints.
 
     Args:
         rollbacks: how often it diverged and went back; each halves all learning rates.
-        returned_to: steps that were done where the last rollback led to; None before the first.
+        returned_to: number of steps of the state that the last rollback restored; None before the first.
         halvings: how often each batch was halved, by its field of the configuration.
-        history: what happened, in words, oldest first.
+        history: a message for each change, oldest first.
     """
 
     rollbacks: int = 0
@@ -31,15 +31,15 @@ class Adaptation:
 
     @classmethod
     def from_facts(cls, facts: dict[str, Any]) -> Self:
-        """Read what `facts` gave."""
+        """Build one from its `facts`."""
         return cls(**{**facts, "history": tuple(facts["history"])})
 
     def facts(self) -> dict[str, Any]:
-        """All of it as JSON values."""
+        """Return all fields as JSON values."""
         return {**asdict(self), "history": list(self.history)}
 
     def summary(self, config: MethodConfig) -> dict[str, Any]:
-        """What a model card says: the numbers in force at the end, where `config` was requested."""
+        """Return the part of a model card: the values in force at the end of a run with `config`."""
         in_force = self.applied_to(config)
         return {
             "rollbacks": self.rollbacks,
@@ -54,10 +54,10 @@ class Adaptation:
         return 0.5**self.rollbacks
 
     def applied_to(self, config: Config) -> Config:
-        """Give the configuration in force where `config` was requested.
+        """Return the configuration in force for a run that requested `config`.
 
-        Learning rates stay as they are when a batch is halved: the run keeps its number of updates
-        and their size, and pays with noisier gradients.
+        Learning rates do not change when a batch is halved: the run keeps the number and the size of its
+        updates, and its gradients become noisier.
         """
         rates = {rate: getattr(config, rate) * self.lr_scale for rate in config.LEARNING_RATES}
         batches = {
@@ -80,13 +80,13 @@ class Adaptation:
     def should_return_to(self, earlier: "Adaptation", steps: int) -> bool:
         """Whether a run that diverged now should go back to a saved state.
 
-        Not to the state that the last rollback led to: the run has just diverged from there, with smaller
-        steps already, and has to go further back. Nor to a state that came before a later rollback and
-        after the state that this one led to.
+        Not to the state that the last rollback restored: the run has just diverged from there, although its
+        steps were smaller already, and has to go further back. Nor to a later state that was saved before
+        that rollback.
 
         Args:
             earlier: the adaptation of the saved state.
-            steps: how many steps were done in it.
+            steps: number of steps of the saved state.
         """
         if self.returned_to is None:
             return True

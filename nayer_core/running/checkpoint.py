@@ -1,13 +1,13 @@
-"""All that a bit-exact resume needs, written so that a crash at any moment leaves a good one.
+"""Checkpoints: the state that a bit-exact resume needs, written so that a crash leaves a good one.
 
-A folder holds generations, newest last, and the bank's images once each:
+A folder holds generations, numbered in order, and each round of the bank's images once:
 
     state-00000003.safetensors    tensors of generation 3
-    state-00000003.json           where the run was, the bank's segments, hashes of every file named
+    state-00000003.json           facts about the run, the bank's segments, hashes of the other files
     bank-000000004800.safetensors the round whose first image was the 4,800th ever added
 
-A generation counts when its JSON is there and all hashes agree; each file is written beside its
-place, synced, and renamed into it. Two older generations are kept.
+A generation is valid if its JSON exists and all hashes agree. Each file is written under a temporary name,
+synced and renamed. The two generations before the newest are kept.
 """
 
 import hashlib
@@ -28,15 +28,15 @@ GENERATIONS_KEPT = 3
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """A generation read back: tensors, and the facts saved beside them."""
+class SavedState:
+    """A generation that was loaded: tensors, and the facts saved with them."""
 
     tensors: dict[str, Tensor]
     facts: dict[str, Any]
 
 
 @dataclass(frozen=True)
-class _Generation:
+class _ValidGeneration:
     """A generation whose files agree with their hashes."""
 
     number: int
@@ -57,7 +57,7 @@ class CheckpointFolder:
     """Generations of a run's state in one folder.
 
     Args:
-        path: made if it is not there.
+        path: created if it does not exist.
     """
 
     def __init__(self, path: Path):
@@ -68,12 +68,12 @@ class CheckpointFolder:
     def save(
         self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], bank: MemoryBank
     ) -> dict[str, str]:
-        """Write a new generation and drop the ones it makes superfluous.
+        """Write a new generation and delete those that are no longer needed.
 
         Args:
             tensors: on any device.
             facts: JSON values.
-            bank: its segments are written where they are not there yet.
+            bank: its segments are written unless the folder has them already.
 
         Returns:
             The files of this generation and their sha256, the JSON included.
@@ -90,11 +90,11 @@ class CheckpointFolder:
         self._drop_superfluous()
         return {**files, json_name: json_hash}
 
-    def load(self, bank: MemoryBank) -> Checkpoint:
-        """Read the newest generation whose files are all whole, and refill the bank.
+    def load(self, bank: MemoryBank) -> SavedState:
+        """Load the newest valid generation, and refill the bank.
 
         Raises:
-            TrainingError: `checkpoint_invalid` where no generation is whole.
+            TrainingError: `checkpoint_invalid` if no generation is valid.
         """
         newest = next(self._whole_generations(), None)
         if newest is not None:
@@ -102,55 +102,55 @@ class CheckpointFolder:
         raise TrainingError(
             ErrorCode.CHECKPOINT_INVALID,
             f"No whole checkpoint among {len(self._generations())} generations.",
-            "Start the run anew without the checkpoint.",
+            "Start the run again without the checkpoint.",
         )
 
-    def go_back(self, bank: MemoryBank, usable: Callable[[dict[str, Any]], bool]) -> Checkpoint | None:
-        """Read the newest whole generation with usable facts, refill the bank, and drop all newer ones.
+    def go_back(self, bank: MemoryBank, usable: Callable[[dict[str, Any]], bool]) -> SavedState | None:
+        """Load the newest valid generation with usable facts, refill the bank, and delete all newer ones.
 
         Returns:
-            None where there is no such generation; then none is left, and the bank is empty.
+            None if there is no such generation; then the folder and the bank are empty.
         """
-        found = next((one for one in self._whole_generations() if usable(one.facts)), None)
-        if found is None:
+        generation = next((one for one in self._whole_generations() if usable(one.facts)), None)
+        if generation is None:
             self.clear()
             bank.clear()
             return None
-        self._drop_after(found.number)
-        return self._take_up(found, bank)
+        self._drop_after(generation.number)
+        return self._take_up(generation, bank)
 
     def clear(self) -> None:
-        """Drop all generations."""
+        """Delete all generations."""
         self._drop_after(-1)
         self._segment_hashes = {}
 
     @property
     def is_empty(self) -> bool:
-        """Whether no generation was ever written here, or all were dropped."""
+        """Whether the folder has no generation."""
         return not self._generations()
 
-    def _whole_generations(self) -> Iterator[_Generation]:
+    def _whole_generations(self) -> Iterator[_ValidGeneration]:
         """Newest first."""
         for number in sorted(self._generations(), reverse=True):
             files = self._read_generation(number)
             if files is not None:
-                yield _Generation(number, files)
+                yield _ValidGeneration(number, files)
 
-    def _take_up(self, generation: _Generation, bank: MemoryBank) -> Checkpoint:
+    def _take_up(self, generation: _ValidGeneration, bank: MemoryBank) -> SavedState:
         bank.clear()
-        self._segment_hashes = {}  # another way on from here writes other images under the same names
+        self._segment_hashes = {}  # from here the run may write other images under the same names
         for start, length in generation.record["segments"]:
             segment = Segment(start, length)
             name = _bank_file(segment.start)
             self._segment_hashes[start] = generation.record["files"][name]
             restored = load(generation.files[name])
             bank.restore(segment, restored["images"], restored["labels"])
-        return Checkpoint(
+        return SavedState(
             load(generation.files[f"state-{generation.number:08d}.safetensors"]), generation.facts
         )
 
     def _read_generation(self, number: int) -> dict[str, bytes] | None:
-        """Give all files of a generation, or None where one is missing or not what was written."""
+        """Return all files of a generation; None if one is missing or its hash differs."""
         name = f"state-{number:08d}.json"
         try:
             files = {name: (self.path / name).read_bytes()}
@@ -170,23 +170,25 @@ class CheckpointFolder:
         return self._segment_hashes[segment.start]
 
     def _drop_after(self, newest: int) -> None:
-        """Drop later generations; without its JSON, which goes first, one does not count."""
+        """Delete later generations. The JSON goes first: without it a generation is not valid."""
         for number in self._generations():
             if number > newest:
                 for suffix in ("json", "safetensors"):
                     (self.path / f"state-{number:08d}.{suffix}").unlink(missing_ok=True)
 
     def _drop_superfluous(self) -> None:
-        kept = sorted(self._generations())[-GENERATIONS_KEPT:]
-        needed: set[str] = set()
-        for number in kept:
+        newest = sorted(self._generations())[-GENERATIONS_KEPT:]
+        files_in_use: set[str] = set()
+        for number in newest:
             record = json.loads((self.path / f"state-{number:08d}.json").read_bytes())
-            needed |= {f"state-{number:08d}.json", *record["files"]}
+            files_in_use |= {f"state-{number:08d}.json", *record["files"]}
         for path in self._files():
-            if path.name not in needed:
+            if path.name not in files_in_use:
                 path.unlink(missing_ok=True)
         self._segment_hashes = {
-            start: digest for start, digest in self._segment_hashes.items() if _bank_file(start) in needed
+            start: digest
+            for start, digest in self._segment_hashes.items()
+            if _bank_file(start) in files_in_use
         }
 
     def _write(self, name: str, content: bytes) -> str:
@@ -198,7 +200,7 @@ class CheckpointFolder:
                 os.fsync(file.fileno())
             unfinished.replace(path)
         except OSError:
-            unfinished.unlink(missing_ok=True)  # a full disk has room again for those who can use it
+            unfinished.unlink(missing_ok=True)  # makes room on a full disk
             raise
         folder = os.open(self.path, os.O_RDONLY)
         try:
@@ -220,5 +222,5 @@ def _bank_file(start: int) -> str:
 
 
 def below(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
-    """Give the tensors whose names begin with `name.`, by the rest of their names."""
+    """Return the tensors whose names begin with `name.`, by the rest of their names."""
     return {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}

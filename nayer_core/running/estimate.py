@@ -1,4 +1,4 @@
-"""What a run costs, before it is started: multiplications, and memory by part."""
+"""The cost of a run, estimated before it starts: multiplications, and memory by part."""
 
 import contextlib
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from nayer_core.hardware.frozen_batch_norm import frozen_batch_norms
 
 FLOAT_BYTES = 4
 
-# What to change, by the part of the memory that is largest.
+# Advice, by the part that takes the most memory.
 _HINTS = {
     "networks": "Choose a smaller student, or lower config.generator_width.",
     "noisy_layer": "Lower config.noise_dim or config.synthesis_batch_size, or take shorter embeddings.",
@@ -30,9 +30,9 @@ class Estimate:
 
     Args:
         macs: multiply-accumulates of all steps.
-        memory: bytes by part, in float32. Parts whose names end in "_step" are what a step of one kind
-            needs for its batch, of which one counts at a time; all others last for the whole run. Measured
-            runs on a CPU took 0.5 to 1.2 times the peak.
+        memory: bytes by part, in float32. Parts whose names end in "_step" are needed for the batch of one
+            step, so only one of them exists at a time; all others last for the whole run. Measured runs on
+            a CPU took 0.5 to 1.2 times the peak.
     """
 
     macs: int
@@ -40,12 +40,12 @@ class Estimate:
 
     @property
     def memory_bytes(self) -> int:
-        """The peak: what lasts, and the largest kind of step."""
+        """The peak: all lasting parts and the largest step."""
         lasting = sum(size for part, size in self.memory.items() if not part.endswith("_step"))
         return lasting + max(size for part, size in self.memory.items() if part.endswith("_step"))
 
     def document(self) -> dict[str, object]:
-        """What the report of an inspection says of it."""
+        """Return the estimate for the report of an inspection."""
         return {"macs": self.macs, "memory_bytes": self.memory_bytes, "memory": dict(self.memory)}
 
     def require_memory(self, most_bytes: int) -> None:
@@ -68,19 +68,19 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes for each image that autograd holds after a forward pass.
+    """Bytes per image that autograd holds after a forward pass.
 
     Args:
-        saved: all of them.
+        total: all of them.
         largest: the largest tensor among them.
     """
 
-    saved: int
+    total: int
     largest: int
 
     @classmethod
     def of_frozen(cls, network: nn.Module, inputs: Tensor, *, is_watched: bool) -> Self:
-        """Count for a fixed network; one that is watched also saves the inputs of its BatchNorm layers."""
+        """Count for a fixed network; if it is watched, inputs of its BatchNorm layers are saved too."""
         network.eval().requires_grad_(False)
         with contextlib.nullcontext() if is_watched else frozen_batch_norms(network):
             return cls.of_pass(network, inputs)
@@ -89,22 +89,22 @@ class Footprint:
     def of_pass(cls, network: nn.Module, inputs: Tensor) -> Self:
         """Count on the meta device, where nothing is computed."""
         own = {tensor.untyped_storage()._cdata for tensor in network.state_dict().values()}
-        saved: dict[int, Tensor] = {}  # by address: as long as a tensor lives, nothing else is there
+        tensors: dict[int, Tensor] = {}  # by address, which is unique while the tensor exists
 
         def note(tensor: Tensor) -> Tensor:
             address = tensor.untyped_storage()._cdata
             if address not in own:
-                saved[address] = tensor
+                tensors[address] = tensor
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
             network(inputs.requires_grad_() * 1)  # some networks write over their inputs
-        sizes = [tensor.untyped_storage().nbytes() // len(inputs) for tensor in saved.values()]
+        sizes = [tensor.untyped_storage().nbytes() // len(inputs) for tensor in tensors.values()]
         return cls(sum(sizes), max(sizes, default=0))
 
 
 def meta_batch(*shape: int) -> Tensor:
-    """Give two images, or inputs of a generator, without numbers: BatchNorm needs more than one."""
+    """Return a batch of two on the meta device, without numbers: BatchNorm needs more than one image."""
     return torch.empty(2, *shape, device="meta")
 
 

@@ -1,6 +1,6 @@
-"""Which batches a full device would have room for: found by trying, not by a formula.
+"""Batch sizes that fit a full device, found by trial.
 
-The device alone knows what an allocator, a convolution's workspace and other processes take.
+No formula knows the memory of an allocator, of a convolution's workspace and of other processes.
 """
 
 from collections.abc import Iterable
@@ -11,13 +11,13 @@ from nayer_core.running.run import Run
 
 
 def batches_that_fit(run: Run) -> dict[str, int] | None:
-    """Halve the batches until steps of all kinds fit; the run is not used afterwards.
+    """Halve the batches until all kinds of steps fit; the run is not used afterwards.
 
     Args:
-        run: whose present step found no memory.
+        run: its present step ran out of memory.
 
     Returns:
-        A size for each batch, by its field of the configuration; None where not even the smallest fit.
+        A size for each batch, by its field of the configuration; None if not even the smallest sizes fit.
     """
     config, too_large = run.config_in_force, run.plan.steps[run.method.next_kind].batch
     fitting: dict[str, int] = {}

@@ -1,7 +1,7 @@
 """The seam between a run and its method: a method yields its steps, the run drives it.
 
-A method owns networks, bank and loops. The run counts its steps, reports what they measure, saves and stops
-it, and knows nothing of what a step does. A method is added with a class of this protocol and one line in
+A method owns networks, bank and loops. The run counts its steps, reports their measurements, saves and stops
+it, and does not know what a step does. To add a method, write a class of this protocol and one entry in
 `nayer_core.contract.methods.METHODS`.
 """
 
@@ -25,14 +25,14 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Distillands:
-    """What every method works with.
+    """The inputs of every method.
 
     Args:
         teacher: frozen, in eval mode, on the device.
         student: freshly initialised, on the device.
-        label_embeddings: (K, embedding_dim) one vector for each class name.
+        label_embeddings: (K, embedding_dim), one row for each class name.
         input_size: (channels, height, width).
-        augment: between an image and a network: crop, mirror, normalisation.
+        augment: crop, mirroring and normalisation, applied to images before a network.
     """
 
     teacher: nn.Module
@@ -48,10 +48,10 @@ class StepPlan:
 
     Args:
         count: in the whole run.
-        images: a step's batch.
-        batch: the field of the configuration that says how large a batch is.
+        images: size of a step's batch.
+        batch: name of the configuration's field with that size.
         phase: the part of the job that these steps belong to.
-        relative_cost: of an image, compared with the method's other kinds; used until a step was timed.
+        relative_cost: per image, relative to the method's other kinds; used until a step has been timed.
     """
 
     count: int
@@ -63,14 +63,14 @@ class StepPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """How much a run has to do; progress, estimate, measurement and bank sizes follow from it.
+    """The amount of work of a run; progress, estimate, measurement and bank sizes are derived from it.
 
     Args:
         steps: by kind, in the order in which the kinds first occur.
         epochs: of the whole run, warm-up included.
-        warmup_epochs: of them, those that come before the student's first step.
-        images: all that the run adds to the memory bank.
-        images_per_round: what a round adds to it; the bank must hold these.
+        warmup_epochs: those of them before the student's first step.
+        images: number of images that the run adds to the memory bank.
+        images_per_round: number that a round adds; the bank must hold at least these.
     """
 
     steps: Mapping[str, StepPlan]
@@ -80,18 +80,18 @@ class Plan:
     images_per_round: int
 
     def bank_capacity(self, largest: int) -> int:
-        """How many images the bank must have room for, where at most `largest` are kept."""
+        """Return the bank's capacity, if the configuration allows at most `largest` images."""
         return min(max(largest, self.images_per_round), self.images)
 
 
 @dataclass(frozen=True)
 class Step:
-    """One optimiser update that was done.
+    """One optimiser update.
 
     Args:
         kind: a key of `Plan.steps`.
         whole: the method's state is complete after this step: it can be saved and resumed.
-        values: what was measured, by name; empty for most steps.
+        values: measurements by name; empty for most steps.
     """
 
     kind: str
@@ -105,7 +105,7 @@ class EpochDone:
 
 @dataclass(frozen=True)
 class State:
-    """All that a method needs to continue bit by bit, apart from the bank.
+    """The state that a method needs to continue bit by bit, apart from the bank.
 
     Args:
         tensors: by name.
@@ -121,9 +121,9 @@ class Samples:
     """Images that no student has learned from, to measure one.
 
     Args:
-        plain: (N, H, W, C) uint8, made as the images of the bank are.
-        provoking: (M, H, W, C) uint8, made to separate the student from its teacher.
-        measurements: by name, of the plain ones.
+        plain: (N, H, W, C) uint8, made like the images of the bank.
+        provoking: (M, H, W, C) uint8, made so that student and teacher disagree.
+        measurements: of the plain images, by name.
     """
 
     plain: Tensor
@@ -132,7 +132,7 @@ class Samples:
 
 
 class NotFinite(Exception):
-    """Something has stopped being a finite number; the text says what."""
+    """A value is not a finite number; the text names it."""
 
 
 class Method(Protocol):
@@ -160,11 +160,11 @@ class Method(Protocol):
 
     @staticmethod
     def plan(config: Any) -> Plan:
-        """Say how many steps of each kind a run with this configuration has."""
+        """Count the steps of each kind of a run with this configuration."""
 
     @staticmethod
     def estimate(spec: ResolvedSpec, embedding_dim: int) -> Estimate:
-        """Say what a run costs.
+        """Estimate the cost of a run.
 
         Args:
             spec: the run.
@@ -181,7 +181,7 @@ class Method(Protocol):
         """
 
     def state(self) -> State:
-        """Give the state after the latest whole step; the tensors may be views."""
+        """Return the state after the latest whole step; the tensors may be views."""
 
     def restore(self, state: State) -> None:
         """Return to a state; the bank has been restored already."""
@@ -201,16 +201,16 @@ class Method(Protocol):
         """Make images for measuring the student; the state of the run does not change."""
 
     def warnings(self) -> list[WarningEvent]:
-        """Say what the client should know of this combination of networks and configuration."""
+        """Return warnings for the client about this combination of networks and configuration."""
 
     def warm_up(self) -> dict[str, Tensor]:
-        """Give what the warm-up has made, apart from the bank; no student has had a part in it."""
+        """Return the state after warm-up, apart from the bank; it does not depend on the student."""
 
     def begin_after_warm_up(self, tensors: dict[str, Tensor]) -> None:
-        """Take the place of the warm-up with what another run's `warm_up` gave, in a run that is new.
+        """Begin a new run after the warm-up of another run.
 
         Args:
-            tensors: without `rng` where the run is to draw its own numbers.
+            tensors: returned by the other run's `warm_up`; without `rng`, this run draws its own numbers.
         """
 
 
@@ -218,11 +218,11 @@ def require_finite(tensors: Iterable[Tensor], what: str = "A weight") -> None:
     """Check that no tensor holds NaN or an infinity; waits for the device once.
 
     Args:
-        tensors: any; those of integers pass.
-        what: names them in the error.
+        tensors: integers are ignored.
+        what: name of the tensors for the error.
 
     Raises:
-        NotFinite: one does.
+        NotFinite: one of them does.
     """
     finite = [torch.isfinite(tensor).all() for tensor in tensors if tensor.is_floating_point()]
     if finite and not bool(torch.stack(finite).all()):
@@ -241,7 +241,7 @@ def require_finite_values(values: Mapping[str, float]) -> None:
 
 
 def result_of(steps: Generator[Step, None, Result]) -> Result:
-    """Do all steps of a part of a method, and give what it returns."""
+    """Do all steps of a generator, and return its result."""
     while True:
         try:
             next(steps)

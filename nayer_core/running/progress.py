@@ -1,4 +1,4 @@
-"""How far a run is and how long it will take, from what its steps have cost so far."""
+"""Progress of a run and its remaining time, from the measured cost of its steps."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from nayer_core.running.method import StepPlan
 
 
-class Progress:
+class RunProgress:
     """Counts steps, times them, and predicts the rest.
 
     Args:
@@ -27,7 +27,7 @@ class Progress:
         self._highest = 0.0
 
     def advance(self, kind: str) -> None:
-        """Count one finished step; it took the time since the last one."""
+        """Count a finished step; its time is the time since the last one."""
         now = self._clock()
         self.done[kind] += 1
         self._timed[kind] += 1
@@ -39,7 +39,7 @@ class Progress:
         self.done = {kind: done.get(kind, 0) for kind in self._steps}
 
     def pause(self) -> None:
-        """Leave the time since the last step out: it was spent on something else."""
+        """Ignore the time since the last step: it was spent on something else."""
         self._last = self._clock()
 
     @property
@@ -56,14 +56,14 @@ class Progress:
 
     @property
     def fraction(self) -> float:
-        """Share of the whole work that is done, in [0, 1]; never falls."""
+        """Share of the whole work that is done, in [0, 1]; it never falls."""
         whole = self._work({kind: step.count for kind, step in self._steps.items()})
         done = self._work(self.done)
         self._highest = max(self._highest, min(1.0, done / whole) if whole else 0.0)
         return self._highest
 
     def _work(self, counts: Mapping[str, int]) -> float:
-        """Seconds that these steps take, or a relative measure before any was timed."""
+        """Seconds for these steps, or a relative cost before any step was timed."""
         return sum(count * self._cost(kind) for kind, count in counts.items())
 
     def _cost(self, kind: str) -> float:

@@ -1,13 +1,13 @@
 """Recovery of a run that diverges, and of one whose device is full.
 
-    diverged          back to the newest good checkpoint, on with all learning rates halved;
-                      three times, then the run is left in its last good state
-    device is full    back to the newest checkpoint, on with the batch halved that did not fit, where
-                      the client allows that; four times for each batch. A run that several processes
-                      share fails: the others do not know of the step that one could not do
+    diverged          the run returns to the newest good checkpoint and continues with all learning rates
+                      halved; at most three times, then it ends in its last good state
+    device is full    the run returns to the newest checkpoint and continues with half the batch that did
+                      not fit, if the client allows that; at most four times for each batch. A run in
+                      several processes fails: the others do not know which step one of them could not do
 
-When a run goes back, the later checkpoints are discarded, and the state that it goes on from is saved at
-once, so that a process which resumes it knows what has happened.
+When a run goes back, later checkpoints are discarded, and the restored state is saved at once with the
+changes: a process that resumes the run needs to know them.
 """
 
 from collections.abc import Callable
@@ -17,21 +17,21 @@ from nayer_core.contract.events import WarningEvent
 from nayer_core.contract.spec import OnOutOfMemory
 from nayer_core.hardware.device_memory import DeviceFull, do_within_memory, give_back_unused
 from nayer_core.running.adaptation import MOST_HALVINGS, MOST_ROLLBACKS, SMALLEST_BATCH, Adaptation
-from nayer_core.running.checkpoint import Checkpoint, CheckpointFolder
+from nayer_core.running.checkpoint import CheckpointFolder, SavedState
 from nayer_core.running.fitting_batches import batches_that_fit
 from nayer_core.running.run import Run, Saver
 
-IsUsable = Callable[[Adaptation, int], bool]  # by a saved state's adaptation and number of steps
+IsUsable = Callable[[Adaptation, int], bool]  # (adaptation of a saved state, its number of steps)
 
 
 class Recovery:
-    """Takes a run to its end, over what it can recover from.
+    """Runs a run to its end and recovers from divergence and from a full device.
 
     Args:
-        run: as it was built, before it resumes: where no checkpoint is left it begins again from there.
-        checkpoints: of this run alone; None keeps only the beginning.
-        on_out_of_memory: "halve" goes on with smaller batches, "fail" names those that fit.
-        after_return: called when the run has gone back to an earlier state and is about to go on.
+        run: newly built, not yet resumed: without a checkpoint, the run begins again from this state.
+        checkpoints: of this run alone; with None the run can only return to its beginning.
+        on_out_of_memory: "halve" continues with smaller batches, "fail" reports sizes that fit.
+        after_return: called after the run has returned to an earlier state, before it continues.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Recovery:
         self.after_return = after_return
         state = run.state()
         copies = {name: tensor.detach().cpu().clone() for name, tensor in state.tensors.items()}
-        self._beginning = Checkpoint(copies, state.facts)
+        self._beginning = SavedState(copies, state.facts)
 
     def go_on(
         self,
@@ -56,14 +56,14 @@ class Recovery:
         after_epoch: Callable[[], None] = lambda: None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> bool:
-        """Run from the present state on; arguments and result are those of `Run.go_on`.
+        """Continue from the present state; arguments and result are those of `Run.go_on`.
 
         Raises:
-            TrainingError: `diverged` after the last rollback, with the run back in its last good
-                state; `device_out_of_memory`, with sizes that were tried and fit.
+            TrainingError: `diverged` after the last rollback, when the run is in its last good state;
+                `device_out_of_memory`, with sizes that were tried and fit.
         """
         if self.checkpoints is not None and self.checkpoints.is_empty and self._steps_done > 0:
-            self._save()  # a run that was begun elsewhere has a state of its own to go back to
+            self._save()  # the run began elsewhere: now it can return to its present state
 
         def attempt() -> bool:
             return self.run.go_on(

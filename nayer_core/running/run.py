@@ -21,7 +21,7 @@ from nayer_core.contract.events import (
 from nayer_core.hardware.device_memory import is_out_of_memory
 from nayer_core.hardware.machine import Machine
 from nayer_core.running.adaptation import Adaptation
-from nayer_core.running.checkpoint import Checkpoint, CheckpointFolder
+from nayer_core.running.checkpoint import CheckpointFolder, SavedState
 from nayer_core.running.method import (
     EpochDone,
     Method,
@@ -31,17 +31,17 @@ from nayer_core.running.method import (
     require_finite,
     require_finite_values,
 )
-from nayer_core.running.progress import Progress
+from nayer_core.running.progress import RunProgress
 
-# Of the content of a checkpoint; it rises when the same names come to mean something else, for a run must
-# not go on from what it would misread.
+# Version of a checkpoint's content. It rises when a name gets another meaning: a run must not continue from
+# a state that it would misread.
 FORMAT = 2
 
 _DROPOUT_RNG = "run.dropout_rng"
 
 
 class Run:
-    """A method with its progress and its history.
+    """A run of a method, with its progress and its history.
 
     Args:
         method: at its beginning.
@@ -50,7 +50,7 @@ class Run:
         emit: receives the run's events.
 
     Attributes:
-        reported: all metrics events, of all processes that worked on the run.
+        reported: all metrics events so far, also those of earlier processes.
         warm_bank: facts about the warm bank that the run began with, or None.
     """
 
@@ -60,7 +60,7 @@ class Run:
         self.machine = machine
         self.emit = emit
         self.plan = method.plan(config)
-        self.progress = Progress(self.plan.steps)
+        self.progress = RunProgress(self.plan.steps)
         self.adaptation = Adaptation()
         self.reported: list[MetricsEvent] = []
         self.warm_bank: dict[str, Any] | None = None
@@ -71,7 +71,7 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """How long the run has taken so far, in all processes that worked on it."""
+        """Duration of the run so far, including earlier processes that worked on it."""
         return time.monotonic() - self.began
 
     @property
@@ -81,7 +81,7 @@ class Run:
 
     @property
     def config_in_force(self) -> MethodConfig:
-        """The requested configuration, with the batch sizes and learning rates the run has come to."""
+        """The requested configuration with the present batch sizes and learning rates."""
         return self.adaptation.applied_to(self.config)
 
     def go_on(
@@ -92,21 +92,21 @@ class Run:
         after_epoch: Callable[[], None] = lambda: None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> bool:
-        """Run from the present state to the end, or until it is to stop.
+        """Run from the present state to the end, or until `should_stop` says so.
 
         `recovery.Recovery` does the same, and recovers from divergence and from a full device.
 
         Args:
             checkpoints: where the state is saved, at intervals and when stopped.
             checkpoint_seconds: time between two checkpoints.
-            after_epoch: called when an epoch is done; its time counts as no step's.
-            should_stop: called after every step; of several processes all must get the same answer.
+            after_epoch: called after each epoch; its duration is not counted as a step's.
+            should_stop: called after every step; all processes must get the same answer.
 
         Returns:
-            True at the end; False where `should_stop` said so, with the state saved.
+            True at the end; False if `should_stop` ended it, with the state saved.
 
         Raises:
-            TrainingError: `diverged`, where a loss or a weight is not a finite number.
+            TrainingError: `diverged` if a loss or a weight is not a finite number.
         """
         saver = Saver(self, checkpoints, checkpoint_seconds)
         try:
@@ -121,9 +121,9 @@ class Run:
     def _drive(
         self, saver: "Saver", after_epoch: Callable[[], None], should_stop: Callable[[], bool]
     ) -> bool:
-        """Drive the method's steps; False where they were stopped."""
+        """Do the method's steps; False if they were stopped."""
         self._announce_phase()
-        complete = dict(self.progress.done)  # when the state was complete last
+        complete = dict(self.progress.done)  # steps when the state was last complete
         with closing(self.method.steps()) as steps:
             for step in steps:
                 if isinstance(step, EpochDone):
@@ -139,7 +139,7 @@ class Run:
                     break
             else:
                 return True
-        self.progress.skip(complete)  # the method has undone the others
+        self.progress.skip(complete)  # the method has undone the later steps
         return False
 
     def _count(self, step: Step) -> None:
@@ -168,13 +168,13 @@ class Run:
         self.emit(event)
 
     def adopt(self, adaptation: Adaptation) -> None:
-        """Continue with other batch sizes or learning rates than were requested."""
+        """Continue with batch sizes or learning rates other than the requested ones."""
         self.adaptation = adaptation
         self.method.adopt(self.config_in_force)
         self.machine.graphs.forget()  # shapes have changed
 
     def state(self) -> State:
-        """Everything but the bank that a bit-exact resume needs, and the history."""
+        """Return the state that a bit-exact resume needs, apart from the bank, and the history."""
         state = self.method.state()
         tensors = {**state.tensors, _DROPOUT_RNG: _dropout_rng(self.machine.device).get_state()}
         facts = {
@@ -190,10 +190,10 @@ class Run:
         return State(tensors, facts)
 
     def resume(self, checkpoints: CheckpointFolder) -> None:
-        """Take up a run where its newest complete checkpoint left it.
+        """Resume a run from its newest valid checkpoint.
 
         Raises:
-            TrainingError: `checkpoint_invalid`, where none is complete, or it is of another run or release.
+            TrainingError: `checkpoint_invalid` if none is valid, or if it is of another run or release.
         """
         try:
             checkpoint = checkpoints.load(self.method.bank)
@@ -208,7 +208,7 @@ class Run:
                 "Resume with the configuration that the run was started with, or start it again.",
             ) from error
 
-    def restore(self, checkpoint: Checkpoint) -> None:
+    def restore(self, checkpoint: SavedState) -> None:
         """Return to a saved state; the bank has been restored already."""
         facts = checkpoint.facts
         if facts["config"] != self.config.model_dump():
@@ -239,7 +239,7 @@ class Run:
 
 
 class Saver:
-    """Writes checkpoints of a run at intervals of time; without a folder it does nothing.
+    """Writes checkpoints of a run at intervals; without a folder it does nothing.
 
     Args:
         run: what is saved.
@@ -254,7 +254,7 @@ class Saver:
         self.last = time.monotonic()
 
     def save_if_due(self) -> None:
-        """Save where the last time is long enough ago; processes that share a run all do or none does."""
+        """Save if the interval has passed; either all processes of a run save or none does."""
         is_due = time.monotonic() - self.last >= self.seconds
         if self.folder is not None and self.run.machine.peers.any(is_due):
             self.save()
@@ -263,12 +263,12 @@ class Saver:
         """Save now.
 
         Raises:
-            NotFinite: the state is not finite; nothing is written then.
+            NotFinite: the state is not finite; nothing is written.
         """
         if self.folder is None:
             return
         state = self.run.state()
-        require_finite(state.tensors.values())  # a run cannot go on from such a state
+        require_finite(state.tensors.values())  # a run cannot continue from a state with NaN
         files = self.folder.save(state.tensors, state.facts, self.run.method.bank)
         self.run.emit(
             CheckpointEvent(epoch=self.run.method.epoch + 1, step=self.run.progress.steps_done, files=files)
@@ -277,18 +277,18 @@ class Saver:
         self.last = time.monotonic()
 
 
-def _require_this_release(checkpoint: Checkpoint) -> None:
-    found = checkpoint.facts.get("format")
-    if found != FORMAT:
+def _require_this_release(checkpoint: SavedState) -> None:
+    version = checkpoint.facts.get("format")
+    if version != FORMAT:
         raise TrainingError(
             ErrorCode.CHECKPOINT_INVALID,
-            f"The checkpoint was made by another release of the program (format {found}, not {FORMAT}).",
+            f"The checkpoint was made by another release of the program (format {version}, not {FORMAT}).",
             "Resume with the release that made it, or start the run again without it.",
         )
 
 
 def _dropout_rng(device: torch.device) -> torch.Generator:
-    """Give the generator that layers draw from which take no other."""
+    """Return the generator used by layers that accept no other, such as dropout."""
     if device.type == "cuda":
         index = torch.cuda.current_device() if device.index is None else device.index
         generator: torch.Generator = torch.cuda.default_generators[index]

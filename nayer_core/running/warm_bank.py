@@ -1,8 +1,9 @@
-"""A warm-up in one file, so that the next run on the same teacher begins at its end.
+"""A warm-up in one file: a later run on the same teacher begins after it.
 
-The file holds the state of a run after its last warm-up epoch: images and labels, and what the method made
-them with. No student has had a part in it, so it serves any. With the seed that made the bank a run goes on
-exactly as if it had warmed up itself, bit by bit; with another seed it draws its own numbers from there on.
+The file holds the state of a run after its last warm-up epoch: images, labels, and the generator, noisy layer
+and statistics that made them. It does not depend on the student, so any run on the teacher can use it. With
+the seed of the bank a run continues bit by bit as if it had warmed up itself; with another seed it draws its
+own random numbers from there on.
 """
 
 import hashlib
@@ -26,7 +27,7 @@ _PREFIX = "synthesizer."  # of the tensors that are not images or labels
 
 
 class BankUnusable(Exception):
-    """The file is damaged, or was made for another teacher, synthesis or label codes."""
+    """The file is damaged, or it was made for another teacher, synthesis or label codes."""
 
 
 def is_warm(run: Run) -> bool:
@@ -35,10 +36,10 @@ def is_warm(run: Run) -> bool:
 
 
 def save_warm_bank(run: Run, path: Path, *, key: str, seed: int, made_by: str | None) -> None:
-    """Write a run that `is_warm` to a file.
+    """Write the warm-up of a run to a file.
 
     Args:
-        run: has just finished its warm-up.
+        run: has just finished its warm-up (`is_warm`).
         path: the file to write.
         key: `contract.banks.bank_key` of the run.
         seed: of the run.
@@ -64,10 +65,10 @@ def save_warm_bank(run: Run, path: Path, *, key: str, seed: int, made_by: str | 
 
 
 def take_warm_bank(run: Run, path: Path, *, key: str, seed: int) -> BankEvent:
-    """Let a new run begin after the warm-up of another one.
+    """Make a new run begin after the warm-up of another.
 
     Args:
-        run: has done no step; it is unchanged where the bank cannot be used.
+        run: has done no step; it does not change if the bank cannot be used.
         path: a file of `save_warm_bank`.
         key: `contract.banks.bank_key` of the run.
         seed: of the run.

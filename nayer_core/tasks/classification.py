@@ -1,4 +1,4 @@
-"""Classification: a network gives one logit for each class, and an image shows one class."""
+"""Classification: a network returns one logit for each class, and an image shows one class."""
 
 import math
 from typing import ClassVar
@@ -31,7 +31,7 @@ class Classification:
 
 
 def sweep_labels(num_classes: int, batch_size: int, round_index: int, rng: torch.Generator) -> Tensor:
-    """Choose the classes of a round: sweeps over all of them, never the same twice in a sweep.
+    """Choose the classes of a round: sweeps over all classes, in which each occurs once.
 
     Where the batch is larger than the number of classes, whole sweeps come first and a random
     part of one fills the rest. Where it is smaller, consecutive rounds walk through a shuffled

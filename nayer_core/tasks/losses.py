@@ -1,6 +1,6 @@
 """The terms of Eq. 5 and the distillation loss, as pure functions of logits.
 
-Logits are float32, whatever precision the networks ran in: a softmax in bfloat16 has three digits.
+They compute in float32, whatever the number format of the networks: a softmax in bfloat16 has three digits.
 """
 
 from torch import Tensor
@@ -8,11 +8,11 @@ from torch.nn import functional as F
 
 
 def label_cross_entropy(teacher_logits: Tensor, labels: Tensor) -> Tensor:
-    """Pull images to where the teacher is sure of the class they were made for (L_CE of Eq. 5).
+    """Reward images that the teacher assigns to the class they were made for (L_CE of Eq. 5).
 
     Args:
         teacher_logits: (B, num_classes).
-        labels: (B,) int64, the classes the images were asked to show.
+        labels: (B,) int64, the classes the images were made for.
 
     Returns:
         Scalar >= 0, the mean over the batch.
@@ -21,27 +21,28 @@ def label_cross_entropy(teacher_logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def adversarial_loss(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-    """Reward images on which the student still departs from the teacher.
+    """Reward images on which the student differs from the teacher.
 
-    The negative KL(teacher || student) of Eq. 5, counted only where both already name the
-    same class: elsewhere the student must first be taught, not provoked.
+    The negative KL(teacher || student) of Eq. 5, counted only where both name the same class. On other
+    images the student still has to learn the class from the teacher.
 
     Args:
         student_logits: (B, num_classes).
         teacher_logits: (B, num_classes).
 
     Returns:
-        Scalar <= 0; the mean runs over all B images, masked ones counting zero.
+        Scalar <= 0: the mean over all B images, in which masked images count as zero.
     """
     student_log_probs = student_logits.float().log_softmax(dim=1)
     teacher_log_probs = teacher_logits.float().log_softmax(dim=1)
+    # (B, num_classes) -> (B,)
     divergence = F.kl_div(student_log_probs, teacher_log_probs, reduction="none", log_target=True).sum(dim=1)
-    agreement_mask = student_logits.argmax(dim=1) == teacher_logits.argmax(dim=1)
-    return -(agreement_mask * divergence).mean()
+    agreement_mask = student_logits.argmax(dim=1) == teacher_logits.argmax(dim=1)  # (B,)
+    return -(agreement_mask * divergence).mean()  # (B,) -> scalar
 
 
 def distillation_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    """Bring the student's softened answers to the teacher's (line 14 of Algorithm 1).
+    """Compare the student's softened outputs with the teacher's (line 14 of Algorithm 1).
 
     The factor temperature^2 keeps the gradient's size when the temperature rises. At high
     temperature the loss is the squared difference of centred logits over 2 * num_classes, so
@@ -50,7 +51,7 @@ def distillation_loss(student_logits: Tensor, teacher_logits: Tensor, temperatur
     Args:
         student_logits: (B, num_classes).
         teacher_logits: (B, num_classes), no gradient.
-        temperature: > 0; what both sides' logits are divided by.
+        temperature: > 0; divides the logits of both networks.
 
     Returns:
         Scalar >= 0, the mean over the batch.

@@ -1,1 +1,1 @@
-"""Reading what strangers sent: file formats, and the jail in which they are parsed."""
+"""Uploads of strangers: file formats, and the jail in which they are parsed."""

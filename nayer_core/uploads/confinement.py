@@ -1,10 +1,10 @@
-"""Take from this process, for good, everything that parsing a file does not need.
+"""Remove from this process, permanently, every right that parsing a file does not need.
 
-Two layers always hold: limits on resources, and seccomp with a list of the few system calls
-that are left. Two more hold where kernel and container allow it: Landlock (no path can be
-opened) and a network namespace of its own. Works as root, who becomes `nobody`, and as anyone.
+Two layers always hold: resource limits, and seccomp with a list of the few system calls that are allowed. Two
+more hold if kernel and container allow it: Landlock (no path can be opened) and a network namespace of its
+own. Works as root, who becomes `nobody`, and as any other user.
 
-Linux on x86-64 and arm64; ctypes alone, because the libraries for it need a C library at hand.
+Linux on x86-64 and arm64. Uses ctypes alone, because Python packages for this need extra C libraries.
 """
 
 import ctypes
@@ -21,7 +21,7 @@ _SIGKILL, _SECCOMP_MODE_FILTER = 9, 2
 _CLONE_NEWIPC, _CLONE_NEWUSER, _CLONE_NEWNET = 0x08000000, 0x10000000, 0x40000000
 _LANDLOCK_CREATE, _LANDLOCK_RESTRICT = 444, 446  # the same on every architecture
 
-# What a parser does: read its file, manage memory, write its answer, end.
+# The calls of a parser: read its file, manage memory, write its answer, end.
 _CALLS_X86_64 = {
     **{"read": 0, "write": 1, "close": 3, "fstat": 5, "lseek": 8, "mmap": 9, "mprotect": 10, "munmap": 11},
     **{"brk": 12, "rt_sigaction": 13, "rt_sigprocmask": 14, "rt_sigreturn": 15, "pread64": 17, "writev": 20},
@@ -45,11 +45,11 @@ _MACHINES = {  # uname -m -> (AUDIT_ARCH of linux/audit.h, numbers of the calls)
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What one parse may use.
+class ParseLimits:
+    """Resources that one parse may use.
 
     Args:
-        memory_bytes: address space beyond what the process has when it is confined.
+        memory_bytes: address space in addition to the process's own when it is confined.
         cpu_seconds: of CPU time; then the kernel kills.
         output_bytes: size of the one file it may write to.
     """
@@ -59,16 +59,16 @@ class Limits:
     output_bytes: int
 
 
-def confine(limits: Limits) -> list[str]:
-    """Confine this process. There is no way back.
+def confine(limits: ParseLimits) -> list[str]:
+    """Confine this process. This cannot be undone.
 
-    Everything needed later must be imported and opened already; threads cannot be started.
+    All later imports and files must be loaded and open already; threads cannot be started.
 
     Returns:
-        The layers that this machine does not offer, in words.
+        Names of the layers that this machine does not offer.
 
     Raises:
-        OSError: a layer that must hold could not be laid.
+        OSError: a required layer could not be set up.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     missing = [] if _leave_network(libc) else ["a network namespace"]
@@ -89,7 +89,7 @@ def _leave_network(libc: ctypes.CDLL) -> bool:
 
 
 def _become_nobody() -> bool:
-    """Give up root; false where root may not, as in a container without capabilities."""
+    """Give up root; false if root may not, as in a container without capabilities."""
     if os.geteuid() != 0:
         return True
     try:
@@ -101,7 +101,7 @@ def _become_nobody() -> bool:
     return True
 
 
-def _limit(limits: Limits) -> None:
+def _limit(limits: ParseLimits) -> None:
     with open("/proc/self/statm") as statm:  # noqa: PTH123 - read just before paths are gone
         has = int(statm.read().split()[0]) * resource.getpagesize()
     for what, value in (
@@ -114,7 +114,7 @@ def _limit(limits: Limits) -> None:
     ):
         _, most = resource.getrlimit(what)
         value = value if most == resource.RLIM_INFINITY else min(value, most)
-        # SIGXCPU comes at the soft limit and tells time from memory; the hard one kills.
+        # The soft limit sends SIGXCPU, which distinguishes time from memory; the hard limit kills.
         hard = value + 1 if what == resource.RLIMIT_CPU and most == resource.RLIM_INFINITY else value
         resource.setrlimit(what, (value, hard))
 
@@ -124,7 +124,7 @@ class _LandlockRuleset(ctypes.Structure):
 
 
 def _close_file_system(libc: ctypes.CDLL) -> bool:
-    """Handle every right that this kernel's Landlock knows and grant none."""
+    """Restrict every right that this kernel's Landlock supports, and grant none."""
     version = libc.syscall(_LANDLOCK_CREATE, None, ctypes.c_size_t(0), ctypes.c_uint32(1))
     if version < 1:
         return False
@@ -136,9 +136,9 @@ def _close_file_system(libc: ctypes.CDLL) -> bool:
     )
     if descriptor < 0:
         return False
-    closed = libc.syscall(_LANDLOCK_RESTRICT, ctypes.c_int(descriptor), ctypes.c_uint32(0)) == 0
+    is_restricted = libc.syscall(_LANDLOCK_RESTRICT, ctypes.c_int(descriptor), ctypes.c_uint32(0)) == 0
     os.close(descriptor)
-    return bool(closed)
+    return bool(is_restricted)
 
 
 class _Instruction(ctypes.Structure):  # struct sock_filter
@@ -150,12 +150,12 @@ class _Instruction(ctypes.Structure):  # struct sock_filter
     )
 
 
-class _Program(ctypes.Structure):  # struct sock_fprog
+class _FilterProgram(ctypes.Structure):  # struct sock_fprog
     _fields_ = (("length", ctypes.c_uint16), ("filter", ctypes.POINTER(_Instruction)))
 
 
 def _filter_system_calls(libc: ctypes.CDLL) -> None:
-    """Let the listed calls through; answer EPERM to every other, kill on a foreign architecture."""
+    """Allow the listed calls; answer all others with EPERM; kill on another architecture."""
     machine = platform.machine()
     if machine not in _MACHINES:
         raise OSError(
@@ -175,7 +175,7 @@ def _filter_system_calls(libc: ctypes.CDLL) -> None:
         (answer, 0, 0, allow),
     ]
     instructions = (_Instruction * len(program))(*(_Instruction(*line) for line in program))
-    argument = ctypes.byref(_Program(len(program), instructions))
+    argument = ctypes.byref(_FilterProgram(len(program), instructions))
     _checked(libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, argument, 0, 0))
 
 

@@ -1,4 +1,4 @@
-"""Uploads in, safetensors out: each reader of a stranger's file, run in the jail."""
+"""Converts uploads to safetensors: each reader of a stranger's file runs in the jail."""
 
 import functools
 import json
@@ -13,19 +13,19 @@ from torch import Tensor
 
 from nayer_core.contract.errors import ErrorCode, NayerError, TeacherError, UploadError
 from nayer_core.uploads import side_files, teacher_file
-from nayer_core.uploads.confinement import Limits
+from nayer_core.uploads.confinement import ParseLimits
 from nayer_core.uploads.file_kind import FileKind
 from nayer_core.uploads.jail import ParseKilledError, parse_in_jail
 from nayer_core.uploads.refusals import refuse
 from nayer_core.uploads.safetensors_layout import BadLayoutError, read_tensors, write_tensors
 
-MEMORY_BYTES = 1 << 30  # beside three times the file: itself, as float32, one tensor on its way
-CPU_SECONDS, CPU_SECONDS_PER_GIB = 8, 20  # a sound file takes under 1, and 5 a GiB
-_WALL_SECONDS_PER_CPU_SECOND = 3  # on a machine that has other things to do
-_MAX_TOLD_CHARS = 1000
+MEMORY_BYTES = 1 << 30  # in addition to three times the file: the file, its float32 copy, one tensor
+CPU_SECONDS, CPU_SECONDS_PER_GIB = 8, 20  # a sound file takes less than 1, and 5 per GiB
+_WALL_SECONDS_PER_CPU_SECOND = 3  # other programs use the machine too
+_MAX_MESSAGE_CHARS = 1000
 
-# Reads an upload; gives the tensors to keep and what else is to be known.
-Read = Callable[[BufferedReader], tuple[Mapping[str, Tensor], dict[str, str | None]]]
+# Reads an upload; returns its tensors and facts about it.
+Reader = Callable[[BufferedReader], tuple[Mapping[str, Tensor], dict[str, str | None]]]
 
 
 def convert_teacher(upload: Path, output: Path) -> tuple[dict[str, Tensor], FileKind, tuple[str, ...]]:
@@ -33,14 +33,14 @@ def convert_teacher(upload: Path, output: Path) -> tuple[dict[str, Tensor], File
 
     Args:
         upload: the stranger's file.
-        output: a safetensors file to write on the way.
+        output: a safetensors file to write; the jail's result.
 
     Returns:
-        The state dict (float32 and int64, finite), the layout it came in, and the keys that led to it,
-        outermost first.
+        The state dict (float32 and int64, finite), the layout of the file, and the keys that lead to the
+        state dict, outermost first.
 
     Raises:
-        TeacherError: the file cannot be used; `teacher_rejected` if its reader did not survive it.
+        TeacherError: the file cannot be used; `teacher_rejected` if its reader crashed or was killed.
     """
 
     def killed(problem: str) -> TeacherError:
@@ -53,14 +53,14 @@ def convert_teacher(upload: Path, output: Path) -> tuple[dict[str, Tensor], File
     teacher_file.warm_up()
     size = upload.stat().st_size
     limits = _limits(size, MEMORY_BYTES + 3 * size, 2 * size)
-    tensors, told = _convert(read, upload, output, limits, killed)
+    tensors, facts = _convert(read, upload, output, limits, killed)
     try:
-        keys = json.loads(str(told.get("keys")))
+        keys = json.loads(str(facts.get("keys")))
     except (ValueError, RecursionError):
         keys = None
-    if told.get("kind") not in list(FileKind) or not _are_keys(keys):
+    if facts.get("kind") not in list(FileKind) or not _are_keys(keys):
         raise killed("broke the reader")
-    return tensors, FileKind(told["kind"]), tuple(keys)
+    return tensors, FileKind(facts["kind"]), tuple(keys)
 
 
 def convert_evaluation(
@@ -82,7 +82,7 @@ def convert_evaluation(
 
 
 def convert_embeddings(upload: Path, output: Path, *, num_classes: int) -> int:
-    """Turn untrusted embeddings into a safetensors file of `lte`, (K, dim) float32; gives dim.
+    """Turn untrusted embeddings into a safetensors file of `lte`, (K, dim) float32; return dim.
 
     Raises:
         UploadError: `embeddings_invalid`.
@@ -102,8 +102,8 @@ def _are_keys(keys: object) -> bool:
     return isinstance(keys, list) and all(isinstance(key, str) for key in keys)
 
 
-def _limits(size: int, memory_bytes: int, output_bytes: int) -> Limits:
-    return Limits(
+def _limits(size: int, memory_bytes: int, output_bytes: int) -> ParseLimits:
+    return ParseLimits(
         memory_bytes=memory_bytes,
         cpu_seconds=CPU_SECONDS + CPU_SECONDS_PER_GIB * (size >> 20) // 1024,
         output_bytes=output_bytes + (8 << 20),  # the header of 20,000 long names
@@ -111,41 +111,42 @@ def _limits(size: int, memory_bytes: int, output_bytes: int) -> Limits:
 
 
 def _convert(
-    read: Read,
+    read: Reader,
     upload: Path,
     output: Path,
-    limits: Limits,
+    limits: ParseLimits,
     killed: Callable[[str], TeacherError | UploadError],
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Run `read` in the jail and read back what it wrote, which is checked like any upload."""
+    """Run `read` in the jail and read its output, which is checked like any upload."""
     try:
-        told = parse_in_jail(
+        facts = parse_in_jail(
             functools.partial(_read_and_write, read),
             upload,
             output,
             limits,
             wall_seconds=_WALL_SECONDS_PER_CPU_SECOND * limits.cpu_seconds,
         )
-        if "code" in told:
+        if "code" in facts:
             raise type(killed(""))(
-                ErrorCode(told["code"]), *(str(told[part])[:_MAX_TOLD_CHARS] for part in ("message", "hint"))
+                ErrorCode(facts["code"]),
+                *(str(facts[part])[:_MAX_MESSAGE_CHARS] for part in ("message", "hint")),
             )
         with output.open("rb") as file:
-            return read_tensors(file, output.stat().st_size), told
+            return read_tensors(file, output.stat().st_size), facts
     except ParseKilledError as error:
         raise killed(str(error)) from error
     except (BadLayoutError, KeyError, ValueError) as error:
         raise killed("broke the reader") from error
 
 
-def _read_and_write(read: Read, source: BufferedReader, sink: BufferedWriter) -> dict[str, Any]:
-    """In the jail: a refusal is an answer like any other."""
+def _read_and_write(read: Reader, source: BufferedReader, sink: BufferedWriter) -> dict[str, Any]:
+    """Run in the jail: return facts, or the fields of a refusal."""
     torch.set_num_threads(1)  # none can be started
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's, of old files: nobody reads them here
-            tensors, told = read(source)
+            warnings.simplefilter("ignore")  # torch's, about old files: nobody reads them here
+            tensors, facts = read(source)
             write_tensors(sink, tensors)
     except NayerError as error:
         return {"code": error.code, "message": error.message, "hint": error.hint}
-    return dict(told)
+    return dict(facts)

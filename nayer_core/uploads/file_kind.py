@@ -1,4 +1,4 @@
-"""What kind of file is this, by its bytes; its name is never believed."""
+"""The layout of a file, by its bytes and never by its name."""
 
 from enum import StrEnum
 from typing import BinaryIO
@@ -18,24 +18,24 @@ class FileKind(StrEnum):
 
 ZIP_MAGIC = b"PK\x03\x04"
 LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # pickle of 0x1950a86a20f9469cfc6c
-_HEAD_BYTES = 64 << 10  # a JSON document says late what it is
+_HEAD_BYTES = 64 << 10  # a JSON document may show its kind late
 
 
 def identify(file: BinaryIO, size: int) -> FileKind:
-    """Tell the layout of a teacher by its first bytes.
+    """Identify the layout of a teacher by its first bytes.
 
     Args:
         file: open for reading; its position is moved.
         size: of the file, in bytes.
 
     Raises:
-        TeacherError: it is none of the three; the message says what it seems to be.
+        TeacherError: it is none of the three; the message says what the file seems to be.
     """
     file.seek(0)
     head = file.read(_HEAD_BYTES)
     if not head:
         raise refuse(ErrorCode.TRUNCATED_FILE, "The teacher file is empty.", "Upload it again.")
-    if head[4:9] == b"\0\0\0\0{":  # a length below 4 GB may begin like anything else
+    if head[4:9] == b"\0\0\0\0{":  # the length below 4 GB may look like any other magic number
         return FileKind.SAFETENSORS
     if head.startswith(ZIP_MAGIC):
         return FileKind.TORCH_ZIP

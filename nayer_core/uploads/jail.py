@@ -1,8 +1,8 @@
 """Run one parse of a stranger's file in a process that can do nothing else.
 
-The child is forked from a process that has imported all that the parse needs, reads the upload
-from a descriptor, writes one file through another and answers a JSON object over a pipe. The
-parent takes both for data: whoever took over the child can lie in them and nothing more.
+The child is forked from a process that has imported everything the parse needs. It reads the upload from one
+descriptor, writes one file through another and sends a JSON object over a pipe. The parent treats both as
+untrusted data: an attacker who controls the child can send false data and do nothing else.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from nayer_core.contract.disk import disk_trouble
-from nayer_core.uploads.confinement import Limits, confine
+from nayer_core.uploads.confinement import ParseLimits, confine
 
 _log = logging.getLogger(__name__)
 
@@ -36,31 +36,31 @@ _DONE, _OUT_OF_MEMORY, _RAISED, _NOT_CONFINED, _DISK_FAILED = 0, 11, 12, 13, 14
 
 
 class ParseKilledError(Exception):
-    """The parse ended without an answer; the message says what it did, for people to read."""
+    """The parse ended without an answer; the message says why, for people to read."""
 
 
 def parse_in_jail(
-    parse: Parse, upload: Path, output: Path, limits: Limits, *, wall_seconds: float
+    parse: Parse, upload: Path, output: Path, limits: ParseLimits, *, wall_seconds: float
 ) -> dict[str, Any]:
     """Run `parse` on `upload` in a forked, confined child.
 
-    `parse` must not import, open or start anything: what it needs is loaded before. It may
-    write to `output` alone.
+    `parse` must not import, open or start anything: load what it needs before. It may write to `output`
+    alone.
 
     Args:
         parse: called in the child.
         upload: the stranger's file.
-        output: created, readable by the owner only; may hold anything if this raises.
+        output: created, readable by the owner only; its content is undefined after an error.
         limits: what the child may use.
-        wall_seconds: then it is killed.
+        wall_seconds: time limit, after which the child is killed.
 
     Returns:
-        What `parse` returned.
+        The result of `parse`.
 
     Raises:
-        ParseKilledError: it crashed, met a limit, raised, or answered no JSON object.
+        ParseKilledError: it crashed, reached a limit, raised, or answered no JSON object.
         RuntimeError: the jail cannot be built on this machine.
-        OSError: the disk takes no more.
+        OSError: the disk takes no more data.
     """
     deadline = time.monotonic() + wall_seconds
     with upload.open("rb") as source, output.open("wb") as sink:
@@ -68,14 +68,14 @@ def parse_in_jail(
         answer_end, child_end = os.pipe()
         child = _fork()
         if child == 0:
-            _live_in_jail(parse, source, sink, child_end, limits)
+            _run_in_jail(parse, source, sink, child_end, limits)
         os.close(child_end)
         answer = _read_answer(answer_end, deadline)
-        os.close(answer_end)  # a child that has more to say ends here
+        os.close(answer_end)  # ends a child that would write more
         exit_code = _wait(child, deadline)
     if answer is None or exit_code is None:
         raise ParseKilledError(f"took longer than {wall_seconds:g} seconds to read")
-    return _judge(answer, exit_code, limits)
+    return _result(answer, exit_code, limits)
 
 
 def _fork() -> int:
@@ -85,20 +85,20 @@ def _fork() -> int:
         return os.fork()
 
 
-def _live_in_jail(
-    parse: Parse, source: BufferedReader, sink: BufferedWriter, answers: int, limits: Limits
+def _run_in_jail(
+    parse: Parse, source: BufferedReader, sink: BufferedWriter, answers: int, limits: ParseLimits
 ) -> NoReturn:
-    """The child's whole life. Never returns into the parent's code."""
+    """The child: runs the parse and exits. Never returns into the parent's code."""
     exit_code = _NOT_CONFINED
     try:
-        gc.disable()  # garbage of the parent must not come to its end here
-        faulthandler.disable()  # a crash is expected here and is told by the parent
+        gc.disable()  # the parent's garbage must not be finalised here
+        faulthandler.disable()  # a crash is expected here, and the parent reports it
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGXCPU):
             signal.signal(number, signal.SIG_DFL)
         _close_all_but(2, source.fileno(), sink.fileno(), answers)
         for layer in confine(limits):
-            _say(f"this machine does not offer {layer}; the other layers of the jail hold")
-        os.close(2)  # the last way to speak to anybody but the parent
+            _log_to_stderr(f"this machine does not offer {layer}; the other layers of the jail hold")
+        os.close(2)  # the last descriptor that leads to anyone but the parent
         exit_code = _RAISED
         answer = json.dumps(parse(source, sink)).encode()
         sink.flush()
@@ -106,8 +106,8 @@ def _live_in_jail(
         exit_code = _DONE
     except MemoryError:
         exit_code = _OUT_OF_MEMORY
-    except BaseException as error:  # whatever it is, it must not climb into the parent's stack
-        _say(f"{type(error).__name__} while the jail was built")
+    except BaseException as error:  # no exception may reach the parent's code
+        _log_to_stderr(f"{type(error).__name__} while the jail was built")
         os.write(answers, type(error).__name__.encode())
         if exit_code == _RAISED and disk_trouble(error):
             exit_code = _DISK_FAILED
@@ -115,24 +115,24 @@ def _live_in_jail(
         os._exit(exit_code)
 
 
-def _say(message: str) -> None:
+def _log_to_stderr(message: str) -> None:
     with contextlib.suppress(OSError):
         os.write(2, f"inspect: {message}\n".encode(errors="replace"))
 
 
-def _close_all_but(*kept: int) -> None:
+def _close_all_but(*descriptors: int) -> None:
     for entry in list(Path("/proc/self/fd").iterdir()):
         descriptor = int(entry.name)
-        if descriptor not in kept:
+        if descriptor not in descriptors:
             with contextlib.suppress(OSError):  # the descriptor of the listing itself
                 os.close(descriptor)
 
 
 def _read_answer(pipe: int, deadline: float) -> bytes | None:
-    """Read until the child closes its end; None if that takes too long or is too much."""
+    """Read until the child closes its end; None if that takes too long or the answer is too large."""
     received = bytearray()
-    while (left := deadline - time.monotonic()) > 0 and len(received) <= MAX_ANSWER_BYTES:
-        if select.select([pipe], [], [], left)[0]:
+    while (seconds_left := deadline - time.monotonic()) > 0 and len(received) <= MAX_ANSWER_BYTES:
+        if select.select([pipe], [], [], seconds_left)[0]:
             chunk = os.read(pipe, 1 << 16)
             if not chunk:
                 return bytes(received)
@@ -140,8 +140,8 @@ def _read_answer(pipe: int, deadline: float) -> bytes | None:
     return None
 
 
-def _judge(answer: bytes, exit_code: int, limits: Limits) -> dict[str, Any]:
-    if exit_code == _DISK_FAILED:  # a stranger who lies here has his own job tried again
+def _result(answer: bytes, exit_code: int, limits: ParseLimits) -> dict[str, Any]:
+    if exit_code == _DISK_FAILED:  # a false report only makes the stranger's own job run again
         raise OSError(errno.ENOSPC, "the disk took no more of what was read")
     if exit_code == _NOT_CONFINED:
         raise RuntimeError("the jail cannot be built on this machine; stderr names the error")
@@ -156,18 +156,18 @@ def _judge(answer: bytes, exit_code: int, limits: Limits) -> dict[str, Any]:
     if exit_code == _RAISED:
         _log.warning("the parse raised %s", ascii(answer[:_MAX_NAME_BYTES].decode(errors="replace")))
     with contextlib.suppress(ValueError, RecursionError):
-        told = json.loads(answer) if exit_code == _DONE else None
-        if isinstance(told, dict):
-            return told
+        document = json.loads(answer) if exit_code == _DONE else None
+        if isinstance(document, dict):
+            return document
     raise ParseKilledError("broke the reader")
 
 
 def _wait(child: int, deadline: float) -> int | None:
-    """Give the child until the deadline to end, then end it; None if it had to be ended."""
-    while (ended := os.waitpid(child, os.WNOHANG))[0] == 0:
+    """Wait for the child until the deadline, then kill it; None if it was killed."""
+    while (status := os.waitpid(child, os.WNOHANG))[0] == 0:
         if time.monotonic() > deadline:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
             return None
         time.sleep(0.002)
-    return os.waitstatus_to_exitcode(ended[1])
+    return os.waitstatus_to_exitcode(status[1])

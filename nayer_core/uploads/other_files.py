@@ -1,4 +1,4 @@
-"""Files that hold no teacher, or not in a form that is taken: what they are, and what to do with them."""
+"""Refusals of files that hold no teacher, or hold it in a form that is not accepted."""
 
 from collections.abc import Sequence
 
@@ -46,7 +46,7 @@ _OTHER_ARCHIVES = {
 
 
 def other_file(head: bytes) -> TeacherError | None:
-    """Say what a file is that begins with these bytes, if it is known and not taken."""
+    """Refuse a file by its first bytes; None if its kind is unknown."""
     for magic, name in _COMPRESSED.items():
         if head.startswith(magic):
             message = f"The teacher file is compressed with {name}."
@@ -76,7 +76,7 @@ def other_file(head: bytes) -> TeacherError | None:
 
 
 def other_archive(members: Sequence[str]) -> TeacherError:
-    """Say what a zip archive is that torch.save did not write."""
+    """Refuse a zip archive that torch.save did not write, and name its kind."""
     names = [member.rpartition("/")[2] for member in members]
     kind = next((kind for name, kind in _OTHER_ARCHIVES.items() if name in names), None)
     if kind is not None:
@@ -99,11 +99,11 @@ def other_archive(members: Sequence[str]) -> TeacherError:
 
 
 def _text(head: bytes) -> TeacherError | None:
-    """Say what a text is that was saved or downloaded in place of a network."""
+    """Refuse a text that was saved or downloaded in place of a network; None if it is no known text."""
     if head.startswith(b"<"):
         message = "The teacher file is a web page or XML document."
         hint = (
-            "Download the file again: a page was saved in its place, as happens where a server asks for a"
+            "Download the file again: a page was saved in its place, as happens if a server asks for a"
             " login or warns of a large file."
         )
     elif head.startswith(b"version https://git-lfs"):

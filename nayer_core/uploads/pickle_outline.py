@@ -1,6 +1,6 @@
-"""What a pickle holds, and under which keys, read from its opcodes without building anything of it.
+"""The outline of a pickle: keys, tensors and networks, read from its opcodes without loading it.
 
-Only for hints: a file that is refused is described to its owner by the keys that are in it.
+Only for hints: the message about a refused file names the keys in it.
 """
 
 import pickletools
@@ -12,7 +12,7 @@ MAX_OPCODES = 500_000
 _DEEPEST = 4
 _TENSOR_MAKERS = ("torch._utils._rebuild_tensor", "torch._utils._rebuild_parameter")
 _DICTS = ("collections.OrderedDict", "collections.defaultdict")
-_MARK, _TENSOR = "a mark", "a tensor"  # stand for one on the stack
+_MARK, _TENSOR = "a mark", "a tensor"  # placeholders on the stack
 
 
 @dataclass
@@ -32,7 +32,7 @@ class _Object:
 
 @dataclass(frozen=True)
 class Outline:
-    """What was seen in a pickle.
+    """The parts of a pickle that a hint can name.
 
     Args:
         weights: the keys that lead to the dict with the most tensors; None if no dict has any.
@@ -50,13 +50,13 @@ def read_outline(file: BinaryIO) -> Outline:
         file: at the pickle's first byte.
 
     Returns:
-        What was seen; nothing, where the pickle is damaged or too long.
+        The outline; empty if the pickle is damaged or too long.
     """
     try:
         root = _run(file)
     except Exception:
-        # genops raises what its argument readers do, and a stack may be too short: whatever it is, the file
-        # was refused before for another reason.
+        # genops raises any error of its argument readers, and a stack may be too short. The file was already
+        # refused for another reason.
         return Outline(None, None)
     tensors: dict[tuple[str, ...], int] = {}
     networks = []
@@ -81,7 +81,7 @@ def _walk(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], 
 
 
 def _run(file: BinaryIO) -> Any:
-    """Follow the stack machine of pickle over placeholders; returns the placeholder of the whole."""
+    """Run the stack machine of pickle on placeholders; return the placeholder of the whole."""
     stack: list[Any] = []
     memo: dict[int, Any] = {}
     argument: Any
@@ -118,7 +118,7 @@ def _step(stack: list[Any], opcode: pickletools.OpcodeInfo, argument: Any) -> No
     elif name == "GLOBAL":
         stack.append(_Global(str(argument).replace(" ", ".")))
     elif name in ("REDUCE", "NEWOBJ"):
-        stack.append(_made(operands[0]))
+        stack.append(_placeholder(operands[0]))
     elif name == "BUILD":
         target, state = operands
         if isinstance(target, _Object) and isinstance(state, _Dict):
@@ -130,8 +130,8 @@ def _step(stack: list[Any], opcode: pickletools.OpcodeInfo, argument: Any) -> No
         stack += [_MARK if name == "MARK" else None] * len(opcode.stack_after)
 
 
-def _made(maker: Any) -> Any:
-    """What a call of `maker` stands for."""
+def _placeholder(maker: Any) -> Any:
+    """Return the placeholder for the result of calling `maker`."""
     name = maker.name if isinstance(maker, _Global) else ""
     if name in _DICTS:
         return _Dict()
@@ -139,7 +139,7 @@ def _made(maker: Any) -> Any:
 
 
 def _take(stack: list[Any], opcode: pickletools.OpcodeInfo) -> list[Any]:
-    """Take from the stack what the opcode takes: down to the mark, or a fixed number."""
+    """Pop the operands of an opcode: down to the mark, or a fixed number."""
     before = opcode.stack_before
     if pickletools.markobject in before:
         mark = len(stack) - 1

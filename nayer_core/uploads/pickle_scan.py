@@ -1,8 +1,8 @@
-"""Which functions would this pickle call? Read from its opcodes, without running any.
+"""Finds the functions that a pickle would call, from its opcodes and without running any.
 
-Not the guard: that is torch's own list under `weights_only`, in the jail. This one is shorter,
-so that what torch allows and a state dict never needs is not even tried (`_codecs.encode` can
-keep a machine busy for a minute), and it knows what to say to the one who uploaded the file.
+This is not the guard: torch's own list under `weights_only`, in the jail, is. The list here is shorter, so
+functions that torch allows and no state dict needs are never called (`_codecs.encode` can keep a machine busy
+for a minute). It also gives the client a message that fits the file.
 """
 
 import pickletools
@@ -38,8 +38,8 @@ _OF_TENSORS = re.compile(
     r"|torch\.(\w+(Storage|Tensor)|Tensor|complex\w+|float\w+|u?q?u?int\w+|bits\w+|per_\w+)"
     r"|torch\.(cuda|sparse)\.\w+"
 )
-# What training code saves beside the weights, and what pickle itself needs for it. Other names of the
-# standard library, of NumPy and of torch are taken for code that would do harm.
+# Types that training code saves beside the weights, and functions that pickle needs for them. Other names of
+# the standard library, of NumPy and of torch count as harmful code.
 _HARMLESS = re.compile(
     r"argparse\.Namespace|collections\.[A-Za-z]+|datetime\.\w+|pathlib\.\w+Path|functools\.partial"
     r"|decimal\.Decimal|uuid\.UUID|(copyreg|copy_reg|_codecs)\.\w+"
@@ -47,7 +47,7 @@ _HARMLESS = re.compile(
     r"|(builtins|__builtin__)\.(list|dict|set|frozenset|slice|x?range|complex|object)"
     r"|numpy\.(_?core\.(multiarray|numeric)\.\w+|random\..+|dtype|ndarray|(bool|u?int|float|complex|str)\w*)"
 )
-_JUDGED = {*sys.stdlib_module_names, "__builtin__", "exceptions", "numpy", "torch"}
+_SENSITIVE_PACKAGES = {*sys.stdlib_module_names, "__builtin__", "exceptions", "numpy", "torch"}
 _DO_NOT_LOAD = "Do not load this file: it holds code. Ask whoever made it for a safetensors file."
 _IF_TRUSTED = "If you trust the file, run this line where it was trained, and upload what it writes:"
 # Opcodes whose argument is the name of something to import.
@@ -56,13 +56,13 @@ _IMPORTS_FROM_STACK = {"STACK_GLOBAL", "EXT1", "EXT2", "EXT4"}
 
 
 def require_tensors_only(file: BinaryIO) -> None:
-    """Read one pickle to its end and refuse it if it names more than tensors need.
+    """Read one pickle to its end and refuse it if it imports more than tensors need.
 
     Args:
-        file: at the pickle's first byte; left behind its last.
+        file: at the pickle's first byte; afterwards after its last byte.
 
     Raises:
-        TeacherError: it is a whole network, tensors of a strange kind, code, or damaged.
+        TeacherError: it is a whole network, has unusual tensors or code, or is damaged.
     """
     start = file.tell()
     imports: set[str] = set()
@@ -83,7 +83,7 @@ def require_tensors_only(file: BinaryIO) -> None:
     except TeacherError:
         raise
     except Exception as error:
-        # genops documents ValueError alone and raises what its argument readers do.
+        # genops documents ValueError alone, but raises any error of its argument readers.
         raise refuse(
             ErrorCode.DAMAGED_FILE,
             "The teacher file's list of tensors is damaged or incomplete.",
@@ -129,7 +129,7 @@ def _refusal(strange: Sequence[str], outline: Outline) -> TeacherError:
 
 def _may_harm(name: str) -> bool:
     return (
-        name.partition(".")[0] in _JUDGED
+        name.partition(".")[0] in _SENSITIVE_PACKAGES
         and not _HARMLESS.fullmatch(name)
         and not _OF_TENSORS.fullmatch(name)
     )
@@ -148,7 +148,7 @@ def _dense_hint(outline: Outline) -> str:
 
 
 def torchscript() -> TeacherError:
-    """The refusal of a TorchScript archive, which is a program."""
+    """Refuse a TorchScript archive, which is a program."""
     return refuse(
         ErrorCode.TORCHSCRIPT,
         "The teacher file is a TorchScript program; only weights are accepted.",

@@ -1,4 +1,4 @@
-"""What is said of files that are refused, and how to make one that is not."""
+"""Errors for files that are refused, with hints that lead to an accepted file."""
 
 from nayer_core.contract.errors import ErrorCode, TeacherError
 
@@ -13,11 +13,11 @@ DENSE = (
 
 
 def refuse(code: ErrorCode, message: str, hint: str = SAVE_HINT) -> TeacherError:
-    """An error for the one who uploaded the teacher; the usual hint is the line that saves one."""
+    """Build an error about an uploaded teacher; the default hint is the line that saves one."""
     return TeacherError(code, message, hint)
 
 
 def printable(text: object, limit: int = 60) -> str:
-    """A stranger's text as plain ASCII of at most `limit` characters, in quotes."""
-    shown = ascii(str(text)[: limit + 1])
-    return shown if len(shown) <= limit + 2 else f"{shown[: limit - 2]}...'"
+    """Quote a stranger's text as plain ASCII of at most `limit` characters."""
+    literal = ascii(str(text)[: limit + 1])
+    return literal if len(literal) <= limit + 2 else f"{literal[: limit - 2]}...'"

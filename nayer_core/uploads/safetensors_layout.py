@@ -1,7 +1,7 @@
-"""The safetensors layout: an 8-byte length, a JSON header, and bytes that the header tiles.
+"""The safetensors layout: an 8-byte length, a JSON header, and bytes that the header divides without gaps.
 
-Read and written here because the common library accepts names that stand twice and headers of
-100 MB, and because both must work on open files: no path can be opened in the jail.
+It is read and written here for two reasons. The common library accepts duplicate names and headers of 100 MB.
+And both must work on open files, because no path can be opened in the jail.
 """
 
 import json
@@ -33,7 +33,7 @@ _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
 class BadLayoutError(Exception):
-    """The file is no sound safetensors file; the message ends a sentence that begins with its name."""
+    """The file is no sound safetensors file; the message continues a sentence that begins with its name."""
 
 
 class IncompleteError(BadLayoutError):
@@ -41,7 +41,7 @@ class IncompleteError(BadLayoutError):
 
 
 class UnknownDtypeError(BadLayoutError):
-    """The file is sound and holds numbers of a kind that is not read here."""
+    """The file is sound, but holds numbers of a type that is not read here."""
 
 
 def read_tensors(file: BufferedReader, size: int) -> dict[str, Tensor]:
@@ -64,8 +64,8 @@ def read_tensors(file: BufferedReader, size: int) -> dict[str, Tensor]:
     if start + end_of_last > size:
         raise IncompleteError(f"is incomplete: it has {size} bytes of {start + end_of_last}")
     if start + end_of_last < size:
-        raise BadLayoutError(f"has {size - start - end_of_last} bytes behind its last tensor")
-    contents = bytearray(end_of_last)  # not bytes: torch wants memory that may be written to
+        raise BadLayoutError(f"has {size - start - end_of_last} bytes after its last tensor")
+    contents = bytearray(end_of_last)  # not bytes: torch needs writable memory
     if file.readinto(contents) != end_of_last:
         raise IncompleteError("is incomplete: it was cut while it was read")
     return {
@@ -75,7 +75,7 @@ def read_tensors(file: BufferedReader, size: int) -> dict[str, Tensor]:
 
 
 def write_tensors(file: BinaryIO, tensors: Mapping[str, Tensor]) -> None:
-    """Write dense tensors, one at a time: no second copy of all of them is made."""
+    """Write dense tensors one at a time, without a second copy of all of them."""
     header: dict[str, Any] = {}
     end = 0
     for name, tensor in tensors.items():
@@ -116,7 +116,7 @@ def _read_header(file: BinaryIO, size: int) -> tuple[dict[str, Any], int]:
 
 
 def _place(name: str, entry: Any) -> tuple[str, torch.dtype, tuple[int, ...], int, int]:
-    """Check one entry of the header; offsets are in bytes behind the header."""
+    """Check one entry of the header; offsets are in bytes after the header."""
     if len(name) > MAX_NAME_CHARS or not isinstance(entry, dict):
         raise BadLayoutError("has an entry that describes no tensor")
     if entry.keys() != {"dtype", "shape", "data_offsets"}:
@@ -141,7 +141,7 @@ def _counts(values: Any) -> bool:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     unique = dict(pairs)
     if len(unique) != len(pairs):
-        raise ValueError("a name stands twice")
+        raise ValueError("a name occurs twice")
     return unique
 
 

@@ -1,6 +1,6 @@
-"""What may come beside a teacher: images to measure on, and embeddings of the labels.
+"""The optional uploads beside a teacher: images for evaluation, and label embeddings.
 
-Both are read in the jail and leave it as safetensors.
+Both are read in the jail, which returns safetensors.
 """
 
 import functools
@@ -80,7 +80,7 @@ def read_embeddings(file: BufferedReader, num_classes: int) -> dict[str, Tensor]
     """Read a safetensors file of one float tensor, one row a class.
 
     Returns:
-        lte: (K, dim) float32.
+        `lte`: the label embeddings, (K, dim) float32.
 
     Raises:
         UploadError: `embeddings_invalid`.
@@ -92,22 +92,29 @@ def read_embeddings(file: BufferedReader, num_classes: int) -> dict[str, Tensor]
         raise bad_embeddings(str(error)) from error
     if len(tensors) != 1:
         raise bad_embeddings(f"holds {len(tensors)} tensors; one is needed")
-    (lte,) = tensors.values()
-    if not lte.is_floating_point() or lte.dim() != 2 or len(lte) != num_classes or lte.shape[1] < 2:
+    (vectors,) = tensors.values()
+    if (
+        not vectors.is_floating_point()
+        or vectors.dim() != 2
+        or len(vectors) != num_classes
+        or vectors.shape[1] < 2
+    ):
         raise bad_embeddings(
-            f"holds {lte.dtype} of shape {tuple(lte.shape)}; there are {num_classes} classes"
+            f"holds {vectors.dtype} of shape {tuple(vectors.shape)}; there are {num_classes} classes"
         )
-    if lte.shape[1] > MAX_EMBEDDING_DIM:
-        raise bad_embeddings(f"holds vectors of {lte.shape[1]} dimensions; {MAX_EMBEDDING_DIM} is the limit")
-    lte = lte.to(torch.float32)
-    if not bool(torch.isfinite(lte).all()):
+    if vectors.shape[1] > MAX_EMBEDDING_DIM:
+        raise bad_embeddings(
+            f"holds vectors of {vectors.shape[1]} dimensions; {MAX_EMBEDDING_DIM} is the limit"
+        )
+    vectors = vectors.to(torch.float32)
+    if not bool(torch.isfinite(vectors).all()):
         raise bad_embeddings("holds NaN or infinite numbers")
-    return {"lte": lte}
+    return {"lte": vectors}
 
 
 @functools.cache
 def warm_up() -> None:
-    """Do once, before the jail, all that loads code lazily in what the jail will do."""
+    """Load, once and before the jail, the code that reading in the jail would import lazily."""
     with tempfile.TemporaryFile() as file:
         images, labels = np.zeros((2, 8, 8, 1), np.uint8), np.zeros(2, np.int64)
         np.savez_compressed(file, images=images, labels=labels)
@@ -115,17 +122,17 @@ def warm_up() -> None:
 
 
 def bad_evaluation(problem: str) -> UploadError:
-    """An error about the evaluation set; `problem` continues "the evaluation set"."""
+    """Build an error about the evaluation set; `problem` continues "the evaluation set"."""
     return UploadError(ErrorCode.EVALUATION_INVALID, f"The evaluation set {problem}.", _EVALUATION_HINT)
 
 
 def bad_embeddings(problem: str, hint: str = _EMBEDDINGS_HINT) -> UploadError:
-    """An error about the embeddings; `problem` continues "the embeddings file"."""
+    """Build an error about the embeddings; `problem` continues "the embeddings file"."""
     return UploadError(ErrorCode.EMBEDDINGS_INVALID, f"The embeddings file {problem}.", hint)
 
 
 def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    """Read one array; its header must account for every byte before memory is taken for it."""
+    """Read one array; its header must account for every byte before memory is allocated."""
     member = archive.getinfo(name)
     try:
         with archive.open(member) as contents:
@@ -138,11 +145,11 @@ def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
             numbers = math.prod(shape)
             if dtype.hasobject or dtype.itemsize * numbers != member.file_size - contents.tell():
                 raise bad_evaluation(f"has an array {name} whose header and size disagree")
-            # Read to the end, and zipfile compares the checksum; torch wants writable memory.
+            # Reading to the end makes zipfile compare the checksum; torch needs writable memory.
             array = np.frombuffer(bytearray(contents.read()), dtype=dtype, count=numbers)
     except (UploadError, MemoryError):
         raise
     except Exception as error:
-        # numpy and zipfile raise whatever a damaged array led to.
+        # numpy and zipfile raise any error for a damaged array.
         raise bad_evaluation(f"has an array {name} that cannot be read") from error
     return array.reshape(shape, order="F" if column_major else "C")

@@ -1,4 +1,4 @@
-"""A stranger's teacher -> its tensors, dense, finite and float32. Runs in the jail."""
+"""Reads the tensors of a stranger's teacher: dense, finite and float32. Runs in the jail."""
 
 import functools
 import io
@@ -36,7 +36,7 @@ _AGAIN = "Upload it again; if that does not help, save it again."
 
 @dataclass(frozen=True)
 class TeacherFile:
-    """What a teacher file held.
+    """The content of a teacher file.
 
     Args:
         kind: its layout.
@@ -53,7 +53,7 @@ def read_teacher(file: BufferedReader) -> TeacherFile:
     """Read a state dict out of any of the accepted layouts.
 
     Raises:
-        TeacherError: the file is none, is damaged, or holds what no teacher needs.
+        TeacherError: the file is no teacher, is damaged, or has content that no teacher needs.
     """
     size = os.fstat(file.fileno()).st_size
     kind = identify(file, size)
@@ -71,7 +71,7 @@ def read_teacher(file: BufferedReader) -> TeacherFile:
 
 @functools.cache
 def warm_up() -> None:
-    """Do once, before the jail, all that loads code lazily in what the jail will do."""
+    """Load, once and before the jail, the code that reading in the jail would import lazily."""
     for new_layout in (True, False):
         file = io.BytesIO()
         state = {"a": torch.ones(2, 2, dtype=torch.float16), "b": torch.ones(1, dtype=torch.bfloat16)}
@@ -102,7 +102,7 @@ def _check_zip(file: BinaryIO, size: int) -> None:
     try:
         archive = zip_archive.open_archive(file, size)
         names = {member.partition("/")[2]: member for member in archive.namelist()}
-        # Before the structure: TorchScript has compressed members, and is to be called by its name.
+        # Before the structure: TorchScript has compressed members, and deserves its own message.
         _check_purpose(archive.namelist(), names)
         _check_packing(archive, size)
         zip_archive.check_structure(archive, file, rules)
@@ -120,7 +120,7 @@ def _check_zip(file: BinaryIO, size: int) -> None:
 
 
 def _check_purpose(members: list[str], names: Mapping[str, str]) -> None:
-    """Tell a state dict from the other archives that torch and NumPy write."""
+    """Refuse the other archives that torch and NumPy write, each with its own message."""
     if "constants.pkl" in names or any(name.startswith("code/") for name in names):
         raise pickle_scan.torchscript()
     if "archive_format" in names or any(name.startswith("models/") for name in names):
@@ -138,14 +138,14 @@ def _check_purpose(members: list[str], names: Mapping[str, str]) -> None:
             ' torch.save({k: torch.from_numpy(arrays[k]) for k in arrays}, "teacher.pt")',
         )
     roots = {member.partition("/")[0] for member in members} - {_FINDERS_FOLDER}
-    if "data.pkl" not in names or len(roots) > 1:  # or torch might read another one than is checked
+    if "data.pkl" not in names or len(roots) > 1:  # torch might read another data.pkl than the one checked
         raise other_archive(members)
 
 
 def _check_packing(archive: zipfile.ZipFile, size: int) -> None:
-    """Refuse what was unpacked and packed again: sound, but compressed or with folders of its own.
+    """Refuse an archive that was unpacked and packed again: sound, but compressed or with extra folders.
 
-    What unpacks to many times its size is left to the check of the structure.
+    An archive that unpacks to many times its size is left to the check of the structure.
     """
     members = archive.infolist()
     compressed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
@@ -167,7 +167,7 @@ def _check_legacy(file: BinaryIO) -> None:
 
 
 def _load(file: BinaryIO | io.BytesIO) -> Any:
-    """Let torch build the tensors, under its own list of what may be called; once, never weaker."""
+    """Load the tensors with torch under `weights_only`; there is no second try with weaker rules."""
     file.seek(0)
     try:
         with warnings.catch_warnings():
@@ -176,15 +176,15 @@ def _load(file: BinaryIO | io.BytesIO) -> Any:
     except MemoryError:
         raise
     except Exception as error:
-        # torch raises whatever a damaged file led to, and its messages advise unsafe things.
+        # torch raises any error for a damaged file, and its messages advise unsafe things.
         raise refuse(
             ErrorCode.DAMAGED_FILE, "The teacher file's tensors cannot be put together.", _AGAIN
         ) from error
 
 
-def _unwrap(found: Any) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+def _unwrap(document: Any) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     try:
-        return find_state_dict(found)
+        return find_state_dict(document)
     except (AttributeError, TypeError, ValueError, RecursionError) as error:
         # A pickle may replace the methods of its dicts.
         raise refuse(
@@ -216,29 +216,33 @@ def _dense(state: Mapping[str, Tensor], file_bytes: int, source: ClientFile) -> 
 
 
 def _check_plain(name: str, tensor: Tensor, source: ClientFile) -> None:
-    shown, entry = printable(name), f"sd[{quoted(name)}]"
+    shown_name, entry = printable(name), f"sd[{quoted(name)}]"
     as_float = f"{entry} = {entry}.float()"
     if type(tensor) not in (Tensor, torch.nn.Parameter) or tensor.layout is not torch.strided:
-        raise _strange(f"{shown} is not a dense tensor.", DENSE, source)
+        raise _strange(f"{shown_name} is not a dense tensor.", DENSE, source)
     if tensor.device.type != "cpu":
-        raise refuse(ErrorCode.UNSUPPORTED_TENSOR, f"{shown} is a tensor without data.")
+        raise refuse(ErrorCode.UNSUPPORTED_TENSOR, f"{shown_name} is a tensor without data.")
     if tensor.is_quantized:
-        raise _strange(f"{shown} is quantized.", DENSE, source)
+        raise _strange(f"{shown_name} is quantized.", DENSE, source)
     if tensor.is_complex():
-        raise _strange(f"{shown} holds {tensor.dtype}; floats are needed.", None, source)
+        raise _strange(f"{shown_name} holds {tensor.dtype}; floats are needed.", None, source)
     if not tensor.is_floating_point() and tensor.dtype not in _INTEGERS:
-        message = f"{shown} holds {tensor.dtype}; floats are needed, or int64 for counters."
+        message = f"{shown_name} holds {tensor.dtype}; floats are needed, or int64 for counters."
         raise _strange(message, as_float, source)
     if tensor.numel() == 0:
-        raise _strange(f"{shown} has no numbers: its shape is {list(tensor.shape)}.", f"del {entry}", source)
+        raise _strange(
+            f"{shown_name} has no numbers: its shape is {list(tensor.shape)}.", f"del {entry}", source
+        )
     if tensor.dim() > safetensors_layout.MAX_DIMS:
         raise _strange(
-            f"{shown} has {tensor.dim()} dimensions; the limit is {safetensors_layout.MAX_DIMS}.",
+            f"{shown_name} has {tensor.dim()} dimensions; the limit is {safetensors_layout.MAX_DIMS}.",
             None,
             source,
         )
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-        raise _strange(f"{shown} shows the same numbers many times.", f"{entry} = {entry}.clone()", source)
+        raise _strange(
+            f"{shown_name} shows the same numbers many times.", f"{entry} = {entry}.clone()", source
+        )
 
 
 def _canonical(name: str, tensor: Tensor) -> Tensor:
@@ -255,7 +259,7 @@ def _canonical(name: str, tensor: Tensor) -> Tensor:
 
 
 def _strange(message: str, statement: str | None, source: ClientFile) -> TeacherError:
-    """Refuse a tensor; `statement` makes it one that is taken."""
+    """Refuse a tensor; `statement` turns it into one that is accepted."""
     line = source.edited(statement) if statement else None
     hint = (
         f"{WRITES} {line}"

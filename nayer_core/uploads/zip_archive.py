@@ -1,7 +1,7 @@
-"""Is this zip archive exactly what it says it is? Asked before any reader that is less strict.
+"""Strict checks of a zip archive, made before any less strict reader opens it.
 
-torch's reader ignores checksums, inflates what is deflated and lets members share bytes: 17 KB
-can become 257 MB. Here every byte of the file has one meaning or the file is refused.
+torch's reader ignores checksums, unpacks compressed members and lets members share bytes: 17 KB can become
+257 MB. Here every byte of the file has exactly one meaning, or the file is refused.
 """
 
 import encodings.cp437  # noqa: F401 - zipfile's; the jail can import nothing
@@ -22,7 +22,7 @@ _CHUNK = 1 << 20
 
 
 class BadArchiveError(Exception):
-    """The archive is not sound; the message ends a sentence that begins with "the archive"."""
+    """The archive is not sound; the message continues a sentence that begins with "the archive"."""
 
 
 class CutShortError(BadArchiveError):
@@ -30,12 +30,12 @@ class CutShortError(BadArchiveError):
 
 
 class ChecksumError(BadArchiveError):
-    """Bytes of the archive are not those that were written."""
+    """Bytes of the archive differ from its checksums."""
 
 
 @dataclass(frozen=True)
 class ArchiveRules:
-    """What an archive may do.
+    """The properties that an archive may have.
 
     Args:
         deflated: whether members may be compressed.
@@ -47,7 +47,7 @@ class ArchiveRules:
 
 
 def open_archive(file: BinaryIO, size: int) -> zipfile.ZipFile:
-    """Open an archive by its directory alone: nothing but its names may be used yet.
+    """Open an archive by its directory alone; only its names may be used before the checks.
 
     Args:
         file: open for reading.
@@ -115,7 +115,7 @@ def _check_member(member: zipfile.ZipInfo, rules: ArchiveRules) -> None:
 
 
 def _check_layout(file: BinaryIO, members: list[zipfile.ZipInfo], directory: int) -> None:
-    """Each member lies right behind the one before; the local headers agree with the directory."""
+    """Check that members follow each other without gaps, and that local headers match the directory."""
     end_of_last = 0
     for member in sorted(members, key=lambda member: member.header_offset):
         if not end_of_last <= member.header_offset <= end_of_last + (_MAX_GAP_BYTES if end_of_last else 0):

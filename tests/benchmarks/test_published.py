@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from benchmarks.published.image_folder import ImageFolder
-from benchmarks.published.procedure import Procedure, Settings
+from benchmarks.published.procedure import Procedure, ProcedureSettings
 from nayer_core.networks.registry import build
 
 SIZE = (3, 16, 16)
-TWO_ROUNDS = Settings(
+TWO_ROUNDS = ProcedureSettings(
     epochs=1,
     warmup_epochs=1,
     warmup_rounds_per_epoch=2,
@@ -36,7 +36,9 @@ def procedure(tmp_path: Path) -> Procedure:
     return Procedure(teacher, network(), torch.randn(3, 8), half, half, 16, TWO_ROUNDS, tmp_path, 0)
 
 
-def test_it_runs_to_its_end_and_keeps_every_image(procedure: Procedure, tmp_path: Path) -> None:
+def test_the_published_procedure_runs_to_its_end_and_keeps_every_image(
+    procedure: Procedure, tmp_path: Path
+) -> None:
     before = {name: value.clone() for name, value in procedure.student.state_dict().items()}
     outcome = procedure.run(lambda: 0.25, lambda _: None, math.inf)
     assert outcome.complete
@@ -48,7 +50,7 @@ def test_it_runs_to_its_end_and_keeps_every_image(procedure: Procedure, tmp_path
     assert all((after[name] != before[name]).any() for name, _ in procedure.student.named_parameters())
 
 
-def test_it_stops_where_its_time_is_over(procedure: Procedure) -> None:
+def test_the_run_stops_at_its_time_limit(procedure: Procedure) -> None:
     outcome = procedure.run(lambda: 0.25, lambda _: None, 0.0)
     assert not outcome.complete
     assert outcome.accuracies == []

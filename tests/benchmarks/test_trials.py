@@ -57,11 +57,11 @@ def test_an_interrupted_table_goes_on_and_repeats_nothing(
     assert "| NL (K-to-1), A3 | 2 | 50.0 ± 0.0 | 0.500 ± 0.000 | 0.500 ± 0.000 | - | 50% | 93.48" in printed
 
 
-def test_a_run_is_known_by_what_it_depends_on(tmp_path: Path, ran: list[Trial]) -> None:
-    kept = KeptTrials(tmp_path / "kept.jsonl")
+def test_a_trial_is_identified_by_what_its_outcome_depends_on(tmp_path: Path, ran: list[Trial]) -> None:
+    finished_trials = KeptTrials(tmp_path / "kept.jsonl")
     spelt_out = {"epochs": 2, "bn_weight": DistillConfig().bn_weight}
-    kept.outcome(Trial("mnist", "sbert", {"epochs": 2}, 0))
-    kept.outcome(Trial("mnist", "sbert", spelt_out, 0))
+    finished_trials.outcome(Trial("mnist", "sbert", {"epochs": 2}, 0))
+    finished_trials.outcome(Trial("mnist", "sbert", spelt_out, 0))
     assert len(ran) == 1
     for other in (
         Trial("mnist", "gaussian", {"epochs": 2}, 0),
@@ -69,12 +69,12 @@ def test_a_run_is_known_by_what_it_depends_on(tmp_path: Path, ran: list[Trial]) 
         Trial("mnist", "sbert", {"epochs": 2}, 1),
         Trial("cifar10", "sbert", {"epochs": 2}, 0),
     ):
-        assert kept.find(other) is None
+        assert finished_trials.find(other) is None
 
 
 def test_tables_name_rows_that_exist_and_no_row_is_forgotten() -> None:
-    named = [name for _, names in ablations.TABLES.values() for name in names]
-    assert set(named) == set(ablations.ROWS)
+    row_names = [name for _, names in ablations.TABLES.values() for name in names]
+    assert set(row_names) == set(ablations.ROWS)
     configs = [json.dumps(dict(row.config), sort_keys=True) for row in ablations.ROWS.values()]
     assert len(set(configs)) == len(configs)
 

@@ -40,10 +40,10 @@ def test_a_teacher_goes_in_and_a_student_comes_out(stack: Stack, digits: Digits,
     assert job["teacher"]["architecture"] == "resnet20"
     assert job["resolved"]["preset"] == "quick"
 
-    listed = stack.http.get(f"/jobs/{job['id']}/artifacts").json()["data"]
-    assert {artifact["name"] for artifact in listed} == ARTIFACTS
+    artifact_list = stack.http.get(f"/jobs/{job['id']}/artifacts").json()["data"]
+    assert {artifact["name"] for artifact in artifact_list} == ARTIFACTS
     bodies = {}
-    for artifact in listed:
+    for artifact in artifact_list:
         answer = stack.http.get(artifact["href"])
         assert answer.status_code == 200
         assert hashlib.sha256(answer.content).hexdigest() == artifact["sha256"]
@@ -69,8 +69,8 @@ def test_a_teacher_goes_in_and_a_student_comes_out(stack: Stack, digits: Digits,
     assert any(event["type"] == "metrics" for event in log)
 
     wait_until(lambda: len(receiver.received) == len(STEPS), 20, "every step is told to the web hook")
-    told = [Webhook(SECRET).verify(message.body, message.headers) for message in receiver.received]
-    by_time = sorted(told, key=lambda message: message["timestamp"])
+    webhook_events = [Webhook(SECRET).verify(message.body, message.headers) for message in receiver.received]
+    by_time = sorted(webhook_events, key=lambda message: message["timestamp"])
     assert [message["data"]["status"] for message in by_time] == STEPS
     assert not any(text in stack.log.read_text() for text in SECRET_TEXTS)
 
@@ -84,7 +84,7 @@ def test_a_job_can_be_cancelled_while_it_runs(stack: Stack, digits: Digits) -> N
     assert stack.follow(job_id, seconds=5)["status"] == "cancelled"
 
 
-def test_a_dry_run_tells_what_the_teacher_is(stack: Stack, digits: Digits) -> None:
+def test_a_dry_run_reports_the_architecture_of_the_teacher(stack: Stack, digits: Digits) -> None:
     files: dict[str, Any] = {"spec": (None, json.dumps(digits.spec)), "teacher": ("t", digits.teacher_file)}
     answer = stack.http.post("/jobs/validate", files=files)
     assert answer.status_code == 202
@@ -139,15 +139,15 @@ def test_bad_teachers_fail_with_a_code_and_a_hint_and_leave_nothing(stack: Stack
     stored_before = set(stack.stored_files())
     teachers = bad_teachers(digits)
     jobs = {name: stack.submit(digits.spec, teacher=body)["id"] for name, (body, _) in teachers.items()}
-    told = {}
+    webhook_events = {}
     for name, job_id in jobs.items():
         job = stack.follow(job_id)
         assert job["status"] == "failed", name
         assert job["error"]["message"], name
         assert job["error"]["hint"], name
         assert job["attempt"] == 1, name
-        told[name] = job["error"]["code"]
-    assert {name: code for name, code in told.items() if code not in teachers[name][1]} == {}
+        webhook_events[name] = job["error"]["code"]
+    assert {name: code for name, code in webhook_events.items() if code not in teachers[name][1]} == {}
     for job_id in jobs.values():
         assert stack.http.delete(f"/jobs/{job_id}").status_code == 204
     assert set(stack.stored_files()) == stored_before

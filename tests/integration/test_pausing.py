@@ -5,7 +5,7 @@ from typing import Any
 
 from tests.integration.conftest import Digits, Stack
 
-# Some seconds of steps after the first numbers, so that the wish to pause arrives in the middle.
+# Some seconds of steps after the first numbers, so that the request to pause arrives in the middle.
 CONFIG = {"epochs": 12, "student_steps": 30, "student_batch_size": 16, "synthesis_batch_size": 16}
 
 
@@ -24,8 +24,8 @@ def test_pause_and_resume_change_nothing_of_the_student(stack: Stack, digits: Di
         assert not stack.http.get(f"/jobs/{paused_id}").json()["is_terminal"]
         time.sleep(0.1)
 
-    asked = stack.http.post(f"/jobs/{paused_id}/pause")
-    assert (asked.status_code, asked.json()["pause_requested"]) == (200, True)
+    response = stack.http.post(f"/jobs/{paused_id}/pause")
+    assert (response.status_code, response.json()["pause_requested"]) == (200, True)
     paused = wait_for(stack, paused_id, "paused")
     assert paused["attempt"] == 1
     assert stack.http.get(paused["links"]["events"]).status_code == 200
@@ -39,5 +39,5 @@ def test_pause_and_resume_change_nothing_of_the_student(stack: Stack, digits: Di
         bodies = [stack.http.get(f"/jobs/{id_}/artifacts/{name}").content for id_ in (paused_id, plain_id)]
         assert bodies[0] == bodies[1], name
     log = stack.http.get(f"/jobs/{paused_id}/events", params={"limit": 1000}).json()["data"]
-    told = [event["data"] for event in log if event["type"] == "checkpoint"]
-    assert told[-1] == {**told[-2], "resumed": True}
+    checkpoints = [event["data"] for event in log if event["type"] == "checkpoint"]
+    assert checkpoints[-1] == {**checkpoints[-2], "resumed": True}

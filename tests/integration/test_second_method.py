@@ -35,8 +35,8 @@ def job(stack: Stack, job_id: str) -> dict[str, Any]:
 
 
 def student_of(stack: Stack, job_id: str) -> str:
-    ended = stack.follow(job_id, seconds=300)
-    assert ended["status"] == "succeeded", (ended["error"], stack.log.read_text()[-4000:])
+    final_job = stack.follow(job_id, seconds=300)
+    assert final_job["status"] == "succeeded", (final_job["error"], stack.log.read_text()[-4000:])
     return str(stack.http.head(f"/jobs/{job_id}/student").headers["ETag"])
 
 

@@ -91,7 +91,7 @@ def test_a_published_teacher_is_recognised_by_the_program(name, spec, tmp_path):
 def command(monkeypatch):
     """Put a function in the place of a command; returns (exit code, events, stdout)."""
 
-    def put(function, argv=("embed", "--spec", str(ROOT / "pyproject.toml"), "--out", "x")):
+    def install(function, argv=("embed", "--spec", str(ROOT / "pyproject.toml"), "--out", "x")):
         stand_in = types.ModuleType("stand_in")
         stand_in.run = function
         monkeypatch.setitem(sys.modules, "stand_in", stand_in)
@@ -100,7 +100,7 @@ def command(monkeypatch):
         code = program.main(argv, out)
         return code, [parse_event(line) for line in out.getvalue().splitlines()]
 
-    return put
+    return install
 
 
 def test_a_refusal_is_the_last_line_and_exit_code_2(command, capsys):

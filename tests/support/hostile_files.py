@@ -86,9 +86,9 @@ def members(data_pkl: bytes) -> list[tuple[str, bytes]]:
 
 def archive(entries: list[tuple[str, bytes]], compression: int = zipfile.ZIP_STORED) -> bytes:
     out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", compression) as made:
+    with zipfile.ZipFile(out, "w", compression) as zip_or_tar:
         for name, contents in entries:
-            made.writestr(name, contents)
+            zip_or_tar.writestr(name, contents)
     return out.getvalue()
 
 
@@ -199,18 +199,18 @@ def encrypted_flag() -> bytes:
 
 def torchscript() -> bytes:
     out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as made:
-        made.writestr("net/data.pkl", b"\x80\x02c__torch__\nNet\n)\x81.")
-        made.writestr("net/code/__torch__.py", b"class Net(Module): pass", zipfile.ZIP_DEFLATED)
-        made.writestr("net/constants.pkl", b"\x80\x02).")
-        made.writestr("net/version", b"3\n")
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as zip_or_tar:
+        zip_or_tar.writestr("net/data.pkl", b"\x80\x02c__torch__\nNet\n)\x81.")
+        zip_or_tar.writestr("net/code/__torch__.py", b"class Net(Module): pass", zipfile.ZIP_DEFLATED)
+        zip_or_tar.writestr("net/constants.pkl", b"\x80\x02).")
+        zip_or_tar.writestr("net/version", b"3\n")
     return out.getvalue()
 
 
 def tar() -> bytes:
     out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as made:
-        made.addfile(tarfile.TarInfo("storages"), io.BytesIO())
+    with tarfile.open(fileobj=out, mode="w") as zip_or_tar:
+        zip_or_tar.addfile(tarfile.TarInfo("storages"), io.BytesIO())
     return out.getvalue()
 
 

@@ -29,8 +29,8 @@ class Received:
 
     def document(self) -> dict[str, Any]:
         """The body, read."""
-        found: dict[str, Any] = json.loads(self.body)
-        return found
+        event: dict[str, Any] = json.loads(self.body)
+        return event
 
 
 @dataclass
@@ -62,12 +62,12 @@ class Receiver:
             await self.before()
         status = self.answers.pop(0) if self.answers else self.status
         await send({"type": "http.response.start", "status": status, "headers": self.headers})
-        while self.endless_body and not await _gone(receive):
+        while self.endless_body and not await _wait_for_disconnect(receive):
             await send({"type": "http.response.body", "body": b"x" * 1024, "more_body": True})
         await send({"type": "http.response.body", "body": b"answer of the receiver"})
 
 
-async def _gone(receive: Any) -> bool:
+async def _wait_for_disconnect(receive: Any) -> bool:
     try:
         message = await asyncio.wait_for(receive(), 0.05)
     except TimeoutError:

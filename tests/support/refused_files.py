@@ -75,9 +75,9 @@ def _repacked(**options: Any) -> Write:
     """A torch file whose folder was unpacked and packed again."""
 
     def write(folder: Path, state: State) -> str:
-        saved = io.BytesIO()
-        torch.save(state, saved)
-        with zipfile.ZipFile(saved) as old, zipfile.ZipFile(folder / "teacher.pt", "w", **options) as new:
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        with zipfile.ZipFile(buffer) as old, zipfile.ZipFile(folder / "teacher.pt", "w", **options) as new:
             new.writestr("archive/", b"")
             for name in old.namelist():
                 new.writestr(name, old.read(name))

@@ -17,7 +17,7 @@ from cli.local.server_process import EmbeddedServer, die_with_parent, free_port
 BUCKET = "nayer-test"
 ACCESS_KEY, SECRET_KEY = "nayer-tests", "secret-of-the-tests"
 
-# Each of its HTTP ports stands for a gRPC port 10000 above it.
+# Each HTTP port has a gRPC port, 10000 above it.
 GRPC_OFFSET = 10_000
 
 

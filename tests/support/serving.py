@@ -31,15 +31,15 @@ class Serving:
     data_dir: Path
 
     def children(self) -> dict[str, psutil.Process]:
-        """Its child processes by what stands in their command line."""
+        """Its child processes, by a word in their command line."""
         words = {"-m api ": "api", "worker.upkeep": "upkeep", "valkey": "valkey", "postgres": "postgres"}
         words |= {"inspect-0": "inspect", "distill-0": "distill"}
-        found: dict[str, psutil.Process] = {}
+        by_name: dict[str, psutil.Process] = {}
         for child in psutil.Process(self.process.pid).children():
             with contextlib.suppress(psutil.NoSuchProcess):  # it died, or is a zombie
                 command = " ".join(child.cmdline())
-                found |= {name: child for word, name in words.items() if word in command}
-        return found
+                by_name |= {name: child for word, name in words.items() if word in command}
+        return by_name
 
     def everything(self) -> list[psutil.Process]:
         """The supervisor and all that descend from it."""
@@ -91,8 +91,8 @@ def serve_command(data_dir: Path, *options: str) -> list[str]:
 
 def serve_environment() -> dict[str, str]:
     """An environment that names no other service; one thread a process, the machine is shared."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("NAYER_")}
-    return kept | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("NAYER_")}
+    return variables | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:

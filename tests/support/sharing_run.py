@@ -32,8 +32,8 @@ def main(path: str, teacher: str, changes: str, state: str | None = None, steps:
         assert run.go_on()
         if peers.is_first:
             bank = {"bank": run.method.bank.images, "labels": run.method.bank.labels}
-            told = [value for event in run.run.reported for value in event.values.values()]
-            save_file({**run.weights(), **bank, "told": torch.tensor(told)}, Path(path))
+            reported_values = [value for event in run.run.reported for value in event.values.values()]
+            save_file({**run.weights(), **bank, "told": torch.tensor(reported_values)}, Path(path))
 
 
 def stop_here(run: SmallRun, peers: Peers, folder: Path, steps: int) -> None:

@@ -97,17 +97,17 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
 
 def after(steps: int) -> Callable[[], bool]:
     """Ask to stop once `steps` steps are done."""
-    left = [steps]
+    remaining = [steps]
 
     def should_stop() -> bool:
-        left[0] -= 1
-        return left[0] <= 0
+        remaining[0] -= 1
+        return remaining[0] <= 0
 
     return should_stop
 
 
-def write_inputs(folder: Path, config: DistillConfig = CONFIG, **asked: Any) -> Path:
-    """Fill a folder as inspect and embed do, for the command `distill`; `asked` is more of the spec."""
+def write_inputs(folder: Path, config: DistillConfig = CONFIG, **overrides: Any) -> Path:
+    """Write the inputs of the command `distill` into a folder; `overrides` are fields of the spec."""
     folder.mkdir(exist_ok=True)
     torch.manual_seed(0)
     teacher = build("wrn_10_1", num_classes=4, input_size=SIZE)
@@ -123,7 +123,7 @@ def write_inputs(folder: Path, config: DistillConfig = CONFIG, **asked: Any) -> 
         preset="quick",
         config=config,
         text_encoder=TextEncoderSpec(name="file", whiten=True),
-        **{**usual, **asked},
+        **{**usual, **overrides},
     )
     (folder / "spec.json").write_text(spec.model_dump_json())
     return folder

@@ -41,7 +41,7 @@ class WarmBank:
             self._key = bank_key(
                 spec,
                 teacher_sha256=files["teacher.safetensors"].sha256,
-                lte_sha256=files["lte.safetensors"].sha256,
+                embeddings_sha256=files["lte.safetensors"].sha256,
             )
 
     def arguments(self) -> list[str]:

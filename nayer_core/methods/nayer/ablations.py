@@ -1,8 +1,8 @@
-"""Other ways to bring randomness to the generator: the paper's ablations (Tables 4, 12, 15, 17).
+"""Other sources of randomness for the generator: the paper's ablations (Tables 4, 12, 15, 17).
 
-The method itself is `noisy_layer.NoisyLayer` on label-text embeddings. Everything here exists to
-be compared with it: noise beside or instead of the embeddings, no noisy layer, one Linear for each
-image, no redraw, and the architectures A1 to A8.
+The method itself is `noisy_layer.NoisyLayer` on label-text embeddings. The variants here are compared with
+it: noise beside or instead of the embeddings, no noisy layer, one Linear for each image, no redraw, and the
+architectures A1 to A8.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ _TWO_LINEARS = ("A2", "A4")
 
 
 def label_codes(label_embeddings: Tensor, config: DistillConfig) -> Tensor:
-    """Give one vector for each class to the noisy layer: its embedding, or a one-hot vector (Table 15).
+    """Return the noisy layer's input for each class: its embedding, or a one-hot vector (Table 15).
 
     Args:
         label_embeddings: (K, embedding_dim).
@@ -39,7 +39,7 @@ def label_codes(label_embeddings: Tensor, config: DistillConfig) -> Tensor:
 
 
 def build_noisy_layer(codes_shape: torch.Size, config: DistillConfig) -> NoisyLayer:
-    """Build the layer between codes and generator: the paper's, or the ablation asked for.
+    """Build the layer between codes and generator: the paper's, or an ablation.
 
     Args:
         codes_shape: (K, code_dim), the shape of `label_codes`.
@@ -52,8 +52,8 @@ def build_noisy_layer(codes_shape: torch.Size, config: DistillConfig) -> NoisyLa
     return AblatedNoisyLayer(code_dim, sweep, config)
 
 
-def noisy_layer_output(codes_shape: torch.Size, config: DistillConfig) -> int:
-    """Size of what the generator is given."""
+def generator_input_dim(codes_shape: torch.Size, config: DistillConfig) -> int:
+    """Size of the generator's input vector."""
     if config.noisy_layer == "none":
         return _input_dim(codes_shape[1], config)
     return config.noise_dim
@@ -76,12 +76,12 @@ def _input_dim(code_dim: int, config: DistillConfig) -> int:
 
 
 class AblatedNoisyLayer(NoisyLayer):
-    """A noisy layer with parts exchanged or taken out.
+    """A noisy layer with parts replaced or removed.
 
     Args:
         code_dim: size of a class's code.
         sweep: consecutive images that share a Linear.
-        config: says what is exchanged.
+        config: `generator_input`, `input_noise*` and `noisy_layer*` say which parts.
     """
 
     def __init__(self, code_dim: int, sweep: int, config: DistillConfig):
@@ -95,19 +95,19 @@ class AblatedNoisyLayer(NoisyLayer):
         if config.noisy_layer_architecture in _TWO_LINEARS:
             self.second = nn.Parameter(torch.empty(self.num_sweeps, noise_dim, noise_dim))
         self.noise: Tensor
-        drawn = {"noise": config.noise_dim, "concat": config.noise_dim, "sum": code_dim}
-        shape = (batch_size, drawn.get(config.generator_input, 0))
+        noise_sizes = {"noise": config.noise_dim, "concat": config.noise_dim, "sum": code_dim}
+        shape = (batch_size, noise_sizes.get(config.generator_input, 0))
         self.register_buffer("noise", torch.zeros(shape), persistent=False)
         self._rng = torch.Generator()
 
     def reset(self, rng: torch.Generator) -> None:
-        """Begin a new life together with the generator, the Linear layers included."""
+        """Start again together with a new generator; the Linear layers are drawn too."""
         super().reset(rng)
         self._draw(rng)
 
     @torch.no_grad()
     def redraw(self, rng: torch.Generator) -> None:
-        """Draw the round's noise and, unless that is ablated, the Linear layers."""
+        """Draw the round's noise and, unless `noisy_layer_redraw` is off, the Linear layers."""
         self._rng = rng
         if self.config.input_noise == "normal":
             self.noise.normal_(generator=rng)
@@ -123,14 +123,14 @@ class AblatedNoisyLayer(NoisyLayer):
             self.second.normal_(generator=rng)
 
     def lasting_state(self) -> dict[str, Tensor]:
-        """What outlives a round, by name: without redraw, the Linear layers too."""
+        """The tensors that outlive a round, by name; without redraw these include the Linear layers."""
         state = self.state_dict()
         if self.config.noisy_layer_redraw:
             return {name: value for name, value in state.items() if name.startswith("batch_norm.")}
         return state
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Go back to a `lasting_state`, perhaps of a layer for larger batches: its first sweeps are kept."""
+        """Return to a `lasting_state`. Of a layer for larger batches, the first sweeps are taken."""
         own = self.state_dict()
         fitting = {
             name: value[: len(own[name])] if value.dim() else value
@@ -139,46 +139,51 @@ class AblatedNoisyLayer(NoisyLayer):
         }
         self.load_state_dict(fitting, strict=False)
 
-    def forward(self, embeddings: Tensor) -> Tensor:
-        """Turn the codes of a batch, or what stands in for them, into the generator's input.
+    def forward(self, batch_codes: Tensor) -> Tensor:
+        """Turn the codes of a batch, or their replacement, into the generator's input.
 
         Args:
-            embeddings: (B, code_dim).
+            batch_codes: (B, code_dim).
 
         Returns:
             (B, noise_dim), or without a noisy layer (B, size of the input).
         """
-        inputs = self._inputs(embeddings)
+        inputs = self._inputs(batch_codes)
         if self.config.noisy_layer == "none":
             return inputs
         return self._activate(self._second_linear(super().forward(inputs)))
 
-    def _inputs(self, codes: Tensor) -> Tensor:
+    def _inputs(self, batch_codes: Tensor) -> Tensor:
         if self.config.generator_input == "noise":
             return self.noise
         if self.config.generator_input == "concat":
-            return torch.cat([self.noise, codes], dim=1)
+            return torch.cat([self.noise, batch_codes], dim=1)
         if self.config.generator_input == "sum":
-            return codes + self.config.input_noise_scale * self.noise
-        return codes
+            return batch_codes + self.config.input_noise_scale * self.noise
+        return batch_codes
 
-    def _second_linear(self, noise: Tensor) -> Tensor:
+    def _second_linear(self, generator_input: Tensor) -> Tensor:
         if self.second is None:
-            return noise
-        missing = self.num_sweeps * self.sweep - noise.shape[0]
-        sweeps = nn.functional.pad(noise, (0, 0, 0, missing)).view(self.num_sweeps, self.sweep, -1)
-        return (sweeps @ self.second).flatten(0, 1)[: noise.shape[0]]
+            return generator_input
+        missing = self.num_sweeps * self.sweep - generator_input.shape[0]
+        sweeps = nn.functional.pad(generator_input, (0, 0, 0, missing)).view(self.num_sweeps, self.sweep, -1)
+        return (sweeps @ self.second).flatten(0, 1)[: generator_input.shape[0]]
 
-    def _activate(self, noise: Tensor) -> Tensor:
+    def _activate(self, generator_input: Tensor) -> Tensor:
         architecture = self.config.noisy_layer_architecture
         if architecture == _DROPOUT:
-            kept = torch.rand(noise.shape, generator=self._rng, device=noise.device) >= _DROPPED
-            return noise * kept / (1 - _DROPPED)
-        return _ACTIVATIONS[architecture](noise) if architecture in _ACTIVATIONS else noise
+            mask = (
+                torch.rand(generator_input.shape, generator=self._rng, device=generator_input.device)
+                >= _DROPPED
+            )
+            return generator_input * mask / (1 - _DROPPED)
+        return (
+            _ACTIVATIONS[architecture](generator_input) if architecture in _ACTIVATIONS else generator_input
+        )
 
 
 class _NoBatchNorm(nn.BatchNorm1d):
-    """Stands where the BatchNorm of A1 and A2 is missing."""
+    """Takes the place of the BatchNorm that A1 and A2 do not have."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
         return input

@@ -1,9 +1,9 @@
 """Algorithm 1: distil a teacher into a student without one real image.
 
-for each epoch:
-    for each round:                        synthesis.py
-        redraw the noisy layer, train it with the generator, put the best images into the bank
-    after warm-up, for each student step:  ../parts/student_training.py
+for each epoch:                            lines 3 to 14
+    for each round:                        lines 4 to 11, synthesis.py
+        redraw the noisy layer, train it with the generator, add the best images to the bank
+    after warm-up, for each student step:  lines 12 to 14, ../parts/student_training.py
         update the student on images drawn from the bank
 """
 
@@ -40,12 +40,12 @@ from nayer_core.running.method import (
 from nayer_core.tasks.task import Task
 
 MEASUREMENTS_AN_EPOCH = 20  # student losses reported; each waits for the device once
-PROBED_STEPS = 2  # the second one finds the memory that the optimiser allocates in the first
+PROBED_STEPS = 2  # the optimiser allocates its state in the first, so the second one takes the most memory
 
 
 @dataclass
 class Position:
-    """Where a run is; all counts are of finished things."""
+    """How far a run is; only finished epochs, rounds and steps are counted."""
 
     epoch: int = 0
     round: int = 0
@@ -80,13 +80,13 @@ class Nayer:
         self._losses: list[Tensor] = []  # the student's, since they were last reported
 
     def steps(self) -> Generator[Step | EpochDone, None, None]:
-        """Algorithm 1; lines 4 to 14 are an epoch."""
+        """Algorithm 1 from line 3; each pass of the outer loop is an epoch."""
         position, config = self.position, self.config
-        while position.epoch < config.warmup_epochs + config.epochs:
-            while position.round < self._rounds_of_this_epoch:  # lines 5 to 11
-                yield from self._synthesis_round()
-            while not self._is_warming_up and position.student_step < config.student_steps:
-                yield self._student_step()  # lines 12 to 14
+        while position.epoch < config.warmup_epochs + config.epochs:  # line 3
+            while position.round < self._rounds_of_this_epoch:  # line 4
+                yield from self._synthesis_round()  # lines 5 to 11
+            while not self._is_warming_up and position.student_step < config.student_steps:  # line 12
+                yield self._student_step()  # lines 13 and 14
             position.next_epoch()
             yield EpochDone()
 
@@ -95,9 +95,10 @@ class Nayer:
         with self._undone_unless_finished():
             if self._generator_is_due():
                 self.synthesizer.redraw_generator()
+            # Lines 5 to 10.
             result = yield from self.synthesizer.run_round(self.position.rounds_done, student)
         require_finite(self.synthesizer.generator.state_dict().values())
-        self.bank.add(result.images, result.labels)
+        self.bank.add(result.images, result.labels)  # line 11
         self.position.round += 1
         self.position.rounds_done += 1
         yield Step(kind, whole=True, values=_measured(result))
@@ -117,13 +118,13 @@ class Nayer:
         return config.warmup_rounds_per_epoch if self._is_warming_up else config.rounds_per_epoch
 
     def _generator_is_due(self) -> bool:
-        """Whether a new generator begins with this round: the first of every so many epochs, or of all."""
+        """Whether a new generator starts: every `generator_reset_every` epochs; 0 starts one in all."""
         life, position = self.config.generator_reset_every, self.position
         return position.round == 0 and (position.epoch % life == 0 if life else position.epoch == 0)
 
     @contextmanager
     def _undone_unless_finished(self) -> Iterator[None]:
-        """Undo a round that is interrupted: it is repeated from its beginning."""
+        """Undo a round that is interrupted; it will be repeated from its beginning."""
         before = self.synthesizer.snapshot()
         try:
             yield
@@ -142,12 +143,12 @@ class Nayer:
 
     @staticmethod
     def plan(config: DistillConfig) -> Plan:
-        """Say how many steps of each kind a run with this configuration has."""
+        """Count the steps of each kind of a run with this configuration."""
         return plan_run(config)
 
     @staticmethod
     def estimate(spec: ResolvedSpec, embedding_dim: int) -> Estimate:
-        """Say how many multiplications a run takes, and how much memory."""
+        """Estimate the multiplications of a run, and its memory."""
         return estimate_run(spec, embedding_dim)
 
     @property
@@ -189,7 +190,7 @@ class Nayer:
         self.trainer.adopt(config)
 
     def probe(self, batch: str, size: int) -> None:
-        """Try steps with another batch size, the most expensive kind; the method is not used afterwards."""
+        """Try the most expensive steps with another batch size; the method is not used afterwards."""
         self.adopt(self.config.model_copy(update={batch: size, "generator_steps": PROBED_STEPS}))
         if batch == "student_batch_size":
             for _ in range(PROBED_STEPS):
@@ -209,15 +210,15 @@ class Nayer:
         return Samples(plain.images, provoking.images, distance)
 
     def warnings(self) -> list[WarningEvent]:
-        """Say where a part of the configuration has no effect on these networks."""
+        """Return a warning for each part of the configuration that has no effect on these networks."""
         return self.trainer.warnings()
 
     def warm_up(self) -> dict[str, Tensor]:
-        """What the warm-up has made, apart from the bank: generator, noisy layer, statistics, numbers."""
+        """The state after warm-up without the bank: generator, noisy layer, statistics, random numbers."""
         return self.synthesizer.snapshot()
 
     def begin_after_warm_up(self, tensors: dict[str, Tensor]) -> None:
-        """Take the place of the warm-up with another run's."""
+        """Begin after the warm-up of another run."""
         self.synthesizer.restore(tensors)
         rounds = self.config.warmup_epochs * self.config.warmup_rounds_per_epoch
         self.position.epoch, self.position.rounds_done = self.config.warmup_epochs, rounds

@@ -1,4 +1,4 @@
-"""What a run of NAYER costs, before it is started."""
+"""The cost of a run of NAYER, estimated before it starts."""
 
 import math
 from typing import cast
@@ -8,7 +8,7 @@ from torch import nn
 
 from nayer_core.contract.config import DistillConfig
 from nayer_core.contract.spec import ResolvedSpec
-from nayer_core.methods.nayer.ablations import build_noisy_layer, noisy_layer_output
+from nayer_core.methods.nayer.ablations import build_noisy_layer, generator_input_dim
 from nayer_core.methods.nayer.plan import plan_run
 from nayer_core.methods.parts.generator import build_generator
 from nayer_core.networks.registry import build_on_meta, count_macs, macs_per_image
@@ -17,12 +17,12 @@ from nayer_core.running.method import Plan
 
 _BACKWARD = 2  # a backward pass takes twice the multiplications of a forward pass
 _LABEL_BYTES = 8
-# Copies of what has a batch's size, in a step: images on their way, and logits in the losses.
+# Copies of images and of logits that a step holds, each of a batch's size.
 _IMAGE_COPIES, _LOGITS_COPIES = 8, 8
 _CODE_COPIES = 4
-# Of the largest tensor of a network: what a layer reads, writes and needs besides, either way.
+# Copies of a network's largest tensor: a layer's input, its output and its workspace, forward or backward.
 _LAYER_COPIES = 3
-# Of the codes while they are prepared: whitening decomposes them in float64.
+# Copies of the codes while they are prepared: whitening decomposes them in float64.
 _WHITENING_COPIES, _CHECKING_COPIES = 12, 5
 
 
@@ -42,7 +42,7 @@ def estimate_run(spec: ResolvedSpec, embedding_dim: int) -> Estimate:
     """
     config, classes = cast(DistillConfig, spec.config), spec.num_classes
     architectures = (spec.teacher_architecture, spec.student_architecture)
-    teacher_macs, student_macs = (  # first of all: it refuses images of a size that a network cannot take
+    teacher_macs, student_macs = (  # first: it refuses an image size that a network cannot take
         macs_per_image(name, num_classes=classes, input_size=spec.input_size) for name in architectures
     )
     teacher, student = (
@@ -52,13 +52,13 @@ def estimate_run(spec: ResolvedSpec, embedding_dim: int) -> Estimate:
     codes_shape = torch.Size((classes, code_dim))
     with torch.device("meta"):
         noisy_layer = build_noisy_layer(codes_shape, config)
-        input_dim = noisy_layer_output(codes_shape, config)
+        input_dim = generator_input_dim(codes_shape, config)
         generator = build_generator(config.generator, input_dim, config.generator_width, spec.input_size)
     plan = plan_run(config)
     images, numbers = meta_batch(*spec.input_size), code_dim + input_dim
     memory = {
-        # Generator and noisy layer with gradients, two moments of Adam and one copy on the way; the student
-        # with gradients, momentum, its average and what a checkpoint copies.
+        # Generator and noisy layer: with gradients, two moments of Adam and one temporary copy. Student: with
+        # gradients, momentum, its average and a checkpoint's copies.
         "networks": FLOAT_BYTES
         * (count_numbers(teacher) + 5 * count_numbers(generator) + 6 * count_numbers(student)),
         "noisy_layer": 5 * FLOAT_BYTES * count_numbers(noisy_layer),
@@ -92,14 +92,14 @@ def _step_bytes(
     pixels = math.prod(spec.input_size)
     synthesis_batch, student_batch = plan.steps["adversarial"].images, plan.steps["student"].images
     chosen_steps = plan.images_per_round // synthesis_batch
-    chosen_images = (FLOAT_BYTES + 1) * pixels * chosen_steps  # as they were made, and as bytes
+    chosen_images = (FLOAT_BYTES + 1) * pixels * chosen_steps  # as floats, and as bytes
     shared = FLOAT_BYTES * (_IMAGE_COPIES * pixels + _LOGITS_COPIES * spec.num_classes)
     layer = _LAYER_COPIES * max(teacher.largest, student.largest)
-    making = generator.saved + _LAYER_COPIES * generator.largest + codes_bytes
-    synthesis = making + teacher.saved + adversary.saved + layer + chosen_images + shared
+    making = generator.total + _LAYER_COPIES * generator.largest + codes_bytes
+    synthesis = making + teacher.total + adversary.total + layer + chosen_images + shared
     return {
         "synthesis_step": synthesis_batch * synthesis,
-        "student_step": student_batch * (student.saved + layer + shared),
+        "student_step": student_batch * (student.total + layer + shared),
     }
 
 
@@ -119,7 +119,7 @@ def _macs(plan: Plan, generator: int, teacher: int, student: int) -> int:
 
 
 def _linear_macs(noisy_layer: nn.Module) -> int:
-    """Multiply-accumulates of an image's noise: it passes the Linear of its sweep."""
-    # (sweeps, size of a code, size of the noise)
+    """Multiply-accumulates of the noisy layer for one image: it passes the Linear of its sweep."""
+    # (num_sweeps, code_dim, noise_dim) each
     linears = [weight for weight in noisy_layer.parameters() if weight.dim() == 3]
     return sum(weight.shape[1] * weight.shape[2] for weight in linears)

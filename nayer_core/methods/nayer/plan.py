@@ -1,4 +1,4 @@
-"""How much a run of NAYER has to do, derived from its configuration once."""
+"""The number of steps, epochs and images of a run of NAYER, derived from its configuration."""
 
 from nayer_core.contract.config import DistillConfig
 from nayer_core.contract.events import Phase

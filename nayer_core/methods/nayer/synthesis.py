@@ -1,4 +1,4 @@
-"""One synthesis round: lines 5 to 11 of Algorithm 1."""
+"""One synthesis round: lines 5 to 10 of Algorithm 1."""
 
 from collections import deque
 from collections.abc import Generator
@@ -13,7 +13,7 @@ from nayer_core.hardware.frozen_batch_norm import fixed_functions
 from nayer_core.hardware.machine import Losses, Machine
 from nayer_core.hardware.optimizers import Adam
 from nayer_core.images.memory_bank import to_bytes
-from nayer_core.methods.nayer.ablations import build_noisy_layer, label_codes, noisy_layer_output
+from nayer_core.methods.nayer.ablations import build_noisy_layer, generator_input_dim, label_codes
 from nayer_core.methods.nayer.noisy_layer import NoisyLayer
 from nayer_core.methods.parts.bn_regularization import BNRegularization
 from nayer_core.methods.parts.generator import build_generator
@@ -23,7 +23,7 @@ from nayer_core.running.method import Distillands, Step
 from nayer_core.tasks.task import Task
 
 ADAM_BETAS = (0.5, 0.999)  # authors
-CONVERGED_CE = 0.1  # what "convergence time" waits for (Table 4)
+CONVERGED_CE = 0.1  # L_CE below which a round has converged (Table 4)
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Round:
 
 
 class Synthesizer:
-    """Generator, noisy layer and the statistics that their images are to match.
+    """Generator, noisy layer, and the statistics that the images have to match.
 
     Args:
         distillands: teacher, label embeddings and image size; the student comes with each round.
@@ -60,7 +60,7 @@ class Synthesizer:
         self.task = task
         self.machine, self.rng = machine, machine.rng
         self.label_codes = label_codes(distillands.label_embeddings, config)  # (K, code_dim)
-        input_dim = noisy_layer_output(self.label_codes.shape, config)
+        input_dim = generator_input_dim(self.label_codes.shape, config)
         generator = build_generator(
             config.generator, input_dim, config.generator_width, distillands.input_size
         )
@@ -70,7 +70,7 @@ class Synthesizer:
         self.bn_regularization = BNRegularization(self.teacher, config.bn_momentum, self.batch_statistics)
 
     def redraw_generator(self) -> None:
-        """Start a new generator and a new BatchNorm before it; the statistics' average lives on."""
+        """Start a new generator and a new BatchNorm before it; the average of the statistics is kept."""
         self.generator.redraw(self.rng)
         self.noisy_layer.reset(self.rng)
 
@@ -85,19 +85,19 @@ class Synthesizer:
             Each step but the last.
 
         Returns:
-            The round, with networks as they were before it but for generator and noisy layer.
+            The round. Of all networks, only generator and noisy layer have changed.
         """
         kind = "warmup" if student is None else "adversarial"
-        self.noisy_layer.redraw(self.rng)
+        self.noisy_layer.redraw(self.rng)  # line 5
         labels = self.task.targets(self.config.synthesis_batch_size, round_index, self.rng)  # (B,)
-        batch_codes = self.label_codes[labels]  # (B, code_dim)
+        batch_codes = self.label_codes[labels]  # line 6: (B,) -> (B, code_dim)
         parameters = [*self.generator.parameters(), *self.noisy_layer.parameters()]
         optimizer = Adam(parameters, self.config.generator_lr, betas=ADAM_BETAS)
         best = BestImages(self.config.images_of_last_steps)
         with self.bn_regularization.watching(), fixed_functions(self.teacher, student):
-            for step in range(self.config.generator_steps):
+            for step in range(self.config.generator_steps):  # line 7
                 views = self.augment.draw(len(labels), self.rng)  # (B, 3)
-                losses = self.machine.update(
+                losses = self.machine.update(  # lines 8 to 10
                     optimizer,
                     partial(self._loss, student),
                     whole=(batch_codes,),
@@ -112,18 +112,19 @@ class Synthesizer:
         return self._result(best, labels)
 
     def _loss(self, student: nn.Module | None, batch_codes: Tensor, labels: Tensor, views: Tensor) -> Losses:
-        """Lines 7 and 8: make images, and compute Eq. 5 on them.
+        """Lines 8 and 9: make images, and compute Eq. 5 on them.
 
         Args:
             student: the adversary, or None.
             batch_codes: (B, code_dim), of the whole batch: consecutive rows share a Linear.
-            labels: (b,), of the images that are made here: b = B unless several processes share the batch.
-            views: (b, 3) how these are augmented.
+            labels: (b,), of the images of this process: b = B unless several processes share the batch.
+            views: (b, 3), the augmentation of these images.
         """
         config = self.config
         generator_input = self.machine.own_rows(self.noisy_layer(batch_codes))  # (b, noise_dim)
         images = self.generator(generator_input).float()  # (b, C, H, W)
-        inputs = self.augment(images.permute(0, 2, 3, 1), views)  # (b, H, W, C) -> (b, C, H, W)
+        # (b, C, H, W) -> (b, H, W, C) -> (b, C, H, W)
+        inputs = self.augment(images.permute(0, 2, 3, 1), views)
         teacher_logits = self.teacher(inputs)  # (b, K)
         terms = {"ce": self.task.target_loss(teacher_logits, labels)}
         total = config.ce_weight * terms["ce"]
@@ -140,13 +141,13 @@ class Synthesizer:
         return Losses(total, terms, (images, *statistics))
 
     def _result(self, best: "BestImages", labels: Tensor) -> Round:
-        own = [to_bytes(images.float()) for images in best.chosen]  # (b, H, W, C) each
-        images = torch.cat([self.machine.all_rows(part, len(labels)) for part in own])
+        own = [to_bytes(images.float()) for images in best.images]  # (b, H, W, C) each
+        images = torch.cat([self.machine.all_rows(part, len(labels)) for part in own])  # (N, H, W, C)
         terms = {**best.terms, "generator_loss": best.loss}
         return Round(images, labels.repeat(len(own)), terms, best.converged_after)
 
     def snapshot(self) -> dict[str, Tensor]:
-        """Copy all that the next round depends on; the Linear layers are redrawn in any case."""
+        """Copy the state that the next round depends on; the Linear layers are redrawn in any case."""
         state = {f"generator.{name}": value.clone() for name, value in self.generator.state_dict().items()}
         for name, value in self.noisy_layer.lasting_state().items():
             state[f"noisy_layer.{name}"] = value.clone()
@@ -155,7 +156,7 @@ class Synthesizer:
         return state | {"rng": self.rng.get_state()}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Return to a snapshot; without `rng` in it, the random numbers go on as they are."""
+        """Return to a snapshot; without `rng` in it, the random numbers continue unchanged."""
         self.generator.load_state_dict(below(state, "generator"))
         self.noisy_layer.restore(below(state, "noisy_layer"))
         self.bn_regularization.restore(below(state, "average"))
@@ -163,7 +164,7 @@ class Synthesizer:
             self.rng.set_state(state["rng"])
 
     def adopt(self, config: DistillConfig) -> None:
-        """Continue with another batch size or learning rate; what outlives a round stays."""
+        """Continue with another batch size or learning rate; the state that outlives a round is kept."""
         lasting = self.noisy_layer.lasting_state()
         self.config = config
         self.noisy_layer = self._new_noisy_layer()
@@ -174,14 +175,14 @@ class Synthesizer:
 
 
 class BestImages:
-    """The images of a round that go to the bank, chosen without waiting for the device.
+    """Selects the images of a round that go to the bank, without waiting for the device.
 
     Args:
-        last_steps: how many last steps' images to take; 0 takes the step with the lowest loss.
+        last_steps: take the images of this many last steps; 0 takes the step with the lowest loss.
 
     Attributes:
         loss: the lowest loss, a scalar on the device.
-        terms: the terms of the step that had it.
+        terms: the loss terms of that step.
         converged_after: steps until L_CE fell below 0.1; inf if it has not.
     """
 
@@ -194,13 +195,13 @@ class BestImages:
         self._steps = 0
 
     @property
-    def chosen(self) -> list[Tensor]:
-        """The chosen images, one (b, C, H, W) for each chosen step."""
+    def images(self) -> list[Tensor]:
+        """The images of each selected step, (b, C, H, W) each."""
         best = [] if self._images is None else [self._images]
         return list(self._latest) or best
 
     def update(self, images: Tensor, loss: Tensor, terms: dict[str, Tensor]) -> None:
-        """Take the images of a step where they are better than those before, or among the last."""
+        """Take the images of a step if its loss is the lowest so far, or if it is among the last steps."""
         self._steps += 1
         self._latest.append(images)
         converged = torch.where(terms["ce"] < CONVERGED_CE, self._steps, torch.inf)

@@ -1,9 +1,9 @@
-"""L_BN of Eq. 5: keep the images' statistics, layer by layer, at what the teacher remembers.
+"""L_BN of Eq. 5: the distance of the images' statistics from the teacher's running ones, layer by layer.
 
-The authors' form: norms of the differences, not squares, biased variance, and an average over
-rounds. From the second round on a batch only supplies a tenth of the matched statistics, the
-rounds before it the rest, so it is the stream of batches that has to fit and not each batch:
-single batches stay free to differ. Without the average a weight of 10 is ten times too strong.
+The authors' form: norms of the differences, not squares; biased variance; an average over rounds. From the
+second round on, a batch supplies only a tenth of the matched statistics and earlier rounds supply the rest.
+So the sequence of batches has to match, and single batches may differ. Without the average, a weight of 10
+is ten times too strong.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +20,7 @@ BatchStatistics = Callable[[Sequence[Tensor]], list[Tensor]]
 
 
 class BNRegularization:
-    """The statistics of the last forward pass against the teacher's running ones.
+    """Compares the statistics of the last forward pass with the teacher's running ones.
 
     Args:
         teacher: in eval mode. Without a BatchNorm in it the term is zero.
@@ -38,7 +38,7 @@ class BNRegularization:
         self.momentum = momentum
         self.batch_statistics = batch_statistics
         self.has_average = False
-        # (2, C) a layer, mean and variance: buffers that are updated in place, as BatchNorm's own are.
+        # (2, C) for each layer, mean and variance: buffers that are updated in place, as BatchNorm's own are.
         self._remembered = [_remembered(layer) for layer in self.layers]
         self._average = [torch.zeros_like(statistics) for statistics in self._remembered]
         self._observed: list[Tensor] = []
@@ -48,7 +48,7 @@ class BNRegularization:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Observe the teacher's BatchNorm inputs while the block runs; hooks cost time elsewhere."""
+        """Observe the teacher's BatchNorm inputs during the block; outside it, hooks would only cost time."""
         hooks = [layer.register_forward_pre_hook(self._observe) for layer in self.layers]
         try:
             yield
@@ -58,7 +58,7 @@ class BNRegularization:
             self._observed = []
 
     def loss(self) -> tuple[Tensor, list[Tensor]]:
-        """Sum over layers of |mean - running mean| + |variance - running variance|, and start afresh.
+        """Sum |mean - running mean| + |variance - running variance| over layers, and forget the forward pass.
 
         Returns:
             Scalar >= 0 with a gradient to the images of the last forward pass; the statistics of these,
@@ -68,37 +68,39 @@ class BNRegularization:
         terms = []
         for remembered, statistics, average in zip(self._remembered, observed, self._average, strict=True):
             matched = torch.lerp(statistics, average, self.momentum) if self.has_average else statistics
+            # (2, C) -> (2,) -> scalar
             terms.append(torch.linalg.vector_norm(matched - remembered, dim=1).sum())
+        # layers x scalar -> (layers,) -> scalar
         return torch.stack(terms).sum(), [statistics.detach() for statistics in observed]
 
     def end_round(self, last: Sequence[Tensor]) -> None:
-        """Take the statistics of the round's last step into the average over rounds."""
+        """Update the average over rounds with the statistics of the round's last step."""
         for average, statistics in zip(self._average, last, strict=True):
             average.copy_(torch.lerp(statistics, average, self.momentum) if self.has_average else statistics)
         self.has_average = bool(self.layers)
 
     def lasting_state(self) -> dict[str, Tensor]:
-        """Copy what outlives a round, by name: the average over rounds, once there is one."""
+        """Copy the state that outlives a round, by name: the average over rounds, once there is one."""
         averages = self._average if self.has_average else []
         return {str(index): average.clone() for index, average in enumerate(averages)}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Go back to a `lasting_state`."""
+        """Return to a `lasting_state`."""
         self.has_average = bool(state)
-        for name, saved in state.items():
-            self._average[int(name)].copy_(saved)
+        for name, value in state.items():
+            self._average[int(name)].copy_(value)
 
     def _observe(self, _layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self._observed.append(channel_statistics(inputs[0]))
 
 
 def is_experimental(teacher: nn.Module) -> bool:
-    """Whether a teacher remembers no statistics, so that a prior must stand in for L_BN."""
+    """Whether a teacher has no running statistics, so that a prior replaces L_BN."""
     return not BNRegularization(teacher, momentum=0.0)
 
 
 def channel_statistics(features: Tensor) -> Tensor:
-    """Mean and biased variance of each channel over all else, in float32.
+    """Mean and biased variance of each channel over all other dimensions, in float32.
 
     Args:
         features: (B, C, ...), any float type.
@@ -111,7 +113,7 @@ def channel_statistics(features: Tensor) -> Tensor:
 
 
 class _ChannelStatistics(torch.autograd.Function):
-    """`torch.var_mean` over all dimensions but the second, with both ways at memory speed.
+    """`torch.var_mean` over all dimensions but the second; both passes run at memory speed.
 
     On the CPU, var_mean and its gradient take 14 ms where the convolution that made the features
     takes 4 (200 x 16 x 32 x 32, bf16, channels-last, two cores); this takes 1.3
@@ -128,18 +130,20 @@ class _ChannelStatistics(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         features, mean = ctx.saved_tensors
+        # (2, C) -> 2 x (C,)
         by_mean, by_variance = gradients[0] * (features.shape[1] / features.numel())
         slope = 2 * by_variance
         return affine_by_channel(features, slope, by_mean - slope * mean)
 
 
 def _moments(features: Tensor) -> Tensor:
-    # The statistics' half of BatchNorm; it computes in the format of the running ones it is given.
+    # The part of BatchNorm that computes statistics, in the number format of its running ones.
     unused = torch.zeros(2, features.shape[1], device=features.device)
+    # (B, C, ...) -> 2 x (C,) -> (2, C)
     return torch.stack(torch.batch_norm_update_stats(features, unused[0], unused[1], 0.0))
 
 
 def _remembered(layer: _BatchNorm) -> Tensor:
-    assert layer.running_mean is not None  # noqa: S101 - such layers alone are kept by __init__
+    assert layer.running_mean is not None  # noqa: S101 - __init__ keeps only such layers
     assert layer.running_var is not None  # noqa: S101 - as above, both or neither
-    return torch.stack([layer.running_mean, layer.running_var])
+    return torch.stack([layer.running_mean, layer.running_var])  # 2 x (C,) -> (2, C)

@@ -1,8 +1,8 @@
 """The three generators: Table 8, Table 9 and the one the authors ran.
 
-All turn the noisy layer's output into images in [0, 1]. Where the paper puts spectral
-normalisation on every convolution and BatchNorm on the image, the authors' runs had neither,
-and a memory bank of 8-bit images needs the range [0, 1]; so do these.
+All turn the noisy layer's output into images in [0, 1]. The paper puts spectral normalisation on every
+convolution and BatchNorm on the image. The authors' runs had neither, nor have these generators: a memory
+bank of 8-bit images needs the range [0, 1].
 """
 
 import math
@@ -21,7 +21,7 @@ class Generator(nn.Module):
     """A Linear to a small feature map, then convolutions between nearest-neighbour upsamplings.
 
     Args:
-        stem: noise -> (B, C, height / factor, width / factor).
+        stem: (B, noise_dim) -> (B, C, height / factor, width / factor).
         body: feature map -> (B, channels, height, width), unbounded.
         image_size: (height, width) in pixels; the feature map is cropped to it where the
             upsampling overshoots.
@@ -34,40 +34,41 @@ class Generator(nn.Module):
         self.image_size = image_size
         self.to(memory_format=torch.channels_last)
 
-    def forward(self, noise: Tensor) -> Tensor:
+    def forward(self, generator_input: Tensor) -> Tensor:
         """Make images.
 
         Args:
-            noise: (B, noise_dim).
+            generator_input: (B, noise_dim), what the noisy layer returns.
 
         Returns:
             (B, channels, height, width) in [0, 1].
         """
         height, width = self.image_size
-        features = self.stem(noise).contiguous(memory_format=torch.channels_last)
-        images: Tensor = self.body(features)[..., :height, :width]
+        # (B, noise_dim) -> (B, C, height / factor, width / factor)
+        features = self.stem(generator_input).contiguous(memory_format=torch.channels_last)
+        images: Tensor = self.body(features)[..., :height, :width]  # (B, channels, height, width)
         return images.sigmoid()
 
     @torch.no_grad()
     def redraw(self, rng: torch.Generator) -> None:
-        """Draw all weights anew, as PyTorch initialises such layers."""
+        """Draw all weights again, as PyTorch initialises such layers."""
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5), generator=rng)
                 if layer.bias is not None:
-                    bound = 1 / math.sqrt(layer.weight[0].numel())
-                    nn.init.uniform_(layer.bias, -bound, bound, generator=rng)
+                    limit = 1 / math.sqrt(layer.weight[0].numel())
+                    nn.init.uniform_(layer.bias, -limit, limit, generator=rng)
             elif isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
                 layer.reset_parameters()
 
 
 class UpsampledConv2d(nn.Conv2d):
-    """A 3 x 3 convolution of the input's nearest-neighbour upsampling by 2, without making that.
+    """A nearest-neighbour upsampling by 2 and a 3 x 3 convolution, without the upsampled features in memory.
 
-    Each input pixel stands for four equal ones, so that kernel weights which meet the same pixel can be
-    added first. What is left is a transposed convolution of stride 2 whose 4 x 4 kernel is the 3 x 3 one
-    spread by 2 x 2 ones: 4 products for an output where the convolution has 9, and a quarter of the memory
-    for the backward pass. Parameters are those of the 3 x 3 convolution.
+    Upsampling repeats each input pixel four times, so kernel weights that multiply the same pixel can be
+    added first. The result is a transposed convolution of stride 2. Its 4 x 4 kernel is the 3 x 3 kernel
+    convolved with 2 x 2 ones: 4 products for each output instead of 9, and a quarter of the memory for the
+    backward pass. The parameters are those of the 3 x 3 convolution.
 
     Args:
         before: channels of the input.
@@ -86,12 +87,14 @@ class UpsampledConv2d(nn.Conv2d):
         Returns:
             (B, after, 2 * height, 2 * width).
         """
+        # (after, before, 3, 3) -> (after, before, 4, 3) -> (after, before, 4, 4) -> (before, after, 4, 4)
         rows = F.pad(self.weight, (0, 0, 0, 1)) + F.pad(self.weight, (0, 0, 1, 0))
         spread = F.pad(rows, (0, 1)) + F.pad(rows, (1, 0))
         kernel = spread.flip(2, 3).transpose(0, 1)
+        # (B, before, height, width) -> (B, after, 2 * height, 2 * width)
         convolved = F.conv_transpose2d(features, kernel, stride=2, padding=1)
-        assert self.bias is not None  # noqa: S101 - Conv2d has one unless told otherwise
-        # Apart: the CPU's backward pass of a transposed convolution takes twice as long with a bias in it.
+        assert self.bias is not None  # noqa: S101 - Conv2d has one by default
+        # Added separately: the CPU's backward pass of a transposed convolution with bias takes twice as long.
         return convolved.add_(self.bias.to(convolved.dtype).view(-1, 1, 1))
 
 

@@ -24,7 +24,7 @@ MOMENTUM = 0.9  # A.2
 
 
 class StudentTrainer:
-    """SGD on the distillation loss over the memory bank, with a cosine from `student_lr` down.
+    """SGD on the distillation loss over the memory bank; a cosine lowers the rate from `student_lr`.
 
     Args:
         distillands: the student, in training mode, and the teacher it learns from.
@@ -56,12 +56,12 @@ class StudentTrainer:
 
     @property
     def distilled(self) -> nn.Module:
-        """The student a client gets: the average of its weights over the latest steps, where one is kept."""
+        """The student that a client gets: with `student_averaging`, the average of its weights over time."""
         return self.student if self._average is None else self._average
 
     @property
     def learning_rate(self) -> float:
-        """What the cosine says for the next step; it moves at each step or after each epoch."""
+        """The next step's rate; the cosine moves at each step or after each epoch (`student_lr_schedule`)."""
         config = self.config
         if config.student_lr_schedule == "step":
             done = self.steps_done / (config.epochs * config.student_steps)
@@ -77,12 +77,12 @@ class StudentTrainer:
         Returns:
             The loss, a scalar on the device.
         """
-        images = bank.sample(self.config.student_batch_size, self.rng)  # (B, H, W, C) bytes
+        images = bank.sample(self.config.student_batch_size, self.rng)  # line 13: (B, H, W, C) bytes
         views = self.augment.draw(len(images), self.rng)  # (B, 3)
         mix = self._cutmix_is_due()
         box = torch.rand(3, generator=self.rng, device=images.device) if mix else views.new_zeros(3)
         self.optimizer.lr = self.learning_rate
-        losses = self.machine.update(
+        losses = self.machine.update(  # line 14
             self.optimizer, partial(self._loss, mix), whole=(images, views, box), kind=("student", mix)
         )
         self.steps_done += 1
@@ -93,17 +93,17 @@ class StudentTrainer:
         """Compare the student with the teacher on augmented images.
 
         Args:
-            mix: whether to patch the images together in pairs.
+            mix: whether to apply CutMix.
             images: (B, H, W, C) bytes.
             views: (B, 3) how they are augmented.
             box: (3,) of CutMix.
         """
         whole = self.augment(images, views)  # (B, H, W, C) -> (B, C, H, W)
-        inputs = self.machine.own_rows(cutmix(whole, box) if mix else whole)
+        inputs = self.machine.own_rows(cutmix(whole, box) if mix else whole)  # (b, C, H, W)
         with nullcontext() if self.attention is None else self.attention.watching():
             with torch.no_grad():
-                teacher_logits = self.teacher(inputs)  # (B, K)
-            student_logits = self.student(inputs)  # (B, K)
+                teacher_logits = self.teacher(inputs)  # (b, K)
+            student_logits = self.student(inputs)  # (b, K)
         total = self.task.distillation_loss(student_logits, teacher_logits, self.config.temperature)
         if self.attention:
             total = total + self.config.attention_weight * self.attention.distance()
@@ -114,7 +114,7 @@ class StudentTrainer:
         self.config = config
 
     def warnings(self) -> list[WarningEvent]:
-        """Say where attention maps cannot be compared."""
+        """Return a warning if no attention maps can be compared."""
         if self.attention is None or self.attention:
             return []
         message = (
@@ -133,7 +133,7 @@ class StudentTrainer:
         return state
 
     def facts(self) -> dict[str, Any]:
-        """What else a resume needs, as JSON values."""
+        """The part of the state that is JSON values, not tensors."""
         return {"steps_done": self.steps_done, "optimizer": self.optimizer.facts()}
 
     def restore(self, state: dict[str, Tensor], facts: dict[str, Any]) -> None:
@@ -153,7 +153,7 @@ class StudentTrainer:
 
     @torch.no_grad()
     def _update_average(self) -> None:
-        """Move the average towards the student, fast at first: its random beginning is to fade."""
+        """Move the average towards the student; fast at first, so that the random initial weights fade."""
         if self._average is None:
             return
         share = min(self.config.student_averaging, (1 + self.steps_done) / (10 + self.steps_done))
@@ -164,6 +164,6 @@ class StudentTrainer:
             average[name].copy_(latest[name])
 
     def _cutmix_is_due(self) -> bool:
-        """Spread the share evenly over the steps, without a draw."""
+        """Spread the share of CutMix steps evenly over all steps, without random numbers."""
         share = self.config.cutmix
         return math.floor((self.steps_done + 1) * share) > math.floor(self.steps_done * share)

@@ -18,8 +18,8 @@ from nayer_core.networks.weights import file_sha256
 from tests.support.small_runs import LABELS, SIZE, write_inputs
 
 
-def _folder(path: Path, *, evaluation: bool = False, **asked: Any) -> Path:
-    write_inputs(path, **asked)
+def _folder(path: Path, *, evaluation: bool = False, **options: Any) -> Path:
+    write_inputs(path, **options)
     if evaluation:
         images = torch.randint(0, 256, (20, 12, 12, 1), dtype=torch.uint8)
         save_file({"images": images, "labels": torch.arange(20) % 4}, path / "evaluation.safetensors")
@@ -28,13 +28,13 @@ def _folder(path: Path, *, evaluation: bool = False, **asked: Any) -> Path:
 
 def _run(source: Path, out: Path, **more: Any) -> tuple[dict[str, Any] | int, list[Event]]:
     events: list[Event] = []
-    asked = {"input": source, "out": out, "resume": None, "device": "cpu", "seed": None, **more}
-    asked = {"bank": None, "name": None} | asked
-    asked.setdefault("checkpoint_seconds", 60.0)
-    return distill.run(argparse.Namespace(**asked), events.append), events
+    options = {"input": source, "out": out, "resume": None, "device": "cpu", "seed": None, **more}
+    options = {"bank": None, "name": None} | options
+    options.setdefault("checkpoint_seconds", 60.0)
+    return distill.run(argparse.Namespace(**options), events.append), events
 
 
-def test_it_leaves_a_student_that_says_how_to_use_it(tmp_path: Path):
+def test_the_student_file_describes_its_network(tmp_path: Path):
     result, events = _run(_folder(tmp_path / "in"), tmp_path / "out")
     assert isinstance(result, dict)
     student = tmp_path / "out" / "student.safetensors"

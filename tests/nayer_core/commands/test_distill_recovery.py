@@ -24,32 +24,32 @@ def distill(source: Path, out: Path, *more: str) -> tuple[int, list[dict[str, An
     return code, [json.loads(line) for line in stdout.getvalue().splitlines()]
 
 
-def told(events: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
+def of_kind(events: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
     return [event for event in events if event["event"] == kind]
 
 
 @pytest.fixture
 def diverging(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How often the sixth student step still puts an infinity into the student."""
-    left = [1]
+    remaining = [1]
     step = StudentTrainer.step
 
     def spoiled(trainer, bank):
         loss = step(trainer, bank)
-        if trainer.steps_done == 6 and left[0]:
-            left[0] -= 1
+        if trainer.steps_done == 6 and remaining[0]:
+            remaining[0] -= 1
             with torch.no_grad():
                 next(trainer.student.parameters()).view(-1)[0] = torch.inf
         return loss
 
     monkeypatch.setattr(StudentTrainer, "step", spoiled)
-    return left
+    return remaining
 
 
 def test_a_run_that_went_back_says_so_in_its_log_and_its_card(tmp_path: Path, diverging: list[int]):
     code, events = distill(write_inputs(tmp_path / "in"), tmp_path / "out")
     assert code == 0
-    (warning,) = told(events, "warning")
+    (warning,) = of_kind(events, "warning")
     assert warning["code"] == "rolled_back"
     card = json.loads((tmp_path / "out" / "model_card.json").read_text())
     assert card["adaptation"] == {
@@ -70,13 +70,15 @@ def test_a_run_that_went_back_says_so_in_its_log_and_its_card(tmp_path: Path, di
     assert rates[-1] < rates[0] / 2
 
 
-def test_a_run_that_diverges_for_good_leaves_a_student_that_loads(tmp_path: Path, diverging: list[int]):
+def test_a_run_that_diverges_after_its_last_rollback_saves_a_partial_student(
+    tmp_path: Path, diverging: list[int]
+):
     diverging[0] = 4
     code, events = distill(write_inputs(tmp_path / "in"), tmp_path / "out")
     assert code == 2
     assert events[-1]["code"] == "diverged"
     assert "3 times" in events[-1]["message"]
-    assert [event["code"] for event in told(events, "warning")] == ["rolled_back"] * 3
+    assert [event["code"] for event in of_kind(events, "warning")] == ["rolled_back"] * 3
     out = tmp_path / "out"
     assert not (out / "student.safetensors").exists()
     partial = out / "partial_student.safetensors"
@@ -108,10 +110,10 @@ def small_device(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("small_device")
-def test_halved_batches_stand_in_the_log_and_the_card(tmp_path: Path):
+def test_log_and_model_card_record_halved_batches(tmp_path: Path):
     code, events = distill(write_inputs(tmp_path / "in", on_out_of_memory="halve"), tmp_path / "out")
     assert code == 0
-    assert [event["code"] for event in told(events, "warning")] == ["batch_halved"] * 2
+    assert [event["code"] for event in of_kind(events, "warning")] == ["batch_halved"] * 2
     card = json.loads((tmp_path / "out" / "model_card.json").read_text())
     assert card["adaptation"]["student_batch_size"] == 3
     assert card["method"]["config"]["student_batch_size"] == 12
@@ -119,18 +121,18 @@ def test_halved_batches_stand_in_the_log_and_the_card(tmp_path: Path):
 
 
 @pytest.mark.usefixtures("small_device")
-def test_without_leave_the_sizes_that_fit_are_named(tmp_path: Path):
+def test_without_permission_to_halve_the_error_names_sizes_that_fit(tmp_path: Path):
     code, events = distill(write_inputs(tmp_path / "in"), tmp_path / "out")
     assert code == 2
     assert events[-1]["code"] == "device_out_of_memory"
     assert "config.synthesis_batch_size to 10 and config.student_batch_size to 3" in events[-1]["hint"]
 
 
-def test_what_another_run_left_in_the_folder_is_nothing_to_go_back_to(tmp_path: Path, diverging: list[int]):
+def test_checkpoints_of_another_run_in_the_folder_are_removed(tmp_path: Path, diverging: list[int]):
     source, out = write_inputs(tmp_path / "in"), tmp_path / "out"
     diverging[0] = 0
     distill(source, out)
     diverging[0] = 1
     code, events = distill(source, out, "--checkpoint-seconds", "1000")
     assert code == 0
-    assert "to step 0" in told(events, "warning")[0]["message"]
+    assert "to step 0" in of_kind(events, "warning")[0]["message"]

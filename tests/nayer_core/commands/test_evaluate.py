@@ -39,8 +39,8 @@ def _network(path: Path, architecture: str, seed: int) -> nn.Module:
 
 
 def _run(spec: Path, network: Path, images: Path, **more: Any) -> dict[str, Any]:
-    asked = {"spec": spec, "network": network, "images": images, "device": "cpu", "teacher": None, **more}
-    return evaluate.run(argparse.Namespace(**asked), lambda _: None)
+    options = {"spec": spec, "network": network, "images": images, "device": "cpu", "teacher": None, **more}
+    return evaluate.run(argparse.Namespace(**options), lambda _: None)
 
 
 def test_accuracy_and_agreement_are_what_the_networks_say(spec: Path, tmp_path: Path):

@@ -16,7 +16,7 @@ def progress(epoch):
     return ProgressEvent(phase=Phase.DISTILL, epoch=epoch, epochs=100, fraction=epoch / 100)
 
 
-def written(out):
+def lines_of(out):
     return [json.loads(line) for line in out.getvalue().splitlines()]
 
 
@@ -27,7 +27,7 @@ def test_progress_is_written_twice_a_second_at_most():
         clock.now = 100 + step / 10
         stream.emit(progress(step))
     stream.flush()
-    epochs = [event["epoch"] for event in written(out)]
+    epochs = [event["epoch"] for event in lines_of(out)]
     assert 19 <= len(epochs) <= 21
     assert epochs == sorted(epochs)
     assert epochs[-1] == 99
@@ -41,7 +41,7 @@ def test_waiting_progress_is_written_before_a_phase_and_no_phase_is_lost():
         stream.emit(PhaseEvent(phase=Phase.DISTILL))
         stream.emit(progress(epoch + 10))
     stream.emit(PhaseEvent(phase=Phase.EVALUATE))
-    events = written(out)
+    events = lines_of(out)
     assert [event["event"] for event in events if event["event"] == "phase"] == ["phase"] * 4
     assert [event["epoch"] for event in events if event["event"] == "progress"] == [1, 2, 3, 13]
 
@@ -53,7 +53,7 @@ def test_waiting_metrics_keep_every_name_with_its_newest_value():
     stream.emit(MetricsEvent(epoch=1, step=2, values={"loss": 2.0, "accuracy": 0.5}))
     stream.emit(MetricsEvent(epoch=1, step=3, values={"loss": 1.0}))
     stream.flush()
-    first, last = written(out)
+    first, last = lines_of(out)
     assert first["values"] == {"loss": 3.0}
     assert (last["step"], last["values"]) == (3, {"loss": 1.0, "accuracy": 0.5})
 

@@ -68,13 +68,13 @@ def test_onnx_runs_without_torch_and_agrees(student, student_file, tmp_path):
     session = onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
     for count in (1, 5):
         images, logits = images_and_logits(student, count)
-        (found,) = session.run(["logits"], {"images": images.numpy()})
-        assert np.abs(found - logits.numpy()).max() < 1e-4
+        (outputs,) = session.run(["logits"], {"images": images.numpy()})
+        assert np.abs(outputs - logits.numpy()).max() < 1e-4
 
 
 def test_safetensors_of_any_file_that_inspect_reads(student, tmp_path):
-    wrapped = {"state_dict": {f"module.{name}": value for name, value in student.state_dict().items()}}
-    torch.save(wrapped, tmp_path / "network.pt")
+    checkpoint = {"state_dict": {f"module.{name}": value for name, value in student.state_dict().items()}}
+    torch.save(checkpoint, tmp_path / "network.pt")
     spec = {
         "labels": ["a", "b", "c", "d"],
         "teacher": {"input_size": SIZE, "normalization": NORMALIZATION.model_dump()},
@@ -88,15 +88,15 @@ def test_safetensors_of_any_file_that_inspect_reads(student, tmp_path):
         spec=tmp_path / "spec.json",
         architecture="resnet20",
     )
-    found = load_file(out)
-    assert found.keys() == student.state_dict().keys()
-    assert all(torch.equal(found[name], value) for name, value in student.state_dict().items())
+    outputs = load_file(out)
+    assert outputs.keys() == student.state_dict().keys()
+    assert all(torch.equal(outputs[name], value) for name, value in student.state_dict().items())
     assert Description.read(out).labels == ("a", "b", "c", "d")
     # What was written says what it is: no spec is needed any more.
     run(out, "safetensors", tmp_path / "again.safetensors")
 
 
-def test_an_architecture_that_is_assumed_is_told(tmp_path):
+def test_an_assumed_architecture_leads_to_a_warning(tmp_path):
     torch.manual_seed(0)
     network = build("timm/mobilenetv3_small_100", num_classes=2, input_size=SIZE)
     save_weights(network, tmp_path / "network.safetensors")

@@ -34,7 +34,7 @@ def test_a_teacher_is_not_to_blame_for_a_full_disk(spec, tmp_path):  # noqa: F81
     assert "Traceback" not in stderr
 
 
-def test_a_checkpoint_that_finds_no_room_leaves_the_one_before(tmp_path):
+def test_a_full_disk_leaves_the_previous_checkpoint_valid(tmp_path):
     bank = MemoryBank(100, (3, 8, 8), torch.device("cpu"))
     with small_disk(tmp_path / "small", 512 * KIB) as folder:
         checkpoints = CheckpointFolder(folder / "checkpoint")
@@ -48,24 +48,24 @@ def test_a_checkpoint_that_finds_no_room_leaves_the_one_before(tmp_path):
         assert raised.value.errno == errno.ENOSPC
         assert {path.name for path in checkpoints.path.iterdir()} == before
         restored = MemoryBank(100, (3, 8, 8), torch.device("cpu"))
-        found = CheckpointFolder(checkpoints.path).load(restored)
-        assert (found.facts, len(restored)) == ({"step": 1}, 8)
+        state = CheckpointFolder(checkpoints.path).load(restored)
+        assert (state.facts, len(restored)) == ({"step": 1}, 8)
         ballast.unlink()
         checkpoints.save({"weights": torch.zeros(1000)}, {"step": 2}, bank)
         assert CheckpointFolder(checkpoints.path).load(restored).facts == {"step": 2}
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS])
-def test_every_command_tells_a_disk_that_takes_no_more(monkeypatch, spec, tmp_path, number):  # noqa: F811 - as above
+def test_every_command_reports_a_full_disk(monkeypatch, spec, tmp_path, number):  # noqa: F811 - as above
     def refuse(*_):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr("nayer_core.label_embeddings.text_encoders.save_file", refuse)
-    told = io.StringIO()
+    output = io.StringIO()
     spec.write_text('{"labels": ["a", "b"], "text_encoder": {"name": "one_hot"}}')
     words = ["embed", "--spec", str(spec), "--out", str(tmp_path)]
-    assert program.main(words, told) == 2
-    assert '"code":"disk_failed"' in told.getvalue()
+    assert program.main(words, output) == 2
+    assert '"code":"disk_failed"' in output.getvalue()
 
 
 def test_other_errors_are_not_the_disk_s():

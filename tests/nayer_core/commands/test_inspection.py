@@ -80,7 +80,7 @@ def test_every_own_family_is_recognised_and_comes_out_with_its_names(architectur
     assert sorted(path.name for path in out.iterdir()) == ["report.json", "spec.json", "teacher.safetensors"]
 
 
-def test_the_resolved_spec_leaves_nothing_open(inspect):
+def test_the_resolved_spec_has_all_values(inspect):
     _, events, out = inspect(network("resnet20").state_dict(), preset="quick", config={"epochs": 3}, seed=7)
     spec = ResolvedSpec.model_validate_json((out / "spec.json").read_bytes())
     assert (spec.teacher_architecture, spec.student_architecture) == ("resnet20", "lenet5")
@@ -91,7 +91,7 @@ def test_the_resolved_spec_leaves_nothing_open(inspect):
     assert events[0].phase is Phase.INSPECT
 
 
-def test_the_report_tells_what_the_run_will_cost(inspect):
+def test_the_report_estimates_the_cost_of_the_run(inspect):
     small, _, out = inspect(network("resnet20").state_dict(), preset="quick", config={"epochs": 3})
     large, _, _ = inspect(network("resnet20").state_dict(), preset="quick", config={"epochs": 30})
     assert json.loads((out / "report.json").read_text()) == large
@@ -155,7 +155,7 @@ def codes(report):
     return [warning["code"] for warning in report["warnings"]]
 
 
-def test_doubts_are_told_and_do_not_stop_the_job(inspect):
+def test_warnings_do_not_stop_the_job(inspect):
     report, events, _ = inspect(network("lenet5").state_dict(), student={"architecture": "resnet18"})
     assert codes(report) == ["no_batch_norm", "student_larger_than_teacher"]
     assert [event.code for event in events if isinstance(event, WarningEvent)] == codes(report)
@@ -163,7 +163,7 @@ def test_doubts_are_told_and_do_not_stop_the_job(inspect):
     assert report["experimental"]
 
 
-def test_a_teacher_that_answers_everything_alike_is_told(inspect):
+def test_a_constant_teacher_leads_to_a_warning(inspect):
     state = network("resnet20").state_dict()
     for name in ("linear.weight", "fc.weight"):
         if name in state:
@@ -181,9 +181,9 @@ def test_the_plain_network_is_assumed_with_a_warning(inspect):
     assert warning.code == "architecture_assumed"
     assert "torchvision/resnet18 is assumed" in warning.message
     assert "teacher.architecture: timm/resnetblur18" in warning.message
-    named, events, _ = inspect(state, architecture="timm/resnetblur18")
-    assert named["architecture"] == "timm/resnetblur18"
-    assert codes(named) == []
+    named_report, events, _ = inspect(state, architecture="timm/resnetblur18")
+    assert named_report["architecture"] == "timm/resnetblur18"
+    assert codes(named_report) == []
 
 
 def test_a_variance_may_be_below_zero_by_less_than_the_networks_epsilon(inspect):

@@ -29,16 +29,16 @@ def message(name: str) -> str:
     ],
 )
 def test_the_name_that_was_likely_meant_is_among_the_nearest(name: str, nearest: str) -> None:
-    said = message(name)
-    assert nearest in said.partition("the nearest")[2].replace(",", " ").split()
+    text = message(name)
+    assert nearest in text.partition("the nearest")[2].replace(",", " ").split()
 
 
 @pytest.mark.parametrize("name", ["zzz", "", "/", "?" * 300])
-def test_a_name_like_no_other_has_no_nearest(name: str) -> None:
+def test_an_unusual_name_has_no_nearest_name(name: str) -> None:
     assert message(name) == f"there is no architecture named '{name[:200]}'"
 
 
-def test_the_few_names_there_are_are_listed_where_none_is_near() -> None:
+def test_a_short_list_of_names_is_given_whole() -> None:
     with pytest.raises(PydanticCustomError) as raised:
         catalog.require_name("zzz", ("auto", "quick"), "preset")
     assert raised.value.message() == "there is no preset named 'zzz'; there are auto, quick"

@@ -52,7 +52,7 @@ def test_everyday_presets_follow_the_size_of_the_images(preset: str):
 
 
 @pytest.mark.parametrize("preset", METHODS["nayer"].preset_names)
-def test_what_the_client_sets_wins(preset: str):
+def test_the_clients_values_override_the_preset(preset: str):
     _, config = METHODS["nayer"].resolve_config(preset, {"generator": "published", "epochs": 7}, LARGE)
     assert (config.generator, config.epochs) == ("published", 7)
 
@@ -63,7 +63,7 @@ def test_an_override_out_of_range_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("preset", "asked", "whiten"),
+    ("preset", "request_value", "whiten"),
     [
         ("quick", None, True),
         ("auto", None, True),
@@ -72,14 +72,14 @@ def test_an_override_out_of_range_is_refused():
         ("paper-cifar10", True, True),
     ],
 )
-def test_whitening_left_open_is_the_presets(preset: str, asked: bool | None, whiten: bool):
+def test_without_a_value_the_preset_decides_whitening(preset: str, request_value: bool | None, whiten: bool):
     spec = JobSpec.model_validate(
         {
             "labels": ["cat", "dog"],
             "teacher": {"input_size": SMALL, "normalization": {"mean": [0.5] * 3, "std": [0.5] * 3}},
             "student": {"architecture": "wrn_16_1"},
             "preset": preset,
-            "text_encoder": {"whiten": asked},
+            "text_encoder": {"whiten": request_value},
         }
     )
     assert spec.resolved_text_encoder().whiten is whiten

@@ -15,12 +15,12 @@ def secret_of(length: int) -> str:
     return "whsec_" + base64.b64encode(b"k" * length).decode()
 
 
-def test_a_message_can_be_asked_for_at_every_step_but_the_first() -> None:
+def test_every_status_but_the_first_can_be_sent_to_a_web_hook() -> None:
     assert set(WEBHOOK_EVENTS) == {f"job.{status}" for status in JobStatus if status != "validating"}
     assert set(END_EVENTS) == {f"job.{status}" for status in JobStatus if status.is_terminal}
 
 
-def test_the_ends_are_told_where_nothing_else_is_asked_for() -> None:
+def test_by_default_a_web_hook_gets_the_ends_of_a_job() -> None:
     assert WebhookSpec(url=URL).events == END_EVENTS  # type: ignore[arg-type] # read from a string
     twice = WebhookSpec.model_validate({"url": URL, "events": ["job.failed", "job.running", "job.failed"]})
     assert twice.events == ("job.running", "job.failed")
@@ -31,9 +31,9 @@ def test_a_secret_is_in_no_dump_and_no_repr() -> None:
     assert spec.webhook is not None
     assert spec.webhook.secret is not None
     assert spec.webhook.secret.get_secret_value() == SECRET
-    shown = spec.model_dump_json() + str(spec.model_dump()) + repr(spec) + str(spec)
+    dumps = spec.model_dump_json() + str(spec.model_dump()) + repr(spec) + str(spec)
     assert "secret" not in spec.model_dump_json()
-    assert not any(text in shown for text in SECRET_TEXTS)
+    assert not any(text in dumps for text in SECRET_TEXTS)
     assert a_spec(**{"webhook": spec.model_dump(mode="json")["webhook"]}).webhook is not None
 
 
@@ -58,9 +58,9 @@ def test_secrets_of_the_standard_are_taken(length: int) -> None:
 def test_other_secrets_are_refused_without_being_repeated(secret: object) -> None:
     with pytest.raises(ValidationError) as raised:
         WebhookSpec.model_validate({"url": URL, "secret": secret})
-    told = raised.value.errors(include_url=False, include_input=False)
-    assert told[0]["loc"] == ("secret",)
-    assert len(str(secret)) < 2 or str(secret) not in told[0]["msg"].replace("whsec_ and", "")
+    problems = raised.value.errors(include_url=False, include_input=False)
+    assert problems[0]["loc"] == ("secret",)
+    assert len(str(secret)) < 2 or str(secret) not in problems[0]["msg"].replace("whsec_ and", "")
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_other_secrets_are_refused_without_being_repeated(secret: object) -> Non
         "https://example.com:99999/", "https://exa mple.com/", "https://example.com/" + "a" * 2100,
     ],
 )  # fmt: skip
-def test_what_is_no_receiver_is_refused(url: str) -> None:
+def test_a_url_that_is_no_receiver_is_refused(url: str) -> None:
     with pytest.raises(ValidationError) as raised:
         a_spec(webhook={"url": url})
     assert raised.value.errors()[0]["loc"] == ("webhook", "url")

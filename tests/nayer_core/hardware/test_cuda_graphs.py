@@ -44,13 +44,13 @@ def unrecorded(monkeypatch: pytest.MonkeyPatch) -> Any:
     return run
 
 
-def test_on_the_cpu_each_step_is_done_as_it_is():
+def test_on_the_cpu_no_step_is_recorded():
     graphs = CudaGraphs(Arithmetic(CPU, torch.float32), torch.Generator(), num_processes=1)
-    seen: list[torch.Tensor] = []
+    inputs: list[torch.Tensor] = []
     for value in range(5):
-        given = torch.tensor(float(value))
-        assert graphs.run("kind", lambda x: seen.append(x) or x + 1, (given,), ()) == value + 1
-        assert seen[-1] is given
+        scalar = torch.tensor(float(value))
+        assert graphs.run("kind", lambda x: inputs.append(x) or x + 1, (scalar,), ()) == value + 1
+        assert inputs[-1] is scalar
 
 
 @needs_cuda
@@ -116,7 +116,7 @@ def test_a_batch_that_does_not_fit_is_halved_on_a_device_that_is_really_full(par
 
 
 @needs_cuda
-def test_what_python_frees_breaks_no_recording_off():
+def test_garbage_collection_does_not_abort_a_recording():
     for _ in range(3):
         run = SmallRun(LONGER, device=CUDA)
         run.go_on()

@@ -69,10 +69,10 @@ def test_affine_by_channel(dtype: torch.dtype) -> None:
     features = torch.randn(3, 4, 5, 5, dtype=dtype)
     scale, shift = torch.randn(4), torch.randn(4)
     expected = features.float() * scale.view(-1, 1, 1) + shift.view(-1, 1, 1)
-    found = affine_by_channel(features, scale, shift)
-    assert found.dtype == dtype
+    mapped = affine_by_channel(features, scale, shift)
+    assert mapped.dtype == dtype
     torch.testing.assert_close(
-        found.float(),
+        mapped.float(),
         expected,
         **({"rtol": 2**-7, "atol": 2**-7} if dtype == torch.bfloat16 else {"rtol": 1e-5, "atol": 1e-5}),
     )

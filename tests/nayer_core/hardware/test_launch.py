@@ -41,8 +41,8 @@ class Run:
 
     def ranks(self) -> list[int]:
         """The processes that share the run, the first of them first."""
-        listed = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
-        return sorted(map(int, listed.split()), key=_rank)
+        pids = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        return sorted(map(int, pids.split()), key=_rank)
 
 
 Start = Callable[..., Run]
@@ -104,7 +104,7 @@ def test_processes_die_with_the_one_that_started_them(start: Start):
     assert _comes_true(lambda: not _runs(first) and not _runs(second))
 
 
-def test_a_run_that_diverges_goes_back_in_both_and_is_refused_once(start: Start, tmp_path: Path):
+def test_both_processes_roll_back_and_one_reports_the_failure(start: Start, tmp_path: Path):
     code, events = start({**CALM, "student_lr": 10.0, "student_weight_decay": 1e6}, "out").end()
     assert code == 2
     assert [event["code"] for event in events if event["event"] == "warning"] == ["rolled_back"] * 3

@@ -34,7 +34,7 @@ def pair_of_networks() -> tuple[nn.Module, nn.Module]:
         ),
     ],
 )
-def test_they_move_as_torchs_own_bit_by_bit(ours: Callable, theirs: Callable) -> None:
+def test_parameters_move_as_with_torchs_optimisers_bit_by_bit(ours: Callable, theirs: Callable) -> None:
     first, second = pair_of_networks()
     images = torch.randn(9, 5)
     optimizers = (ours(first.parameters()), theirs(second.parameters()))
@@ -47,7 +47,7 @@ def test_they_move_as_torchs_own_bit_by_bit(ours: Callable, theirs: Callable) ->
         assert torch.equal(moved, expected)
 
 
-def test_what_no_gradient_reached_stays() -> None:
+def test_a_parameter_without_a_gradient_does_not_change() -> None:
     network, before = pair_of_networks()
     optimizer = Adam(network.parameters(), 0.1, betas=BETAS)
     network[0](torch.randn(4, 5)).sum().backward()
@@ -74,8 +74,8 @@ def test_the_scaling_of_float16_is_undone_and_an_overflow_skipped() -> None:
     scaler.scale(network(images).square().mean() * torch.inf).backward()
     scaler.step(optimizer)
     scaler.update()
-    for moved, kept in zip(network.parameters(), before.parameters(), strict=True):
-        assert torch.equal(moved, kept)
+    for moved, initial in zip(network.parameters(), before.parameters(), strict=True):
+        assert torch.equal(moved, initial)
     assert scaler.get_scale() < 1024.0
 
 
@@ -85,5 +85,5 @@ def test_a_run_does_not_load_torchs_compiler() -> None:
         "run = SmallRun(); run.go_on(); "
         "print('torch._dynamo' in sys.modules)"
     )
-    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert told.stdout.strip() == "False"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "False"

@@ -64,17 +64,17 @@ def test_two_processes_stop_together_and_go_on_from_what_the_first_saved(tmp_pat
     assert all(torch.equal(resumed[name], value) for name, value in whole.items())
 
 
-def test_the_program_tells_and_leaves_the_first_ones_alone(tmp_path: Path):
+def test_two_processes_emit_events_and_write_files_once(tmp_path: Path):
     source = write_inputs(tmp_path / "in", CONFIG.model_copy(update=CALM))
     command = ["-m", "nayer_core", "distill", "--in", str(source), "--device", "cpu"]
-    told = {
+    metrics = {
         name: _python(*launcher, *command, "--out", str(tmp_path / name), "--checkpoint-seconds", "0")
         for name, launcher in {"one": [], "two": TWO}.items()
     }
-    events = [json.loads(line)["event"] for line in told["two"].splitlines()]
+    events = [json.loads(line)["event"] for line in metrics["two"].splitlines()]
     assert events.count("finished") == 1
-    assert events.count("phase") == told["one"].count('"event":"phase"')
-    left = [sorted(path.name for path in (tmp_path / name).iterdir()) for name in ("one", "two")]
-    assert left[0] == left[1]
+    assert events.count("phase") == metrics["one"].count('"event":"phase"')
+    files = [sorted(path.name for path in (tmp_path / name).iterdir()) for name in ("one", "two")]
+    assert files[0] == files[1]
     one, two = (load_file(tmp_path / name / "student.safetensors") for name in ("one", "two"))
     _assert_close(two, one)

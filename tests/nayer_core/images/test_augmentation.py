@@ -17,12 +17,12 @@ def test_shift_and_mirror_is_a_crop_of_the_padded_image():
     padded = F.pad(images, (0, 0, 2, 2, 2, 2))
     moved = _shift_and_mirror(images, down, right, mirrored)
     for index in range(6):
-        top, left = 2 + int(down[index]), 2 + int(right[index])
-        crop = padded[index, top : top + 5, left : left + 7]
+        row, column = 2 + int(down[index]), 2 + int(right[index])
+        crop = padded[index, row : row + 5, column : column + 7]
         assert torch.equal(moved[index], crop.flip(1) if mirrored[index] else crop)
 
 
-def test_the_way_back_is_the_adjoint():
+def test_the_backward_pass_is_the_adjoint():
     images = torch.rand(8, 5, 7, 2, dtype=torch.float64, requires_grad=True)
     rng = torch.Generator().manual_seed(0)
     down, right = torch.randint(-3, 4, (2, 8), generator=rng)

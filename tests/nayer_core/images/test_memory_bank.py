@@ -21,15 +21,15 @@ def test_the_newest_images_are_kept(sizes: list[int], capacity: int):
     for value, size in enumerate(sizes):
         bank.add(*_round(value, size))
         added += [value] * size
-    kept = sorted(bank.labels[: len(bank)].tolist())
-    assert kept == sorted(added[-capacity:])
+    stored_labels = sorted(bank.labels[: len(bank)].tolist())
+    assert stored_labels == sorted(added[-capacity:])
     assert torch.equal(bank.images[: len(bank), 0, 0, 0].long(), bank.labels[: len(bank)])
     for segment in bank.segments:
         _, labels = bank.read(segment)
         assert labels.tolist() == added[segment.start : segment.start + segment.length]
 
 
-def test_restored_segments_lie_where_they_lay():
+def test_restored_segments_keep_their_places():
     bank, restored = (MemoryBank(10, (1, 2, 2), CPU) for _ in range(2))
     for value in range(7):
         bank.add(*_round(value, 3))

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from nayer_core.contract.errors import ErrorCode, NayerError, SpecError, UploadError
 from nayer_core.contract.events import Event, PhaseEvent, WarningEvent
 from nayer_core.label_embeddings import encoder_weights, text_encoders
-from nayer_core.label_embeddings.text_encoders import embed, label_texts, prepare, whitened
+from nayer_core.label_embeddings.text_encoders import class_texts, embed, prepare, whitened
 from nayer_core.networks.weights import read_weights, save_weights
 
 PROMPT = "a photo of a {label}"
@@ -49,13 +49,13 @@ def small_clip(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> open_clip.CLI
 
 
 def test_labels_are_put_into_the_prompt():
-    texts, warnings = label_texts("{index}: a photo of a {label}", ["night_crane", "x-ray {index}"])
+    texts, warnings = class_texts("{index}: a photo of a {label}", ["night_crane", "x-ray {index}"])
     assert texts == ["0: a photo of a night crane", "1: a photo of a x ray {index}"]
     assert warnings == ()
 
 
-def test_equal_texts_are_told_apart_and_reported():
-    texts, warnings = label_texts(PROMPT, ["Crane", "crane", "dog", "night_owl", "night-owl"])
+def test_equal_texts_get_their_index_and_a_warning():
+    texts, warnings = class_texts(PROMPT, ["Crane", "crane", "dog", "night_owl", "night-owl"])
     assert texts == [
         f"a photo of a {end}" for end in ("Crane 0", "crane 1", "dog", "night owl 3", "night owl 4")
     ]
@@ -64,15 +64,15 @@ def test_equal_texts_are_told_apart_and_reported():
     assert message.startswith("4 labels")
 
 
-def test_minilm_knows_what_is_alike(monkeypatch: pytest.MonkeyPatch):
+def test_minilm_gives_similar_words_similar_vectors(monkeypatch: pytest.MonkeyPatch):
     def refuse(*_: object) -> None:
         raise AssertionError("the sentence encoder must not use the network")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
-    made = embed("sbert", "{label}", ["cat", "dog", "truck"])
-    assert (made.lte.shape, made.lte.dtype) == ((3, 384), torch.float32)
-    assert made.weights.startswith("sha256:53aa5117")
-    cat, dog, truck = made.lte
+    embedded = embed("sbert", "{label}", ["cat", "dog", "truck"])
+    assert (embedded.label_embeddings.shape, embedded.label_embeddings.dtype) == ((3, 384), torch.float32)
+    assert embedded.weights.startswith("sha256:53aa5117")
+    cat, dog, truck = embedded.label_embeddings
     assert float(cat @ dog) == pytest.approx(0.661, abs=0.005)
     assert float(cat @ truck) == pytest.approx(0.448, abs=0.005)
 
@@ -84,39 +84,39 @@ def test_other_weights_of_minilm_are_refused(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_clip_reads_the_operators_file_as_openai_trained_it(small_clip: open_clip.CLIP):
-    made = embed("auto", PROMPT, ["cat", "dog"])
-    assert (made.encoder, made.fallback_from, made.warnings) == ("open_clip", None, ())
-    assert made.weights.startswith("sha256:")
+    embedded = embed("auto", PROMPT, ["cat", "dog"])
+    assert (embedded.encoder, embedded.fallback_from, embedded.warnings) == ("open_clip", None, ())
+    assert embedded.weights.startswith("sha256:")
     tokens = open_clip.get_tokenizer("tiny-clip")(["a photo of a cat", "a photo of a dog"])
-    torch.testing.assert_close(made.lte, small_clip.encode_text(tokens))
+    torch.testing.assert_close(embedded.label_embeddings, small_clip.encode_text(tokens))
 
 
 @pytest.mark.parametrize("content", [None, b"no weights at all", b""])
-def test_a_bad_file_of_the_operator_is_told(
+def test_an_unusable_file_of_the_operator_is_reported(
     content: bytes | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     path = tmp_path / "clip.safetensors"
     if content is not None:
         path.write_bytes(content)
     monkeypatch.setenv("NAYER_CLIP_WEIGHTS", str(path))
-    with pytest.raises(NayerError) as caught:
+    with pytest.raises(NayerError) as excinfo:
         embed("open_clip", PROMPT, ["cat", "dog"])
-    assert caught.value.code == ErrorCode.TEXT_ENCODER_UNAVAILABLE
-    assert str(path) in caught.value.message
-    assert not caught.value.retryable
+    assert excinfo.value.code == ErrorCode.TEXT_ENCODER_UNAVAILABLE
+    assert str(path) in excinfo.value.message
+    assert not excinfo.value.retryable
 
 
 def test_without_clip_the_sentence_encoder_answers_and_says_so(no_clip: None):
-    made = embed("auto", PROMPT, ["cat", "dog"])
-    assert (made.encoder, made.fallback_from) == ("sbert", "open_clip")
-    assert [code for code, _ in made.warnings] == ["text_encoder_fallback"]
+    embedded = embed("auto", PROMPT, ["cat", "dog"])
+    assert (embedded.encoder, embedded.fallback_from) == ("sbert", "open_clip")
+    assert [code for code, _ in embedded.warnings] == ["text_encoder_fallback"]
 
 
 def test_clip_that_was_asked_for_by_name_is_not_replaced(no_clip: None):
-    with pytest.raises(NayerError) as caught:
+    with pytest.raises(NayerError) as excinfo:
         embed("open_clip", PROMPT, ["cat", "dog"])
-    assert caught.value.code == ErrorCode.TEXT_ENCODER_UNAVAILABLE
-    assert not caught.value.retryable
+    assert excinfo.value.code == ErrorCode.TEXT_ENCODER_UNAVAILABLE
+    assert not excinfo.value.retryable
 
 
 def test_a_hub_that_does_not_answer_is_asked_once(no_clip: None, monkeypatch: pytest.MonkeyPatch):
@@ -124,27 +124,29 @@ def test_a_hub_that_does_not_answer_is_asked_once(no_clip: None, monkeypatch: py
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
         monkeypatch.setattr(encoder_weights, "_HUB_SECONDS", 0.2)
-        with pytest.raises(NayerError) as caught:
+        with pytest.raises(NayerError) as excinfo:
             encoder_weights.run(argparse.Namespace(), lambda _: None)
-    assert caught.value.retryable
-    assert "does not answer" in caught.value.message
+    assert excinfo.value.retryable
+    assert "does not answer" in excinfo.value.message
 
 
 def test_one_hot_vectors():
-    assert torch.equal(embed("one_hot", PROMPT, ["a", "b", "c"]).lte, torch.eye(3))
+    assert torch.equal(embed("one_hot", PROMPT, ["a", "b", "c"]).label_embeddings, torch.eye(3))
     with pytest.raises(SpecError, match="10000 is the limit"):
         embed("one_hot", PROMPT, [str(index) for index in range(10_001)])
 
 
 def test_gaussian_vectors_follow_from_the_label_alone():
-    lte = embed("gaussian", PROMPT, ["cat", "dog", "truck"]).lte
-    assert lte.shape == (3, 512)
-    assert torch.equal(embed("gaussian", "{label}", ["truck", "cat"]).lte, lte[[2, 0]])
-    assert abs(float(lte.mean())) < 0.1
-    assert abs(float(lte.std()) - 1) < 0.1
+    label_embeddings = embed("gaussian", PROMPT, ["cat", "dog", "truck"]).label_embeddings
+    assert label_embeddings.shape == (3, 512)
+    assert torch.equal(
+        embed("gaussian", "{label}", ["truck", "cat"]).label_embeddings, label_embeddings[[2, 0]]
+    )
+    assert abs(float(label_embeddings.mean())) < 0.1
+    assert abs(float(label_embeddings.std()) - 1) < 0.1
     # Known numbers: another machine or version must draw the same.
     torch.testing.assert_close(
-        lte[0, :3], torch.tensor([-0.57685530, 0.42584544, -1.63384092]), rtol=0, atol=1e-6
+        label_embeddings[0, :3], torch.tensor([-0.57685530, 0.42584544, -1.63384092]), rtol=0, atol=1e-6
     )
 
 
@@ -167,20 +169,20 @@ def test_whitening_leaves_a_frame_as_it_is():
 
 
 def test_embeddings_are_prepared():
-    lte = torch.randn(5, 8, dtype=torch.float16)
-    plain, warnings = prepare(lte, whiten=False)
+    label_embeddings = torch.randn(5, 8, dtype=torch.float16)
+    plain, warnings = prepare(label_embeddings, whiten=False)
     assert (plain.dtype, warnings) == (torch.float32, ())
-    assert torch.equal(plain, lte.float())
-    assert torch.equal(prepare(lte, whiten=True)[0], whitened(lte.float()))
+    assert torch.equal(plain, label_embeddings.float())
+    assert torch.equal(prepare(label_embeddings, whiten=True)[0], whitened(label_embeddings.float()))
 
 
 @pytest.mark.parametrize(("value", "words"), [(None, "Classes 1 and 3"), (float("nan"), "not finite")])
 def test_embeddings_that_cannot_serve_are_refused(value: float | None, words: str):
-    lte = torch.randn(5, 8)
-    lte[3] = lte[1] if value is None else value
-    with pytest.raises(UploadError, match=words) as caught:
-        prepare(lte, whiten=True)
-    assert caught.value.code == ErrorCode.EMBEDDINGS_INVALID
+    label_embeddings = torch.randn(5, 8)
+    label_embeddings[3] = label_embeddings[1] if value is None else value
+    with pytest.raises(UploadError, match=words) as excinfo:
+        prepare(label_embeddings, whiten=True)
+    assert excinfo.value.code == ErrorCode.EMBEDDINGS_INVALID
 
 
 def _run(spec: object, out: Path) -> tuple[dict[str, object], list[Event]]:
@@ -197,7 +199,8 @@ def test_the_command_writes_the_file(tmp_path: Path):
     assert result == {"text_encoder": "gaussian", "weights": "", "dim": 512, "fallback_from": None}
     assert [type(event) for event in events] == [PhaseEvent]
     assert torch.equal(
-        read_weights(tmp_path / "lte.safetensors")["lte"], embed("gaussian", "", ["cat", "dog"]).lte
+        read_weights(tmp_path / "lte.safetensors")["lte"],
+        embed("gaussian", "", ["cat", "dog"]).label_embeddings,
     )
 
 
@@ -212,6 +215,6 @@ def test_the_command_reports_its_warnings(no_clip: None, tmp_path: Path):
     "spec", [{}, [], {"labels": "cat"}, {"labels": ["a"], "text_encoder": {"name": "file"}}]
 )
 def test_the_command_refuses_what_it_cannot_encode(spec: object, tmp_path: Path):
-    with pytest.raises(SpecError) as caught:
+    with pytest.raises(SpecError) as excinfo:
         _run(spec, tmp_path)
-    assert caught.value.code == ErrorCode.INVALID_SPEC
+    assert excinfo.value.code == ErrorCode.INVALID_SPEC

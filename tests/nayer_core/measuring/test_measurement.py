@@ -29,8 +29,8 @@ def measured(
     one_a_class = rounds[0].images[: len(LABELS)]  # a round begins with each class once
     for result in rounds:
         images = one_a_class[result.labels] if one_image_a_class else result.images
-        chosen = result.labels >= 0 if only_class is None else result.labels == only_class
-        run.method.bank.add(images[chosen], result.labels[chosen])
+        selection = result.labels >= 0 if only_class is None else result.labels == only_class
+        run.method.bank.add(images[selection], result.labels[selection])
     run.method.position.epoch = run.run.plan.epochs
     Measurement(run.run, run.distillands, None).after_epoch()
     return run
@@ -43,22 +43,22 @@ def collapse(run: SmallRun) -> str:
     return str(warning.message)
 
 
-def test_a_generator_that_repeats_itself_is_told_by_a_warning() -> None:
+def test_a_generator_that_repeats_itself_leads_to_a_warning() -> None:
     run = measured(one_image_a_class=True)
     (report,) = run.of(MetricsEvent)
     assert report.values["diversity"] > 0.01  # of all pairs: classes differ
     assert report.values["class_diversity"] < 1e-3
     message = collapse(run)
     assert "diversity within a class 0.000, the least is 0.2" in message
-    assert "25% of those asked for, the least is 50%" in message
+    assert "25% of the requested ones, the least is 50%" in message
 
 
-def test_a_warning_of_collapse_names_the_limit_that_was_broken_and_no_other() -> None:
+def test_a_warning_of_collapse_names_only_the_violated_limit() -> None:
     repeating = collapse(measured(one_image_a_class=True, only_class=1, answer=1))
     assert "diversity within a class 0.000, the least is 0.2" in repeating
     assert "%" not in repeating
     missing = collapse(measured(one_image_a_class=False, answer=1))
-    assert "the teacher sees 25% of those asked for, the least is 50%" in missing
+    assert "the teacher sees 25% of the requested ones, the least is 50%" in missing
     assert "diversity" not in missing
 
 

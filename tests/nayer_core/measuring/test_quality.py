@@ -26,7 +26,7 @@ def _logits(*classes: int, sure: float = 20.0) -> torch.Tensor:
     return sure * nn.functional.one_hot(torch.tensor(classes), 4).float()
 
 
-def test_inception_score_counts_the_classes_that_are_surely_named():
+def test_inception_score_counts_confidently_predicted_classes():
     assert inception_score(_logits(0, 1, 2, 3)) == pytest.approx(4, rel=1e-3)
     assert inception_score(_logits(0, 0, 1, 1)) == pytest.approx(2, rel=1e-3)
     assert inception_score(torch.zeros(5, 4)) == pytest.approx(1)
@@ -47,7 +47,7 @@ def test_class_diversity_compares_images_of_one_class_only():
     assert class_diversity_score(apart, labels, apart, labels + 2) is None
 
 
-def test_class_coverage_asks_only_for_what_was_asked():
+def test_class_coverage_counts_only_requested_classes():
     assert class_coverage(_logits(0, 0, 2, 2), torch.tensor([0, 1, 2, 2])) == pytest.approx(2 / 3)
 
 
@@ -67,10 +67,10 @@ def test_calibration_error_is_zero_for_a_student_that_knows_what_it_knows():
 def test_answers_are_the_networks_and_features_have_length_1(architecture: str):
     network = build(architecture, num_classes=4, input_size=(1, 16, 16)).train()
     images = torch.randint(0, 256, (7, 16, 16, 1), dtype=torch.uint8)
-    found = answers(network, images, PLAIN, EXACT)
+    outputs = answers(network, images, PLAIN, EXACT)
     assert network.training
-    assert torch.equal(found.logits.argmax(dim=1), predict(network, images, PLAIN, EXACT))
-    torch.testing.assert_close(found.features.norm(dim=1), torch.ones(7))
+    assert torch.equal(outputs.logits.argmax(dim=1), predict(network, images, PLAIN, EXACT))
+    torch.testing.assert_close(outputs.features.norm(dim=1), torch.ones(7))
     assert not any(layer._forward_pre_hooks for layer in network.modules())
 
 

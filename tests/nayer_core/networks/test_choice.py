@@ -32,8 +32,8 @@ from nayer_core.networks.choice import merge_equal, plainest
     ],
 )
 def test_the_plain_network_is_the_one_that_the_other_names_are_made_from(names: list[str], plain: str | None):
-    chosen = plainest([[name] for name in names], (3, 224, 224))
-    assert (chosen and list(chosen)) == (plain and [plain])
+    members = plainest([[name] for name in names], (3, 224, 224))
+    assert (members and list(members)) == (plain and [plain])
 
 
 def test_the_network_made_for_the_nearest_size_is_taken():
@@ -56,7 +56,7 @@ def test_networks_with_windows_of_other_sizes_are_two():
     assert merge_equal(names, (3, 128, 128)) == [[names[0]], [names[1]]]
 
 
-def test_a_network_is_known_to_take_a_size_or_not():
+def test_takes_says_whether_a_network_accepts_an_image_size():
     assert registry.takes("timm/crossvit_15_dagger_240", (3, 240, 240))
     assert not registry.takes("timm/crossvit_15_dagger_408", (3, 240, 240))
     with pytest.raises(Exception, match="unknown_architecture"):

@@ -52,13 +52,13 @@ def test_counters_and_order_do_not_change_a_digest():
     assert fingerprints.names_digest(names) != fingerprints.names_digest(names[:1])
 
 
-def test_networks_that_compute_the_same_are_told_from_those_that_do_not():
+def test_the_index_groups_networks_that_compute_the_same():
     group = ["torchvision/resnet18", "timm/resnet18", "timm/resnetblur18", "timm/resnet50"]
-    made = fingerprints.make_index(group)
-    order = list(made["networks"])
-    equal = [{order[position] for position in same} for same in made["equal"]]
+    document = fingerprints.make_index(group)
+    order = list(document["networks"])
+    equal = [{order[position] for position in same} for same in document["equal"]]
     assert equal == [{"torchvision/resnet18", "timm/resnet18"}]
-    assert made["networks"]["torchvision/resnet18"] == 11_689_512
+    assert document["networks"]["torchvision/resnet18"] == 11_689_512
 
 
 def test_another_epsilon_or_padding_is_another_network():

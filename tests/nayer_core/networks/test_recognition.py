@@ -24,17 +24,17 @@ def _shapes(
 
 
 def _error(shapes: Shapes, classes: int = 10, size=(3, 32, 32), architecture: str = "auto") -> TeacherError:
-    with pytest.raises(TeacherError) as caught:
+    with pytest.raises(TeacherError) as excinfo:
         recognise(shapes, num_classes=classes, input_size=size, architecture=architecture)
-    return caught.value
+    return excinfo.value
 
 
 @pytest.mark.parametrize("size", [(1, 28, 28), (3, 64, 64)])
 @pytest.mark.parametrize("name", OWN)
 def test_every_own_network_is_recognised(name: str, size: tuple[int, int, int]):
-    found = recognise(_shapes(name, 7, size), num_classes=7, input_size=size)
-    assert (found.architecture, found.candidates) == (name, (name,))
-    assert all(old == new for old, new in found.renamed.items())
+    result = recognise(_shapes(name, 7, size), num_classes=7, input_size=size)
+    assert (result.architecture, result.candidates) == (name, (name,))
+    assert all(old == new for old, new in result.renamed.items())
 
 
 @pytest.mark.parametrize(
@@ -49,15 +49,15 @@ def test_every_own_network_is_recognised(name: str, size: tuple[int, int, int]):
     ],
 )
 def test_library_networks_are_recognised(name: str, size: tuple[int, int, int]):
-    found = recognise(_shapes(name, 100, size), num_classes=100, input_size=size)
-    assert found.architecture == name
-    assert name in found.candidates
+    result = recognise(_shapes(name, 100, size), num_classes=100, input_size=size)
+    assert result.architecture == name
+    assert name in result.candidates
 
 
 def test_networks_that_compute_the_same_are_one():
-    found = recognise(_shapes("timm/densenet121"), num_classes=10, input_size=(3, 32, 32))
-    assert found.architecture == "torchvision/densenet121"
-    assert found.candidates == ("torchvision/densenet121", "timm/densenet121")
+    result = recognise(_shapes("timm/densenet121"), num_classes=10, input_size=(3, 32, 32))
+    assert result.architecture == "torchvision/densenet121"
+    assert result.candidates == ("torchvision/densenet121", "timm/densenet121")
 
 
 # Those of 50 well-known networks of timm that share their tensors with others.
@@ -76,30 +76,30 @@ def test_networks_that_compute_the_same_are_one():
     ],
 )
 def test_of_networks_that_share_their_tensors_the_plain_one_is_assumed(name: str, plain: str):
-    found = recognise(_shapes(name), num_classes=10, input_size=(3, 32, 32))
-    assert found.architecture == plain
-    assert found.alternatives
-    assert plain not in found.alternatives
-    assert name in found.candidates
-    named = recognise(_shapes(name), num_classes=10, input_size=(3, 32, 32), architecture=name)
-    assert (named.architecture, named.alternatives) == (name, ())
+    result = recognise(_shapes(name), num_classes=10, input_size=(3, 32, 32))
+    assert result.architecture == plain
+    assert result.alternatives
+    assert plain not in result.alternatives
+    assert name in result.candidates
+    by_name = recognise(_shapes(name), num_classes=10, input_size=(3, 32, 32), architecture=name)
+    assert (by_name.architecture, by_name.alternatives) == (name, ())
 
 
 def test_networks_that_differ_only_in_the_image_size_they_were_made_for_are_one():
     size = (3, 64, 64)
-    found = recognise(_shapes("timm/vit_base_patch16_224", 10, size), num_classes=10, input_size=size)
-    assert found.architecture == "timm/vit_base_patch16_224"
-    assert "timm/vit_base_patch16_384" in found.candidates
-    assert found.alternatives == ()
+    result = recognise(_shapes("timm/vit_base_patch16_224", 10, size), num_classes=10, input_size=size)
+    assert result.architecture == "timm/vit_base_patch16_224"
+    assert "timm/vit_base_patch16_384" in result.candidates
+    assert result.alternatives == ()
 
 
 def test_a_network_that_cannot_take_the_images_is_no_candidate():
     size = (3, 240, 240)
-    found = recognise(_shapes("timm/crossvit_15_dagger_240", 10, size), num_classes=10, input_size=size)
-    assert found.candidates == ("timm/crossvit_15_dagger_240",)
+    result = recognise(_shapes("timm/crossvit_15_dagger_240", 10, size), num_classes=10, input_size=size)
+    assert result.candidates == ("timm/crossvit_15_dagger_240",)
 
 
-def test_twins_without_a_plain_one_must_be_named():
+def test_equal_tensors_without_a_plain_network_need_a_name():
     size = (3, 64, 64)
     error = _error(_shapes("timm/test_efficientnet_gn", 10, size), size=size)
     assert error.code == ErrorCode.ARCHITECTURE_AMBIGUOUS
@@ -131,22 +131,22 @@ def test_names_of_other_implementations_are_understood(
             key = key.replace(our, their)
         shapes[key] = shape
     for architecture in ("auto", name):
-        found = recognise(shapes, num_classes=10, input_size=(3, 32, 32), architecture=architecture)
-        assert found.architecture == name
-        assert set(found.renamed) == set(shapes)
-        assert set(found.renamed.values()) == set(_shapes(name))
+        result = recognise(shapes, num_classes=10, input_size=(3, 32, 32), architecture=architecture)
+        assert result.architecture == name
+        assert set(result.renamed) == set(shapes)
+        assert set(result.renamed.values()) == set(_shapes(name))
 
 
 def test_auxiliary_heads_are_left_out():
     shapes = _shapes("torchvision/inception_v3", 10, (3, 96, 96))
     shapes |= {"AuxLogits.conv0.conv.weight": (128, 768, 1, 1), "AuxLogits.fc.weight": (10, 768)}
-    found = recognise(shapes, num_classes=10, input_size=(3, 96, 96))
-    assert found.architecture == "torchvision/inception_v3"
-    assert not any(name.startswith("AuxLogits") for name in found.renamed)
+    result = recognise(shapes, num_classes=10, input_size=(3, 96, 96))
+    assert result.architecture == "torchvision/inception_v3"
+    assert not any(name.startswith("AuxLogits") for name in result.renamed)
 
 
 @pytest.mark.parametrize("architecture", ["auto", "resnet20"])
-def test_another_count_of_labels_is_told(architecture: str):
+def test_a_wrong_number_of_labels_is_reported(architecture: str):
     error = _error(_shapes("resnet20", 100), classes=10, architecture=architecture)
     assert error.code == ErrorCode.CLASS_COUNT_MISMATCH
     assert "100 classes" in error.message
@@ -165,7 +165,9 @@ def test_another_count_of_labels_is_told(architecture: str):
         ("resnet20", (4, 32, 32), 10, "Only teachers for images of 1 channel (gray) or 3 (RGB)"),
     ],
 )
-def test_the_image_size_that_fits_is_told(name: str, size: tuple[int, int, int], classes: int, setting: str):
+def test_the_error_names_the_image_size_that_fits(
+    name: str, size: tuple[int, int, int], classes: int, setting: str
+):
     error = _error(_shapes(name, classes, size))
     assert error.code == ErrorCode.ARCHITECTURE_MISMATCH
     assert f"The teacher is {name} for " in error.message
@@ -173,7 +175,7 @@ def test_the_image_size_that_fits_is_told(name: str, size: tuple[int, int, int],
     assert setting in error.hint
 
 
-def test_shapes_that_no_network_has_are_not_tried():
+def test_impossible_shapes_are_not_tried():
     for shapes in (
         {"linear.weight": (10**9, 64), "linear.bias": (10**9,)},
         {"conv1.weight": (16, 10**9, 3, 3)},
@@ -184,7 +186,7 @@ def test_shapes_that_no_network_has_are_not_tried():
 
 
 @pytest.mark.parametrize("labels", [2, 10])
-def test_a_head_of_one_output_is_told_apart_from_a_wrong_count_of_labels(labels: int):
+def test_a_head_of_one_output_has_its_own_error(labels: int):
     error = _error(_shapes("resnet20", 1), classes=labels)
     assert error.code == ErrorCode.CLASS_COUNT_MISMATCH
     assert "one output" in error.message
@@ -194,7 +196,7 @@ def test_a_head_of_one_output_is_told_apart_from_a_wrong_count_of_labels(labels:
 
 
 @pytest.mark.parametrize("architecture", ["auto", "vgg11_bn"])
-def test_a_head_with_another_number_of_inputs_is_told(architecture: str):
+def test_the_error_names_the_number_of_inputs_of_the_head(architecture: str):
     shapes = _shapes("vgg11_bn") | {"classifier.weight": (10, 25088)}
     error = _error(shapes, architecture=architecture)
     assert "classifier.weight has 25088 inputs where vgg11_bn has 512" in error.message
@@ -239,15 +241,15 @@ def test_a_strange_state_dict_is_described_with_the_nearest_network():
 @pytest.mark.parametrize(
     "name", ["torchvision/resnet18", "torchvision/vgg11_bn", "timm/mobilenetv3_small_050"]
 )
-@pytest.mark.parametrize("named", [False, True])
-def test_a_backbone_without_a_head_is_told(name: str, named: bool):
-    error = _error(_without_head(name), architecture=name if named else "auto")
+@pytest.mark.parametrize("by_name", [False, True])
+def test_the_error_says_that_a_backbone_has_no_head(name: str, by_name: bool):
+    error = _error(_without_head(name), architecture=name if by_name else "auto")
     assert name.partition("/")[2] in error.message
     assert "The head is missing" in error.message
     assert error.message.count(" missing (") == 1
 
 
-def test_missing_statistics_of_batch_norm_are_told():
+def test_missing_statistics_of_batch_norm_are_reported():
     shapes = {name: shape for name, shape in _shapes("resnet20").items() if "running" not in name}
     error = _error(shapes)
     assert "statistics of its BatchNorm layers are missing" in error.message
@@ -267,7 +269,7 @@ def test_missing_statistics_of_batch_norm_are_told():
         (("_conv_stem.weight", "_blocks.0._depthwise_conv.weight", "_fc.weight"), "efficientnet_pytorch"),
     ],
 )
-def test_names_of_another_library_are_told(names: tuple[str, ...], library: str):
+def test_the_error_names_the_library_of_the_tensors(names: tuple[str, ...], library: str):
     error = _error(dict.fromkeys(names, (8, 3, 3, 3)))
     assert error.code == ErrorCode.ARCHITECTURE_UNRECOGNISED
     assert library in error.message
@@ -300,12 +302,12 @@ def test_names_of_an_old_densenet_are_understood():
         for key, shape in _shapes(name).items()
     }
     assert old.keys() != _shapes(name).keys()
-    found = recognise(old, num_classes=10, input_size=(3, 32, 32))
-    assert found.architecture == name
-    assert set(found.renamed.values()) == set(_shapes(name))
+    result = recognise(old, num_classes=10, input_size=(3, 32, 32))
+    assert result.architecture == name
+    assert set(result.renamed.values()) == set(_shapes(name))
 
 
-def test_a_state_dict_like_nothing_is_described_too():
+def test_an_unknown_state_dict_is_described():
     error = _error({"a" * 500: (3, 4), "b": ()})
     assert error.code == ErrorCode.ARCHITECTURE_UNRECOGNISED
     assert "nearest" not in error.message
@@ -317,7 +319,7 @@ def test_an_unknown_name_is_refused():
         recognise(_shapes("lenet5"), num_classes=10, input_size=(3, 32, 32), architecture="resnet21")
 
 
-def test_the_last_linear_layer_tells_the_classes():
+def test_the_last_linear_layer_gives_the_number_of_classes():
     for name in ("resnet20", "wrn_16_1", "vgg8_bn", "lenet5", "alexnet", "mobilenet_v2"):
         assert head_classes(_shapes(name, 17)) == 17
     assert head_classes({"conv.weight": (4, 3, 3, 3)}) is None

@@ -104,9 +104,9 @@ def test_library_networks_take_classes_channels_and_size(name: str, input_size: 
     ["resnet21", "wrn_17_2", "torchvision/nothing", "timm/hf-hub:a/b", "timm/resnet50.a1_in1k", "x/y", ""],
 )
 def test_an_unknown_name_is_refused(name: str):
-    with pytest.raises(SpecError) as caught:
+    with pytest.raises(SpecError) as excinfo:
         registry.build(name, num_classes=10, input_size=(3, 32, 32))
-    assert caught.value.code == ErrorCode.UNKNOWN_ARCHITECTURE
+    assert excinfo.value.code == ErrorCode.UNKNOWN_ARCHITECTURE
 
 
 @pytest.mark.parametrize(
@@ -120,18 +120,18 @@ def test_an_unknown_name_is_refused(name: str):
     ],
 )
 def test_images_that_a_network_cannot_take_are_refused(name: str, input_size: tuple[int, int, int]):
-    with pytest.raises(SpecError) as caught:
+    with pytest.raises(SpecError) as excinfo:
         registry.build(name, num_classes=10, input_size=input_size)
-    assert caught.value.code == ErrorCode.INPUT_SIZE_UNSUPPORTED
-    assert " x ".join(map(str, input_size)) in caught.value.message
+    assert excinfo.value.code == ErrorCode.INPUT_SIZE_UNSUPPORTED
+    assert " x ".join(map(str, input_size)) in excinfo.value.message
 
 
 def test_the_catalog_names_what_the_installed_libraries_have():
     here = {f"torchvision/{name}" for name in libraries.list_torchvision()}
     here |= {f"timm/{name}" for name in libraries.list_timm()}
-    named = set(catalog.library_architectures())
-    assert named <= here
-    assert len(named) > 1400
+    names = set(catalog.library_architectures())
+    assert names <= here
+    assert len(names) > 1400
 
 
 def test_every_own_name_of_the_catalog_can_be_built():

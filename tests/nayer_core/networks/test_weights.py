@@ -44,21 +44,21 @@ def _network() -> nn.Module:
     ],
 )
 def test_a_state_dict_is_found_in_what_wraps_it(document: object, path: tuple[str, ...]):
-    found, keys = find_state_dict(document)
+    result, keys = find_state_dict(document)
     assert keys == path
-    assert set(found) == set(TENSORS)
+    assert set(result) == set(TENSORS)
 
 
 @pytest.mark.parametrize(
     "document", [{}, {"epoch": 1}, [1, 2], torch.ones(3), None, {"encoder": TENSORS, "decoder": TENSORS}]
 )
-def test_what_holds_no_single_state_dict_is_refused(document: object):
-    with pytest.raises(TeacherError) as caught:
+def test_a_document_without_one_state_dict_is_refused(document: object):
+    with pytest.raises(TeacherError) as excinfo:
         find_state_dict(document)
-    assert caught.value.code == ErrorCode.NOT_A_CHECKPOINT
+    assert excinfo.value.code == ErrorCode.NOT_A_CHECKPOINT
 
 
-def test_what_contains_itself_is_refused():
+def test_an_object_that_contains_itself_is_refused():
     document: dict[str, object] = {}
     document["inner"] = document
     with pytest.raises(TeacherError):
@@ -76,7 +76,7 @@ def test_what_contains_itself_is_refused():
         ([], ""),
     ],
 )
-def test_prefixes_of_wrappers_are_told(names: list[str], prefix: str):
+def test_a_wrapper_prefix_is_found_and_removed(names: list[str], prefix: str):
     assert wrapper_prefix(names) == prefix
     removed = remove_prefix(dict.fromkeys(names, 0), prefix)
     assert [prefix + name for name in removed] == names
@@ -100,22 +100,22 @@ def test_a_network_takes_no_other_tensors():
     tensors = _network().state_dict()
     tensors["linear.weight"] = torch.zeros(7, 64)
     del tensors["linear.bias"]
-    with pytest.raises(TeacherError) as caught:
+    with pytest.raises(TeacherError) as excinfo:
         load_weights(_network(), tensors, "resnet20")
-    assert caught.value.code == ErrorCode.ARCHITECTURE_MISMATCH
-    assert "1 missing (linear.bias)" in caught.value.message
-    assert "linear.weight is [7, 64], not [10, 64]" in caught.value.message
+    assert excinfo.value.code == ErrorCode.ARCHITECTURE_MISMATCH
+    assert "1 missing (linear.bias)" in excinfo.value.message
+    assert "linear.weight is [7, 64], not [10, 64]" in excinfo.value.message
 
 
 def test_absent_batch_counters_become_zero_in_the_networks_order():
     network = _network()
     tensors = {f"x.{k}": v for k, v in reversed(network.state_dict().items()) if "num_batches" not in k}
     renamed = {name: name.removeprefix("x.") for name in tensors}
-    made = canonical(
+    tensors_by_name = canonical(
         tensors, renamed, registry.build_on_meta("resnet20", num_classes=10, input_size=(3, 32, 32))
     )
-    assert list(made) == list(network.state_dict())
-    assert made["bn1.num_batches_tracked"] == 0
+    assert list(tensors_by_name) == list(network.state_dict())
+    assert tensors_by_name["bn1.num_batches_tracked"] == 0
 
 
 def test_a_frozen_network_is_a_function():
@@ -133,16 +133,16 @@ def test_the_digest_of_a_file(tmp_path: Path):
     assert file_sha256(tmp_path / "f") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="the real teacher lies in ../shared/data, which is absent")
+@pytest.mark.skipif(not DATA.is_dir(), reason="the real teacher is in ../shared/data, which is absent")
 def test_a_teacher_of_another_team_scores_what_it_did():
     document = torch.load(DATA / "cifar10_resnet20.pt", weights_only=True)
     tensors, wrapped_in = find_state_dict(document)
     prefix = wrapper_prefix(tensors)
     assert (wrapped_in, prefix) == (("state_dict",), "module.")
     tensors = remove_prefix(tensors, prefix)
-    found = recognise(shapes_of(tensors), num_classes=10, input_size=(3, 32, 32))
-    assert found.architecture == "resnet20"
-    network = freeze(load_weights(_network(), canonical(tensors, found.renamed, _network())))
+    result = recognise(shapes_of(tensors), num_classes=10, input_size=(3, 32, 32))
+    assert result.architecture == "resnet20"
+    network = freeze(load_weights(_network(), canonical(tensors, result.renamed, _network())))
 
     evaluation = np.load(DATA / "cifar10_eval.npz")
     images = torch.from_numpy(evaluation["images"]).permute(0, 3, 1, 2) / 255

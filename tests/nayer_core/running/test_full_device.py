@@ -44,7 +44,7 @@ def halvings(run: SmallRun) -> list[str]:
     return [event.message for event in run.of(WarningEvent) if event.code == "batch_halved"]
 
 
-def test_out_of_memory_is_told_from_other_errors():
+def test_errors_of_memory_are_recognised_and_others_are_not():
     with pytest.raises(RuntimeError) as of_the_allocator:
         torch.empty(2**60)
     assert is_out_of_memory(of_the_allocator.value)
@@ -54,7 +54,7 @@ def test_out_of_memory_is_told_from_other_errors():
     assert not is_out_of_memory(ValueError("CUDA error: out of memory"))
 
 
-def test_the_error_that_filled_the_device_holds_nothing_any_more():
+def test_the_error_of_a_full_device_holds_no_tensors():
     with pytest.raises(DeviceFull) as full:
         do_within_memory(lambda: torch.empty(2**60))
     assert full.value.__context__ is None
@@ -62,7 +62,7 @@ def test_the_error_that_filled_the_device_holds_nothing_any_more():
         do_within_memory(lambda: 1 / 0)
 
 
-def test_a_step_that_broke_off_leaves_nothing_on_the_device():
+def test_a_failed_step_leaves_no_memory_on_the_device():
     """In the forward pass or, where torch keeps what was still to do, in the backward pass."""
     run = SmallRun(LARGE)
     synthesizer = run.method.synthesizer
@@ -81,8 +81,8 @@ def test_a_step_that_broke_off_leaves_nothing_on_the_device():
 def tensors_alive() -> int:
     """Bytes of all tensors that Python knows."""
     gc.collect()
-    found = [thing for thing in gc.get_objects() if type(thing) in (torch.Tensor, nn.Parameter)]
-    return sum(tensor.numel() * tensor.element_size() for tensor in found)
+    live_tensors = [thing for thing in gc.get_objects() if type(thing) in (torch.Tensor, nn.Parameter)]
+    return sum(tensor.numel() * tensor.element_size() for tensor in live_tensors)
 
 
 def test_a_batch_that_does_not_fit_is_halved_until_it_does(tmp_path: Path):
@@ -99,12 +99,12 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(tmp_path: Path):
     assert list(run.run.adaptation.history) == halvings(run)
 
 
-def test_a_run_halved_at_once_is_the_one_that_asked_for_half():
-    asked, halved = SmallRun(LARGE.model_copy(update={"synthesis_batch_size": 32})), SmallRun(LARGE)
-    asked.go_on()
+def test_a_run_halved_at_its_first_step_equals_one_with_half_the_batch():
+    small, halved = SmallRun(LARGE.model_copy(update={"synthesis_batch_size": 32})), SmallRun(LARGE)
+    small.go_on()
     limit(halved, synthesis=32)
     Recovery(halved.run, on_out_of_memory="halve").go_on()
-    assert same(asked.weights(), halved.weights())
+    assert same(small.weights(), halved.weights())
 
 
 @pytest.mark.parametrize("stop_after", [10, 11, 13, 19])
@@ -126,7 +126,7 @@ def test_a_resumed_run_keeps_the_halved_sizes_bit_by_bit(stop_after: int, tmp_pa
     assert same(whole.weights(), resumed.weights())
 
 
-def test_what_would_fit_is_named_where_the_client_wants_the_end():
+def test_with_fail_the_error_names_sizes_that_fit():
     run = SmallRun(LARGE)
     limit(run, synthesis=20, student=24)
     with pytest.raises(TrainingError) as full:
@@ -145,7 +145,7 @@ def test_a_part_that_was_not_at_fault_keeps_its_size():
     assert "config.synthesis_batch_size to 64 and config.student_batch_size to 24" in full.value.hint
 
 
-def test_where_nothing_fits_no_size_is_named():
+def test_if_nothing_fits_the_error_names_no_size():
     run = SmallRun(LARGE)
     limit(run, student=1)
     with pytest.raises(TrainingError) as full:
@@ -163,7 +163,7 @@ def test_a_batch_is_halved_four_times_at_most(tmp_path: Path):
     assert "config.student_batch_size to 3" in full.value.hint
 
 
-def test_what_measuring_lacks_is_no_matter_of_batches(tmp_path: Path):
+def test_a_full_device_during_measurement_halves_no_batch(tmp_path: Path):
     run = SmallRun()
     with pytest.raises(TrainingError) as full:
         Recovery(run.run, on_out_of_memory="halve").go_on(after_epoch=lambda: torch.empty(2**60))

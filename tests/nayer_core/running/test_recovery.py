@@ -34,22 +34,22 @@ def spoil_student(run: SmallRun, is_due: Callable[[int], bool]) -> None:
 
 def once(number: int) -> Callable[[int], bool]:
     """Due at one step, the first time it is made."""
-    left = [number]
-    return lambda done: done in left and (left.clear() or True)
+    remaining = [number]
+    return lambda done: done in remaining and (remaining.clear() or True)
 
 
 def spoil_generator(run: SmallRun, round_index: int) -> None:
     """Let the generator come out of a round, the first time it is made, with an infinite weight."""
-    left = [round_index]
+    remaining = [round_index]
     make = run.method.synthesizer.run_round
 
     def spoiled(index, *args):
-        made = yield from make(index, *args)
-        if index in left:
-            left.clear()
+        embedded = yield from make(index, *args)
+        if index in remaining:
+            remaining.clear()
             with torch.no_grad():
                 next(iter(run.method.synthesizer.generator.parameters())).view(-1)[0] = torch.inf
-        return made
+        return embedded
 
     run.method.synthesizer.run_round = spoiled
 
@@ -75,16 +75,16 @@ def test_a_run_that_diverges_goes_back_and_ends_finite(step: int, tmp_path: Path
     assert steps == sorted(steps)
 
 
-def test_without_a_checkpoint_it_begins_again_as_if_smaller_steps_had_been_asked_for():
+def test_without_a_checkpoint_a_diverged_run_equals_one_with_halved_rates():
     run = SmallRun()
     spoil_student(run, once(6))
     assert Recovery(run.run).go_on()
     rates = {name: getattr(CONFIG, name) / 2 for name in ("student_lr", "student_lr_min", "generator_lr")}
-    asked = SmallRun(CONFIG.model_copy(update=rates))
-    asked.go_on()
-    assert same(asked.weights(), run.weights())
-    assert torch.equal(asked.method.bank.images, run.method.bank.images)
-    assert reported(asked) == reported(run)
+    small = SmallRun(CONFIG.model_copy(update=rates))
+    small.go_on()
+    assert same(small.weights(), run.weights())
+    assert torch.equal(small.method.bank.images, run.method.bank.images)
+    assert reported(small) == reported(run)
 
 
 def test_a_generator_that_is_not_finite_leaves_no_image_behind(tmp_path: Path):
@@ -116,7 +116,7 @@ def test_each_rollback_to_the_same_place_looks_further_back(tmp_path: Path):
     with pytest.raises(TrainingError):
         # Nothing is saved after a rollback: every one begins where the one before has led to nothing.
         Recovery(run.run, _Sparing(tmp_path, run)).go_on(checkpoint_seconds=0)
-    places = [int(re.findall(r"to step (\d+)", told)[0]) for told in run.run.adaptation.history]
+    places = [int(re.findall(r"to step (\d+)", entry)[0]) for entry in run.run.adaptation.history]
     assert len(places) == 3
     assert places[0] > places[1] > places[2]
 
@@ -137,7 +137,7 @@ class _Sparing(CheckpointFolder):
         return super().save(tensors, facts, bank)
 
 
-def test_what_is_not_finite_is_never_saved(tmp_path: Path):
+def test_a_state_that_is_not_finite_is_never_saved(tmp_path: Path):
     run, folder = SmallRun(), CheckpointFolder(tmp_path)
     run.go_on(checkpoints=folder, should_stop=after(9))
     before = sorted(path.name for path in tmp_path.iterdir())
@@ -192,7 +192,7 @@ def test_a_resumed_run_knows_how_many_rollbacks_are_left(tmp_path: Path):
     assert len(resumed.run.adaptation.history) == 3
 
 
-def test_a_run_taken_elsewhere_has_a_state_of_its_own_to_go_back_to(tmp_path: Path):
+def test_a_run_resumed_from_another_folder_can_roll_back_to_that_state(tmp_path: Path):
     stopped, resumed = SmallRun(), SmallRun()
     there, here = CheckpointFolder(tmp_path / "there"), CheckpointFolder(tmp_path / "here")
     stopped.go_on(checkpoints=there, should_stop=after(10))
@@ -205,7 +205,7 @@ def test_a_run_taken_elsewhere_has_a_state_of_its_own_to_go_back_to(tmp_path: Pa
     assert not there.is_empty
 
 
-def test_rates_are_halved_and_what_was_asked_stays_asked(tmp_path: Path):
+def test_rates_are_halved_and_the_requested_configuration_is_unchanged(tmp_path: Path):
     plain, run = SmallRun(), SmallRun()
     plain.go_on()
     spoil_student(run, once(3))

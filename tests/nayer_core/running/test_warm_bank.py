@@ -62,10 +62,10 @@ class Outcome:
         save_file({"lte": codes}, source / "lte.safetensors")
         spec = SPEC.model_copy(update=changes)
         (source / "spec.json").write_text(spec.model_dump_json())
-        asked: dict[str, Any] = {"input": source, "out": self.out, "device": "cpu", "bank": bank}
-        asked |= {"resume": None, "seed": None, "name": name, "checkpoint_seconds": 60.0}
+        options: dict[str, Any] = {"input": source, "out": self.out, "device": "cpu", "bank": bank}
+        options |= {"resume": None, "seed": None, "name": name, "checkpoint_seconds": 60.0}
         self.events: list[Event] = []
-        distill.run(argparse.Namespace(**asked), self.events.append)
+        distill.run(argparse.Namespace(**options), self.events.append)
 
     @property
     def bank(self) -> Path:
@@ -92,7 +92,7 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     return Outcome(tmp_path_factory.mktemp("first"), "first")
 
 
-def test_with_its_seed_a_bank_leads_to_bitwise_the_student_of_an_own_warm_up(first: Outcome, tmp_path: Path):
+def test_a_bank_of_the_same_seed_gives_bitwise_the_student_of_an_own_warm_up(first: Outcome, tmp_path: Path):
     second = Outcome(tmp_path, "second", bank=first.bank)
     assert second.phases() == ["distill", "evaluate"]
     assert second.student == first.student
@@ -101,10 +101,10 @@ def test_with_its_seed_a_bank_leads_to_bitwise_the_student_of_an_own_warm_up(fir
 
 def test_events_and_model_card_say_whose_bank_it_was(first: Outcome, tmp_path: Path):
     second = Outcome(tmp_path, "second", bank=first.bank)
-    (told,) = (event for event in second.events if isinstance(event, BankEvent))
-    assert (told.made_by, told.seed, told.images) == ("first", 3, 36)
-    assert told.sha256 == file_sha256(first.bank)
-    assert second.card["warm_bank"] == told.model_dump(exclude={"time", "event"})
+    (bank_event,) = (event for event in second.events if isinstance(event, BankEvent))
+    assert (bank_event.made_by, bank_event.seed, bank_event.images) == ("first", 3, 36)
+    assert bank_event.sha256 == file_sha256(first.bank)
+    assert second.card["warm_bank"] == bank_event.model_dump(exclude={"time", "event"})
     assert first.card["warm_bank"] is None
 
 
@@ -132,7 +132,7 @@ def test_a_bank_of_another_warm_up_is_not_taken(first: Outcome, tmp_path: Path, 
     assert other.bank.exists()
 
 
-def test_a_damaged_bank_costs_its_warm_up_and_nothing_else(first: Outcome, tmp_path: Path):
+def test_with_a_damaged_bank_the_run_warms_up_itself(first: Outcome, tmp_path: Path):
     content = first.bank.read_bytes()
     damaged = {
         "short": content[:-1],
@@ -146,7 +146,7 @@ def test_a_damaged_bank_costs_its_warm_up_and_nothing_else(first: Outcome, tmp_p
         assert run.student == first.student
 
 
-def test_who_did_not_ask_leaves_no_bank(tmp_path: Path):
+def test_without_reuse_bank_no_bank_is_written(tmp_path: Path):
     assert not Outcome(tmp_path, "plain", reuse_bank=False).bank.exists()
 
 
@@ -155,15 +155,15 @@ def test_a_bank_holds_images_and_no_student(first: Outcome):
     assert names == {"images", "labels", "synthesizer"}
 
 
-def test_the_key_tells_warm_ups_apart_and_nothing_else():
+def test_the_bank_key_depends_only_on_the_warm_up():
     def key(**changes: Any) -> str:
         config = CONFIG.model_copy(update=changes)
         resolved = SPEC.model_copy(update={"config": config}).model_dump(mode="json")
-        return bank_key(resolved, teacher_sha256="a", lte_sha256="b")
+        return bank_key(resolved, teacher_sha256="a", embeddings_sha256="b")
 
     assert set(DistillConfig.model_fields) >= AFTER_WARMUP
     assert key() == key(temperature=3.0, epochs=9, student_lr=0.01)
     assert len({key(), key(bn_weight=1.0), key(warmup_epochs=3), key(flip=False), key(precision="bf16")}) == 5
     resolved = SPEC.model_dump(mode="json")
-    assert bank_key(resolved, teacher_sha256="a", lte_sha256="c") != key()
-    assert bank_key(resolved | {"seed": 9}, teacher_sha256="a", lte_sha256="b") == key()
+    assert bank_key(resolved, teacher_sha256="a", embeddings_sha256="c") != key()
+    assert bank_key(resolved | {"seed": 9}, teacher_sha256="a", embeddings_sha256="b") == key()

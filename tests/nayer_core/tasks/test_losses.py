@@ -38,7 +38,7 @@ def test_distillation_loss_at_high_temperature_is_the_distance_of_centred_logits
     torch.testing.assert_close(distillation_loss(student, teacher, 100.0), expected, rtol=5e-2, atol=0)
 
 
-def test_losses_take_half_precision_logits():
+def test_losses_accept_half_precision_logits():
     teacher, student = _logits(6), _logits(7)
     for loss in (adversarial_loss, lambda s, t: distillation_loss(s, t, 4.0)):
         exact, rounded = loss(student, teacher), loss(student.bfloat16(), teacher.bfloat16())

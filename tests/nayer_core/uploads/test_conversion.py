@@ -124,7 +124,7 @@ def test_a_length_that_looks_like_another_format_is_a_length(length, tmp_path):
     assert tensors["a"].tolist() == [0.0]
 
 
-def test_tied_weights_and_views_are_told_apart(tmp_path):
+def test_tied_weights_and_views_become_separate_tensors(tmp_path):
     whole = torch.randn(6, 4)
     tensors, _, _ = convert(saved({"a": whole, "b": whole, "c": whole[2:4, 1:3]}), tmp_path)
     assert torch.equal(tensors["a"], whole)

@@ -33,8 +33,8 @@ def follow(hint: str, folder: Path) -> Path:
     assert line is not None, hint
     before = set(folder.iterdir())
     exec(line[0], {})  # noqa: S102 - what the hint tells people to run
-    (written,) = set(folder.iterdir()) - before
-    return written
+    (new_file,) = set(folder.iterdir()) - before
+    return new_file
 
 
 def logits(teacher: Teacher) -> Tensor:
@@ -51,16 +51,16 @@ def test_the_line_of_a_hint_makes_the_file_one_that_is_taken(
     write, code = REFUSED[case]
     expected = network().eval()
     monkeypatch.chdir(tmp_path)
-    sent = write(tmp_path, dict(expected.state_dict()))
-    error = refused(tmp_path / sent)
+    client_file = write(tmp_path, dict(expected.state_dict()))
+    error = refused(tmp_path / client_file)
     assert error.code == code, error
     assert "network.state_dict()" not in error.hint
-    written = follow(error.hint, tmp_path)
+    new_file = follow(error.hint, tmp_path)
     if case in STILL_UNRECOGNISED:  # the odd tensor is a plain one now, and still no tensor of the network
-        error = refused(written)
-        written.rename(tmp_path / "teacher.pt")
-        written = follow(error.hint, tmp_path)
-    teacher = read(written)
+        error = refused(new_file)
+        new_file.rename(tmp_path / "teacher.pt")
+        new_file = follow(error.hint, tmp_path)
+    teacher = read(new_file)
     with torch.no_grad():
         tolerance = 0.1 if case.startswith("float8") else 1e-6
         torch.testing.assert_close(logits(teacher), expected(IMAGES), rtol=0, atol=tolerance)
@@ -80,7 +80,7 @@ def test_a_binary_head_becomes_one_of_two_outputs(tmp_path: Path, monkeypatch: p
         torch.testing.assert_close(two.softmax(1)[:, 1:], torch.sigmoid(binary(IMAGES)))
 
 
-def test_what_would_be_left_out_is_named(tmp_path: Path) -> None:
+def test_the_error_names_surplus_tensors(tmp_path: Path) -> None:
     write, _ = REFUSED["normaliser inside"]
     error = refused(tmp_path / write(tmp_path, dict(network().state_dict())))
     assert "left out (normalize.mean)" in error.message
@@ -104,7 +104,7 @@ LARGE_METADATA = json.dumps({"metadata": {"note": "x" * 3000}, "weight_map": {"a
 
 
 @pytest.mark.parametrize(
-    ("contents", "code", "said", "hint"),
+    ("contents", "code", "expected_text", "hint"),
     [
         pytest.param(
             archive([("model/best.pth", b"x"), ("model/log.txt", b"y")], zipfile.ZIP_DEFLATED),
@@ -178,13 +178,13 @@ LARGE_METADATA = json.dumps({"metadata": {"note": "x" * 3000}, "weight_map": {"a
         ),
     ],
 )
-def test_files_in_place_of_a_teacher_are_told_with_what_to_do(
-    contents: bytes, code: ErrorCode, said: str, hint: str, tmp_path: Path
+def test_the_error_for_a_file_that_is_no_teacher_says_what_to_do(
+    contents: bytes, code: ErrorCode, expected_text: str, hint: str, tmp_path: Path
 ) -> None:
     (tmp_path / "teacher.pt").write_bytes(contents)
     error = refused(tmp_path / "teacher.pt")
     assert error.code == code
-    assert said in error.message
+    assert expected_text in error.message
     assert hint in error.hint
 
 

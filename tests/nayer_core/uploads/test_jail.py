@@ -11,10 +11,10 @@ import psutil
 import pytest
 
 from nayer_core.uploads import confinement
-from nayer_core.uploads.confinement import Limits
+from nayer_core.uploads.confinement import ParseLimits
 from nayer_core.uploads.jail import MAX_ANSWER_BYTES, ParseKilledError, parse_in_jail
 
-LIMITS = Limits(memory_bytes=256 << 20, cpu_seconds=1, output_bytes=1 << 20)
+LIMITS = ParseLimits(memory_bytes=256 << 20, cpu_seconds=1, output_bytes=1 << 20)
 
 
 @pytest.fixture
@@ -33,8 +33,8 @@ def outcome(action):
     try:
         return f"did it: {action()!r}"
     except OSError as error:
-        known = isinstance(error, PermissionError)
-        return "PermissionError" if known else f"OSError: {error.strerror}"
+        is_denied = isinstance(error, PermissionError)
+        return "PermissionError" if is_denied else f"OSError: {error.strerror}"
     except RuntimeError as error:
         return str(error)
 
@@ -70,16 +70,16 @@ def test_nothing_else_can_be_reached(jailed, tmp_path):
         "print": lambda: os.write(1, b"printed"),
         "become root": lambda: os.setuid(0),
     }
-    told = jailed(lambda *_: {name: outcome(action) for name, action in actions.items()})
+    answer = jailed(lambda *_: {name: outcome(action) for name, action in actions.items()})
     refused = ("PermissionError", "can't start new thread", "OSError: Bad file descriptor")
-    assert told == {name: told[name] for name in actions if told[name] in refused}
+    assert answer == {name: answer[name] for name in actions if answer[name] in refused}
 
 
 def test_no_inherited_descriptor_is_left(jailed, tmp_path):
     with (tmp_path / "secret").open("w+") as secret:
         number = secret.fileno()
-        told = jailed(lambda *_: {"read": outcome(lambda: os.read(number, 1))})
-    assert told == {"read": "OSError: Bad file descriptor"}
+        answer = jailed(lambda *_: {"read": outcome(lambda: os.read(number, 1))})
+    assert answer == {"read": "OSError: Bad file descriptor"}
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_no_inherited_descriptor_is_left(jailed, tmp_path):
         pytest.param(lambda *_: os._exit(0), "broke the reader", id="silence"),
     ],
 )
-def test_a_parse_that_goes_wrong_is_told_and_does_no_harm(jailed, parse, problem):
+def test_a_failed_parse_is_reported_and_does_no_harm(jailed, parse, problem):
     with pytest.raises(ParseKilledError) as raised:
         jailed(parse)
     assert problem in str(raised.value)
@@ -132,8 +132,8 @@ def test_the_jail_holds_by_seccomp_and_limits_alone_and_says_so(jailed, monkeypa
     monkeypatch.setattr(confinement, "_close_file_system", lambda _: False)
     monkeypatch.setattr(confinement, "_leave_network", lambda _: False)
     monkeypatch.setattr(confinement, "_become_nobody", lambda: False)
-    told = jailed(lambda *_: {"open": outcome(Path("/etc/passwd").read_bytes)})
-    assert told == {"open": "PermissionError"}
+    answer = jailed(lambda *_: {"open": outcome(Path("/etc/passwd").read_bytes)})
+    assert answer == {"open": "PermissionError"}
     stderr = capfd.readouterr().err
     assert "does not offer Landlock" in stderr
     assert "does not offer a network namespace" in stderr
@@ -161,8 +161,8 @@ def test_the_jail_holds_for_a_user_without_rights(jailed, tmp_path):
             os.setgroups([])
             os.setresgid(1234, 1234, 1234)
             os.setresuid(1234, 1234, 1234)
-            told = jailed(lambda *_: {"open": outcome(Path("/etc/passwd").read_bytes)})
-            exit_code = 0 if told == {"open": "PermissionError"} else 2
+            answer = jailed(lambda *_: {"open": outcome(Path("/etc/passwd").read_bytes)})
+            exit_code = 0 if answer == {"open": "PermissionError"} else 2
         finally:
             os._exit(exit_code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

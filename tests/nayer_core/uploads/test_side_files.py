@@ -65,11 +65,11 @@ def lying_header():
 
 def with_member(name, contents, compression=zipfile.ZIP_STORED):
     out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", compression) as made:
-        made.writestr(name, contents)
+    with zipfile.ZipFile(out, "w", compression) as archive:
+        archive.writestr(name, contents)
         labels = io.BytesIO()
         np.save(labels, LABELS)
-        made.writestr("labels.npy", labels.getvalue())
+        archive.writestr("labels.npy", labels.getvalue())
     return out.getvalue()
 
 

@@ -7,14 +7,14 @@ from nayer_core.contract.config import DistillConfig
 from nayer_core.methods.nayer.ablations import (
     AblatedNoisyLayer,
     build_noisy_layer,
+    generator_input_dim,
     label_codes,
-    noisy_layer_output,
 )
 from nayer_core.methods.nayer.noisy_layer import NoisyLayer
 
 K, DIM, NOISE, BATCH = 4, 8, 6, 12
-LTE = torch.randn(K, DIM, generator=torch.Generator().manual_seed(9))
-ROWS = LTE.repeat(BATCH // K, 1)
+LABEL_EMBEDDINGS = torch.randn(K, DIM, generator=torch.Generator().manual_seed(9))
+ROWS = LABEL_EMBEDDINGS.repeat(BATCH // K, 1)
 
 
 def _config(**values: object) -> DistillConfig:
@@ -22,7 +22,7 @@ def _config(**values: object) -> DistillConfig:
 
 
 def _layer(seed: int = 0, **values: object) -> NoisyLayer:
-    layer = build_noisy_layer(LTE.shape, _config(**values))
+    layer = build_noisy_layer(LABEL_EMBEDDINGS.shape, _config(**values))
     rng = torch.Generator().manual_seed(seed)
     layer.reset(rng)
     layer.redraw(rng)
@@ -35,9 +35,9 @@ def test_the_method_itself_is_no_ablation():
     assert type(_layer(generator_input="one_hot")) is NoisyLayer
 
 
-def test_one_hot_codes_stand_in_for_the_embeddings():
-    assert torch.equal(label_codes(LTE, _config(generator_input="one_hot")), torch.eye(K))
-    assert label_codes(LTE, _config()) is LTE
+def test_one_hot_codes_replace_the_embeddings():
+    assert torch.equal(label_codes(LABEL_EMBEDDINGS, _config(generator_input="one_hot")), torch.eye(K))
+    assert label_codes(LABEL_EMBEDDINGS, _config()) is LABEL_EMBEDDINGS
 
 
 def test_one_to_one_gives_every_image_its_own_linear():
@@ -50,7 +50,7 @@ def test_one_to_one_gives_every_image_its_own_linear():
 )
 def test_without_a_noisy_layer_the_input_goes_straight_to_the_generator(generator_input: str, size: int):
     values = {"generator_input": generator_input, "noisy_layer": "none"}
-    assert noisy_layer_output(LTE.shape, _config(**values)) == size
+    assert generator_input_dim(LABEL_EMBEDDINGS.shape, _config(**values)) == size
     assert _layer(**values)(ROWS).shape == (BATCH, size)
 
 
@@ -60,7 +60,7 @@ def test_sum_adds_beta_times_the_noise():
     torch.testing.assert_close(layer(ROWS), ROWS + 0.5 * layer.noise)
 
 
-def test_noise_is_drawn_anew_every_round_from_the_distribution_asked_for():
+def test_noise_is_redrawn_every_round_from_the_requested_distribution():
     normal = _layer(generator_input="noise", noisy_layer="none")
     uniform = _layer(generator_input="noise", noisy_layer="none", input_noise="uniform")
     before = normal(ROWS).clone()
@@ -71,13 +71,13 @@ def test_noise_is_drawn_anew_every_round_from_the_distribution_asked_for():
     assert uniform(ROWS).max() <= 1
 
 
-def test_without_redraw_the_linears_live_as_long_as_the_generator():
+def test_without_redraw_the_linears_change_only_with_the_generator():
     layer = _layer(noisy_layer_redraw=False)
-    drawn = layer.weight.clone()
+    first_weight = layer.weight.clone()
     layer.redraw(torch.Generator().manual_seed(5))
-    assert torch.equal(drawn, layer.weight)
+    assert torch.equal(first_weight, layer.weight)
     layer.reset(torch.Generator().manual_seed(5))
-    assert not torch.equal(drawn, layer.weight)
+    assert not torch.equal(first_weight, layer.weight)
 
 
 @pytest.mark.parametrize("architecture", ["A1", "A2"])
@@ -85,7 +85,7 @@ def test_a1_and_a2_are_without_batch_norm(architecture: str):
     layer = _layer(noisy_layer_architecture=architecture)
     noise = layer(ROWS)
     if architecture == "A1":
-        torch.testing.assert_close(noise[:K], LTE @ layer.weight[0])
+        torch.testing.assert_close(noise[:K], LABEL_EMBEDDINGS @ layer.weight[0])
     assert torch.equal(layer(ROWS), noise)
 
 
@@ -115,7 +115,7 @@ def test_a8_drops_half_and_follows_the_seed():
 
 
 @pytest.mark.parametrize("values", [{}, {"noisy_layer_redraw": False}, {"noisy_layer_architecture": "A4"}])
-def test_what_outlives_a_round_can_be_put_back(values: dict[str, object]):
+def test_the_state_that_outlives_a_round_can_be_restored(values: dict[str, object]):
     layer = _layer(**values)
     layer(ROWS)
     state = {name: value.clone() for name, value in layer.lasting_state().items()}

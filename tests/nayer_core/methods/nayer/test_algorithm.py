@@ -62,7 +62,7 @@ def test_a_stopped_run_resumes_to_bitwise_the_same_student(stop_after: int, tmp_
     assert resumed.of(ProgressEvent)[-1].fraction == pytest.approx(1)
 
 
-def test_what_dropout_draws_is_resumed_too(tmp_path: Path):
+def test_the_random_numbers_of_dropout_are_resumed(tmp_path: Path):
     whole, stopped, resumed = SmallRun(), SmallRun(), SmallRun()
     for run in (whole, stopped, resumed):
         run.student.register_forward_hook(lambda layer, _, out: functional.dropout(out, 0.5, layer.training))
@@ -89,29 +89,32 @@ def test_a_resumed_run_has_reported_what_the_whole_run_reports(stop_after: int, 
 
 
 def test_a_checkpoint_of_another_version_of_the_program_is_refused(tmp_path: Path):
-    saved = SmallRun()
-    saved.go_on(checkpoints=CheckpointFolder(tmp_path), should_stop=after(9))
-    facts = saved.run.state().facts
-    olders = [{name: fact for name, fact in facts.items() if name != gone} for gone in ("method", "format")]
+    small_run = SmallRun()
+    small_run.go_on(checkpoints=CheckpointFolder(tmp_path), should_stop=after(9))
+    facts = small_run.run.state().facts
+    olders = [
+        {name: fact for name, fact in facts.items() if name != missing_name}
+        for missing_name in ("method", "format")
+    ]
     for older in (*olders, facts | {"format": FORMAT - 1}):
-        CheckpointFolder(tmp_path).save(saved.run.state().tensors, older, saved.method.bank)
+        CheckpointFolder(tmp_path).save(small_run.run.state().tensors, older, small_run.method.bank)
         with pytest.raises(TrainingError) as refused:
             SmallRun().run.resume(CheckpointFolder(tmp_path))
         assert refused.value.code == ErrorCode.CHECKPOINT_INVALID
 
 
 def test_checkpointing_does_not_change_the_student(tmp_path: Path):
-    plain, saved = SmallRun(), SmallRun()
+    plain, small_run = SmallRun(), SmallRun()
     plain.go_on()
-    saved.go_on(checkpoints=CheckpointFolder(tmp_path), checkpoint_seconds=0)
-    assert len(saved.of(CheckpointEvent)) >= 10
-    assert same(plain.weights(), saved.weights())
+    small_run.go_on(checkpoints=CheckpointFolder(tmp_path), checkpoint_seconds=0)
+    assert len(small_run.of(CheckpointEvent)) >= 10
+    assert same(plain.weights(), small_run.weights())
 
 
-def test_a_broken_generation_is_stepped_over(tmp_path: Path):
-    whole, saved = SmallRun(), SmallRun()
+def test_loading_skips_a_damaged_generation(tmp_path: Path):
+    whole, small_run = SmallRun(), SmallRun()
     whole.go_on()
-    saved.go_on(checkpoints=CheckpointFolder(tmp_path), checkpoint_seconds=0)
+    small_run.go_on(checkpoints=CheckpointFolder(tmp_path), checkpoint_seconds=0)
     newest = max(tmp_path.glob("state-*.safetensors"))
     content = bytearray(newest.read_bytes())
     content[-1] ^= 1
@@ -124,16 +127,16 @@ def test_a_broken_generation_is_stepped_over(tmp_path: Path):
 
 
 def test_two_older_generations_and_no_superfluous_file_are_kept(tmp_path: Path):
-    saved = SmallRun(CONFIG.model_copy(update={"bank_capacity": 20}))
-    saved.go_on(checkpoints=CheckpointFolder(tmp_path), checkpoint_seconds=0)
+    small_run = SmallRun(CONFIG.model_copy(update={"bank_capacity": 20}))
+    small_run.go_on(checkpoints=CheckpointFolder(tmp_path), checkpoint_seconds=0)
     assert len(list(tmp_path.glob("state-*.json"))) == 3
     assert len(list(tmp_path.glob("bank-*"))) == 2
     assert not list(tmp_path.glob(".*"))
 
 
 def test_without_a_whole_generation_the_resume_is_refused(tmp_path: Path):
-    saved = SmallRun()
-    saved.go_on(checkpoints=CheckpointFolder(tmp_path), should_stop=after(9))
+    small_run = SmallRun()
+    small_run.go_on(checkpoints=CheckpointFolder(tmp_path), should_stop=after(9))
     for path in tmp_path.glob("bank-*"):
         path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(TrainingError) as refused:
@@ -142,8 +145,8 @@ def test_without_a_whole_generation_the_resume_is_refused(tmp_path: Path):
 
 
 def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path):
-    saved = SmallRun()
-    saved.go_on(checkpoints=CheckpointFolder(tmp_path), should_stop=after(9))
+    small_run = SmallRun()
+    small_run.go_on(checkpoints=CheckpointFolder(tmp_path), should_stop=after(9))
     other = SmallRun(CONFIG.model_copy(update={"temperature": 3.0}))
     with pytest.raises(TrainingError) as refused:
         other.run.resume(CheckpointFolder(tmp_path))
@@ -182,12 +185,12 @@ def test_more_classes_than_images_in_a_round():
     assert run.method.bank.labels.unique().tolist() == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize(("last_steps", "kept"), [(0, 1), (1, 1), (2, 2), (5, 2)])
-def test_images_of_the_last_steps_are_kept(last_steps: int, kept: int):
+@pytest.mark.parametrize(("last_steps", "expected"), [(0, 1), (1, 1), (2, 2), (5, 2)])
+def test_images_of_the_last_steps_are_kept(last_steps: int, expected: int):
     run = SmallRun(CONFIG.model_copy(update={"images_of_last_steps": last_steps}))
     assert run.go_on()
-    assert run.method.bank.added == plan_run(run.run.config).images == 60 * kept
-    assert len(run.method.bank) == 60 * kept
+    assert run.method.bank.added == plan_run(run.run.config).images == 60 * expected
+    assert len(run.method.bank) == 60 * expected
 
 
 @pytest.mark.parametrize(

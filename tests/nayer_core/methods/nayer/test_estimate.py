@@ -88,8 +88,8 @@ def test_the_noisy_layer_is_the_one_that_would_be_built(values: dict[str, object
 @pytest.mark.parametrize("encoder", ["one_hot", "gaussian", "sbert"])
 def test_the_size_of_the_embeddings_is_known_before_they_are_made(encoder: str) -> None:
     labels = ["cat", "dog", "bird"]
-    lte = embed(encoder, "{label}", labels).lte
-    assert embedding_dim(encoder, len(labels)) == lte.shape[1]
+    label_embeddings = embed(encoder, "{label}", labels).label_embeddings
+    assert embedding_dim(encoder, len(labels)) == label_embeddings.shape[1]
     assert embedding_dim("auto", 3) >= embedding_dim("sbert", 3)
 
 

@@ -14,7 +14,7 @@ def _rng(seed: int = 0) -> torch.Generator:
 
 @pytest.mark.parametrize(("num_classes", "batch_size"), [(4, 12), (4, 14), (10, 6)])
 def test_each_sweep_passes_its_own_linear(num_classes: int, batch_size: int):
-    layer = NoisyLayer(embedding_dim=8, noise_dim=5, batch_size=batch_size, sweep=num_classes)
+    layer = NoisyLayer(code_dim=8, noise_dim=5, batch_size=batch_size, sweep=num_classes)
     layer.redraw(_rng())
     embeddings = torch.randn(batch_size, 8, generator=_rng(1))
     normalised = nn.BatchNorm1d(8)(embeddings)
@@ -26,7 +26,7 @@ def test_each_sweep_passes_its_own_linear(num_classes: int, batch_size: int):
 
 
 def test_redraw_gives_unit_normal_weights_and_leaves_the_batch_norm():
-    layer = NoisyLayer(embedding_dim=64, noise_dim=200, batch_size=40, sweep=10)
+    layer = NoisyLayer(code_dim=64, noise_dim=200, batch_size=40, sweep=10)
     layer.batch_norm.weight.data.fill_(3.0)
     layer.redraw(_rng())
     first = layer.weight.clone()
@@ -40,7 +40,7 @@ def test_redraw_gives_unit_normal_weights_and_leaves_the_batch_norm():
 
 
 def test_same_class_in_two_sweeps_gets_two_inputs():
-    layer = NoisyLayer(embedding_dim=8, noise_dim=16, batch_size=6, sweep=3)
+    layer = NoisyLayer(code_dim=8, noise_dim=16, batch_size=6, sweep=3)
     layer.redraw(_rng())
     embeddings = torch.randn(3, 8, generator=_rng(1)).repeat(2, 1)
     noise = layer(embeddings)

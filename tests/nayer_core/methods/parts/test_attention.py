@@ -24,23 +24,23 @@ def test_the_gradient_is_that_of_the_definition():
     goal = torch.randn(2, 16)
     by_hand = F.normalize(features.square().sum(1).flatten(1))
     (expected,) = torch.autograd.grad((by_hand * goal).sum(), features)
-    (found,) = torch.autograd.grad((attention_map(features) * goal).sum(), features)
-    torch.testing.assert_close(found, expected)
+    (result,) = torch.autograd.grad((attention_map(features) * goal).sum(), features)
+    torch.testing.assert_close(result, expected)
 
 
 @pytest.mark.parametrize("name", ["resnet20", "wrn_16_1", "resnet18", "vgg11_bn", "mobilenet_v2"])
 def test_the_last_features_of_each_resolution_are_found(name: str):
     network = build(name, num_classes=10, input_size=SIZE).train()
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    found = last_layers(network, SIZE)
-    assert len(found) >= 3
-    assert all(min(resolution) > 1 for resolution in found)
+    result = last_layers(network, SIZE)
+    assert len(result) >= 3
+    assert all(min(resolution) > 1 for resolution in result)
     assert network.training
     assert same(before, network.state_dict())
     assert not any(layer._forward_hooks for layer in network.modules())
 
 
-def test_a_network_looks_where_itself_looks():
+def test_a_network_has_no_attention_distance_from_itself():
     network = build("resnet20", num_classes=10, input_size=SIZE).eval()
     alignment = AttentionAlignment(network, network, SIZE)
     assert alignment.resolutions == [(32, 32), (16, 16), (8, 8)]
@@ -71,7 +71,7 @@ def test_networks_without_a_common_resolution_are_not_compared():
     assert not AttentionAlignment(teacher, student, SIZE)
 
 
-def test_its_weight_changes_the_student_and_nothing_else():
+def test_attention_changes_the_student_and_not_the_first_images():
     plain, aligned = SmallRun(CONFIG), SmallRun(CONFIG.model_copy(update={"attention_weight": 2.0}))
     for run in (plain, aligned):
         run.go_on()

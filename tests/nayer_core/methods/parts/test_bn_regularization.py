@@ -17,13 +17,13 @@ def _teacher() -> nn.Module:
 
 
 def _statistics(teacher: nn.Module, images: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    features, found = images, []
+    features, result = images, []
     for layer in teacher:
         if isinstance(layer, nn.BatchNorm2d):
             mean = features.mean((0, 2, 3))
-            found.append((mean, (features - mean[:, None, None]).square().mean((0, 2, 3))))
+            result.append((mean, (features - mean[:, None, None]).square().mean((0, 2, 3))))
         features = layer(features)
-    return found
+    return result
 
 
 def _norms(teacher: nn.Module, matched: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
@@ -82,8 +82,8 @@ def test_gradient_of_the_statistics_is_the_formulas():
     weights = torch.randn(2, 3)
     (expected,) = torch.autograd.grad((by_hand * weights).sum(), features)
     single = features.detach().float().requires_grad_()
-    (found,) = torch.autograd.grad((channel_statistics(single) * weights).sum(), single)
-    torch.testing.assert_close(found, expected.float())
+    (result,) = torch.autograd.grad((channel_statistics(single) * weights).sum(), single)
+    torch.testing.assert_close(result, expected.float())
 
 
 def test_statistics_of_half_precision_features_are_float32():

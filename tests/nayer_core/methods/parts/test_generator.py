@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from nayer_core.methods.parts.generator import UpsampledConv2d, build_generator
 
 
-def _drawn(name: str, input_size: tuple[int, int, int], width: int = 16, seed: int = 0):
+def _generator(name: str, input_size: tuple[int, int, int], width: int = 16, seed: int = 0):
     generator = build_generator(name, noise_dim=20, width=width, input_size=input_size)
     generator.redraw(torch.Generator().manual_seed(seed))
     return generator
@@ -16,8 +16,8 @@ def _drawn(name: str, input_size: tuple[int, int, int], width: int = 16, seed: i
 
 @pytest.mark.parametrize("name", ["published", "table8", "table9"])
 @pytest.mark.parametrize("input_size", [(1, 28, 28), (3, 32, 32), (3, 64, 48), (3, 30, 33)])
-def test_images_have_the_size_asked_for_and_lie_between_0_and_1(name: str, input_size: tuple[int, int, int]):
-    images = _drawn(name, input_size)(torch.randn(4, 20))
+def test_images_have_the_requested_size_and_are_in_0_to_1(name: str, input_size: tuple[int, int, int]):
+    images = _generator(name, input_size)(torch.randn(4, 20))
     assert images.shape == (4, *input_size)
     assert images.min() >= 0
     assert images.max() <= 1
@@ -26,16 +26,16 @@ def test_images_have_the_size_asked_for_and_lie_between_0_and_1(name: str, input
 @pytest.mark.parametrize("name", ["published", "table8", "table9"])
 def test_redraw_follows_the_seed_alone(name: str):
     noise = torch.randn(4, 20)
-    first, again, other = (_drawn(name, (3, 16, 16), seed=seed) for seed in (1, 1, 2))
+    first, again, other = (_generator(name, (3, 16, 16), seed=seed) for seed in (1, 1, 2))
     assert torch.equal(first(noise), again(noise))
     assert not torch.equal(first(noise), other(noise))
 
 
 def test_redraw_forgets_the_batch_norms_statistics():
-    generator = _drawn("table8", (3, 16, 16))
+    generator = _generator("table8", (3, 16, 16))
     generator(torch.randn(8, 20))
     generator.redraw(torch.Generator().manual_seed(0))
-    fresh = _drawn("table8", (3, 16, 16))
+    fresh = _generator("table8", (3, 16, 16))
     for name, value in fresh.state_dict().items():
         assert torch.equal(value, generator.state_dict()[name]), name
 

@@ -15,16 +15,16 @@ def _images(mean: float, std: float) -> Tensor:
     return mean + std * noise
 
 
-def test_images_with_the_statistics_of_the_data_cost_nothing():
+def test_images_with_the_statistics_of_the_data_have_no_prior_loss():
     assert input_statistics_distance(_images(0, 1)).item() == pytest.approx(0, abs=1e-3)
 
 
-def test_it_adds_the_norm_of_the_means_and_of_the_variances_errors():
+def test_the_prior_adds_the_norms_of_means_and_variance_errors():
     assert input_statistics_distance(_images(2, 1)).item() == pytest.approx(2 * 3**0.5, rel=1e-3)
     assert input_statistics_distance(_images(0, 3)).item() == pytest.approx(8 * 3**0.5, rel=1e-3)
 
 
-def test_its_gradient_leads_images_to_the_statistics():
+def test_the_gradient_of_the_prior_leads_images_to_the_statistics():
     images = _images(2, 0.5).requires_grad_()
     for _ in range(200):
         (gradient,) = torch.autograd.grad(input_statistics_distance(images), images)

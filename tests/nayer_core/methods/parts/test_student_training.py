@@ -11,8 +11,8 @@ def copy_of(network: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 def run_with(share: float) -> SmallRun:
     run = SmallRun(CONFIG.model_copy(update={"student_averaging": share}))
-    made = run.make_round()
-    run.method.bank.add(made.images, made.labels)
+    embedded = run.make_round()
+    run.method.bank.add(embedded.images, embedded.labels)
     return run
 
 
@@ -28,14 +28,16 @@ def test_the_average_follows_the_student_and_forgets_its_beginning() -> None:
     expected = copy_of(run.student)
     for step in range(1, 6):
         trainer.step(run.method.bank)
-        kept = min(0.3, (1 + step) / (10 + step))
+        old_share = min(0.3, (1 + step) / (10 + step))
         for name, latest in run.student.state_dict().items():
-            mean = kept * expected[name] + (1 - kept) * latest
+            mean = old_share * expected[name] + (1 - old_share) * latest
             expected[name] = mean if latest.is_floating_point() else latest.clone()
-    found = run.run.student.state_dict()
+    student_weights = run.run.student.state_dict()
     for name, value in expected.items():
-        torch.testing.assert_close(found[name], value)
-    assert any(not torch.equal(found[name], value) for name, value in run.student.state_dict().items())
+        torch.testing.assert_close(student_weights[name], value)
+    assert any(
+        not torch.equal(student_weights[name], value) for name, value in run.student.state_dict().items()
+    )
 
 
 def test_averaging_does_not_change_how_the_student_is_trained() -> None:
