@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
 from cli import wording
-from nayer import JobEvent
+from nayer import RemoteEvent
 from nayer.uploads import OnBytes
 
 PLAIN_SECONDS = 5.0  # between two plain lines of progress
@@ -44,7 +44,7 @@ class JobDisplay:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def event(self, event: JobEvent) -> None:
+    def event(self, event: RemoteEvent) -> None:
         """Show one event; types without interest to a person are skipped."""
         data = event.data
         if event.type == "status":

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from nayer import ApiError, ClientError, FieldError, ServiceUnreachableError
+from nayer import ApiError, ClientError, InvalidField, ServiceUnreachableError
 from nayer_core.contract import catalog
 
 # JSON pointer into the spec -> the options that set it.
@@ -130,7 +130,7 @@ def explain(error: ClientError) -> tuple[str, str]:
     return message, hint(error.code, error.hint, message)
 
 
-def _line(field: FieldError) -> str:
+def _line(field: InvalidField) -> str:
     fault = "is missing" if field.code == "missing" else in_options(field.detail)
     return f"{option(field.pointer)}: {fault}"
 

@@ -39,7 +39,7 @@ from examples.mnist_teacher import (
     load_digits,
     train_teacher,
 )
-from nayer import Client, ClientError, JobEvent, RemoteJob, follow
+from nayer import Client, ClientError, RemoteEvent, RemoteJob, follow
 from nayer_core.networks.registry import build, count_parameters
 
 STUDENT = "wrn_10_1"
@@ -116,7 +116,7 @@ def _distill(client: Client, teacher: Path) -> _DemoJob:
         run = _DemoJob(client.submit(teacher, spec, on_bytes=on_bytes))
     with JobDisplay(console) as display:
 
-        def on_event(event: JobEvent) -> None:
+        def on_event(event: RemoteEvent) -> None:
             display.event(event)
             if event.type == "status" and event.data["status"] not in ("validating", "queued"):
                 run.moments.append(event.created_at)

@@ -9,8 +9,8 @@
 Every error is a `ClientError` with a stable code, a message and a hint; `nayer.errors` shows the tree.
 """
 
-from nayer.client import Client, JobEvent, RemoteJob
-from nayer.errors import ApiError, ClientError, DownloadCorruptError, FieldError, ServiceUnreachableError
+from nayer.client import Client, RemoteEvent, RemoteJob
+from nayer.errors import ApiError, ClientError, DownloadCorruptError, InvalidField, ServiceUnreachableError
 from nayer.following import follow
 
 __all__ = [
@@ -18,8 +18,8 @@ __all__ = [
     "Client",
     "ClientError",
     "DownloadCorruptError",
-    "FieldError",
-    "JobEvent",
+    "InvalidField",
+    "RemoteEvent",
     "RemoteJob",
     "ServiceUnreachableError",
     "follow",

@@ -49,7 +49,7 @@ class RemoteJob(BaseModel):
         return self.status == "succeeded"
 
 
-class JobEvent(BaseModel):
+class RemoteEvent(BaseModel):
     """One entry of a job's log; `seq` counts from 1.
 
     `type` is status, phase, progress, metrics, warning, bank, checkpoint, artifact or error, and decides
@@ -162,7 +162,7 @@ class Client:
         """Queue a paused job again; it continues from its last state."""
         return self._post(f"/jobs/{job_id}/resume")
 
-    def stream(self, job_id: str, after: int = 0) -> Iterator[JobEvent]:
+    def stream(self, job_id: str, after: int = 0) -> Iterator[RemoteEvent]:
         """Yield the events of a job behind number `after`, live, until the service closes the stream.
 
         `nayer.follow` resumes broken streams.
@@ -176,14 +176,14 @@ class Client:
             with self._http.stream("GET", f"/jobs/{job_id}/events", headers=headers) as response:
                 raise_for_problem(response)
                 for event in read_data(response.iter_lines()):
-                    yield JobEvent.model_validate(event)
+                    yield RemoteEvent.model_validate(event)
         except httpx.TransportError as error:
             raise ServiceUnreachableError(self.url, _reason(error)) from error
 
-    def log(self, job_id: str, after: int = 0) -> list[JobEvent]:
+    def log(self, job_id: str, after: int = 0) -> list[RemoteEvent]:
         """Return the next page of the events behind number `after` that exist now."""
         page = self._get(f"/jobs/{job_id}/events", {"after": after})["data"]
-        return [JobEvent.model_validate(entry) for entry in page]
+        return [RemoteEvent.model_validate(entry) for entry in page]
 
     def metrics(self, job_id: str) -> dict[str, list[dict[str, Any]]]:
         """Return the measured series of a job by name: points of `step`, `epoch` and `value`, in order."""

@@ -13,7 +13,7 @@ import httpx
 
 
 @dataclass(frozen=True)
-class FieldError:
+class InvalidField:
     """One field of a request that the service refuses.
 
     Args:
@@ -56,7 +56,7 @@ class ApiError(ClientError):
     """
 
     def __init__(
-        self, status: int, code: str, message: str, hint: str = "", fields: tuple[FieldError, ...] = ()
+        self, status: int, code: str, message: str, hint: str = "", fields: tuple[InvalidField, ...] = ()
     ):
         super().__init__(code, message, hint)
         self.status = status
@@ -94,7 +94,7 @@ def raise_for_problem(response: httpx.Response) -> None:
     response.read()
     problem = _problem(response)
     fields = tuple(
-        FieldError(*(str(entry.get(key, "")) for key in ("pointer", "code", "detail")))
+        InvalidField(*(str(entry.get(key, "")) for key in ("pointer", "code", "detail")))
         for entry in problem.get("errors") or []
     )
     lines = [f"{field.pointer}: {field.detail}" for field in fields]

@@ -4,7 +4,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 
-from nayer.client import Client, JobEvent, RemoteJob
+from nayer.client import Client, RemoteEvent, RemoteJob
 from nayer.errors import ApiError, ServiceUnreachableError
 
 PATIENCE_SECONDS = 300.0  # with no answer at all; the service may be restarting
@@ -12,7 +12,7 @@ SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 8.0
 SILENT_STREAMS = 3  # after so many streams without an event, a proxy on the way buffers them
 POLL_SECONDS = 2.0
 
-OnEvent = Callable[[JobEvent], None]
+OnEvent = Callable[[RemoteEvent], None]
 OnTrouble = Callable[[str], None]
 
 
@@ -59,7 +59,7 @@ def follow(
         time.sleep(_pause_seconds(silent, failures))
 
 
-def _batch(client: Client, job_id: str, after: int, *, polling: bool) -> Iterator[JobEvent]:
+def _batch(client: Client, job_id: str, after: int, *, polling: bool) -> Iterator[RemoteEvent]:
     # A broken stream ends here; the request for the job after it shows whether the service is away.
     with contextlib.suppress(ServiceUnreachableError):
         yield from client.log(job_id, after) if polling else client.stream(job_id, after)

@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
-from nayer import ApiError, ClientError, FieldError, ServiceUnreachableError
+from nayer import ApiError, ClientError, InvalidField, ServiceUnreachableError
 from nayer.errors import raise_for_problem
 
 
@@ -35,7 +35,7 @@ def test_each_refused_field_is_a_value_and_a_line_of_the_message() -> None:
     ]
     document = {"code": "invalid_spec", "detail": "/labels: Field required (and 1 more)", "errors": entries}
     error = error_of(httpx.Response(422, json=document))
-    assert error.fields == tuple(FieldError(**entry) for entry in entries)
+    assert error.fields == tuple(InvalidField(**entry) for entry in entries)
     assert error.message == "/labels: Field required\n/seed: Input should be an integer"
 
 

@@ -14,7 +14,7 @@ from nayer import (
     ApiError,
     Client,
     DownloadCorruptError,
-    JobEvent,
+    RemoteEvent,
     ServiceUnreachableError,
     follow,
     following,
@@ -168,5 +168,5 @@ def test_a_download_is_complete_and_verified_or_leaves_no_file(
 
 
 def test_events_have_the_time_of_the_service(client: Client) -> None:
-    first: JobEvent = next(iter(client.stream("j")))
+    first: RemoteEvent = next(iter(client.stream("j")))
     assert first.created_at.isoformat() == "2026-01-01T00:00:00+00:00"
