@@ -39,6 +39,7 @@ from nayer_core.uploads.file_kind import FileKind
 from nayer_core.uploads.refusals import refuse
 
 _PROBE_IMAGES = 4
+_MEASURED_PIXELS = 64  # larger images have given bad students
 _MAX_WRAPPER_CHARS = 100
 
 
@@ -236,6 +237,12 @@ def _warnings(teacher: Teacher, spec: ResolvedSpec) -> list[WarningEvent]:
             "teacher.normalization replace them: experimental, and the student will be worse."
         )
         warnings.append(WarningEvent(code="no_batch_norm", message=message))
+    if max(spec.input_size[1:]) > _MEASURED_PIXELS:
+        message = (
+            f"The presets were measured on small images. With more than {_MEASURED_PIXELS} pixels a side "
+            "the student may be far worse than its teacher; send evaluation images to know."
+        )
+        warnings.append(WarningEvent(code="image_size_unmeasured", message=message))
     warnings += assumption(teacher.recognition)
     student_parameters, teacher_parameters = (
         _parameters(spec.student_architecture, spec),
