@@ -21,7 +21,7 @@ from tests.support.services import Services
 pytestmark = pytest.mark.usefixtures("empty")
 
 NOW = datetime.now(UTC)
-LEASES = {"none": None, "past": NOW - timedelta(seconds=9), "future": NOW + timedelta(minutes=9)}
+LEASES = {"none": None, "past": NOW - timedelta(seconds=9), "future": NOW + timedelta(days=9)}
 HOUR = timedelta(hours=1)
 
 States = dict[tuple[JobStatus, str, bool], str]
