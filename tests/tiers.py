@@ -55,7 +55,7 @@ PLACES: dict[str, tuple[str, ...]] = {
         "benchmarks/test_published.py",
         "examples",
         "jobs/files/test_store.py::test_a_file_is_read_as_it_was_stored",
-        "jobs/test_doorbell.py::test_a_port_that_accepts_and_says_nothing_does_not_hold_anyone_up",
+        "jobs/test_doorbell.py::test_a_silent_open_port_does_not_delay_callers",
         "nayer_core/commands",
         "nayer_core/label_embeddings",
         "nayer_core/methods/nayer/test_algorithm.py::test_a_resumed_run_has_reported_what_the_whole_run_reports",
