@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-# Fixtures that start a server; whatever asks for one of these, also through others, is in `servers`.
+# Fixtures that start a server; a test that uses one of these, also through others, is in `servers`.
 SERVER_FIXTURES = frozenset({"postgres", "valkey", "seaweedfs", "server", "serving", "stack", "fleet"})
 
 # Places below tests/: a folder, a file, or `file::test`. tests/test_tiers.py checks that each exists.

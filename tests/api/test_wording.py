@@ -1,4 +1,4 @@
-"""Mistakes in a spec are described in terms of JSON, whatever the mistake is."""
+"""Mistakes in a spec are described in terms of JSON: every kind of mistake."""
 
 import copy
 import json
