@@ -1,4 +1,4 @@
-"""The shape of the house, as tests: who may import whom, where torch lives, how large a piece may be."""
+"""Rules of the architecture: who may import whom, where torch is used, how long a file may be."""
 
 import ast
 import re
@@ -41,8 +41,8 @@ def test_the_rooms_reach_nothing_of_the_core_but_its_contract() -> None:
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     (apart,) = [contract for contract in contracts if contract["id"] == "only-the-contract"]
     core = {path.name for path in (ROOT / "nayer_core").iterdir() if path.is_dir() and path.name[0] != "_"}
-    closed = {name.removeprefix("nayer_core.") for name in apart["protected_modules"]}
-    assert core - closed == {"contract"}
+    protected = {name.removeprefix("nayer_core.") for name in apart["protected_modules"]}
+    assert core - protected == {"contract"}
 
 
 def allowed_importers(protected: str) -> tuple[str, ...]:
@@ -52,7 +52,7 @@ def allowed_importers(protected: str) -> tuple[str, ...]:
 
 
 def unreported(module: str, protected: str, folder: Path, rooms: Sequence[str]) -> set[str]:
-    """Import a module in each file of these rooms that may not; gives the files that pass the contracts."""
+    """Import a module in each file of these rooms that may not; return the files that pass the contracts."""
     shutil.copy(ROOT / "pyproject.toml", folder)
     wrong = set()
     for path in sources(*ROOMS):
@@ -71,7 +71,7 @@ def unreported(module: str, protected: str, folder: Path, rooms: Sequence[str]) 
 
 @pytest.mark.parametrize("library", ["obstore", "sqlalchemy", "celery", "torch", "fastapi", "httpx", "typer"])
 def test_a_library_imported_in_the_wrong_file_breaks_a_contract(library: str, tmp_path: Path) -> None:
-    """In every other file of every room at once: no file is forgotten by the contracts."""
+    """The import is added to every other file of every room at once: the contracts cover each file."""
     assert unreported(library, library, tmp_path, ROOMS) == set()
 
 
@@ -85,7 +85,7 @@ def test_a_library_imported_in_the_wrong_file_breaks_a_contract(library: str, tm
 def test_a_service_imported_by_the_wrong_caller_breaks_a_contract(
     module: str, protected: str, tmp_path: Path
 ) -> None:
-    """What the API or a worker may not do, it cannot name."""
+    """The API and the workers cannot import what they may not call."""
     assert unreported(module, protected, tmp_path, ("api", "cli", "worker")) == set()
 
 
@@ -100,13 +100,13 @@ def test_torch_stays_in_the_core(module: str) -> None:
     assert done.stdout.split() == [], f"importing {module} imports {done.stdout}"
 
 
-def test_a_file_fits_a_sitting() -> None:
+def test_no_file_is_too_long() -> None:
     lengths = {path: len(path.read_text().splitlines()) for path in sources(*ROOMS)}
     long = [f"{at(path, 1)} has {length} lines" for path, length in lengths.items() if length > FILE_LINES]
     assert not long, f"more than {FILE_LINES} lines; divide by thought, not by length:\n" + "\n".join(long)
 
 
-def test_a_function_fits_a_screen() -> None:
+def test_no_function_is_too_long() -> None:
     long = [
         f"{at(path, node.lineno)} {node.name} has {length} lines"
         for path in sources(*ROOMS)
@@ -118,11 +118,11 @@ def test_a_function_fits_a_screen() -> None:
 
 
 def mute_suppressions(path: Path) -> Iterator[str]:
-    """Lines with a suppression whose reason stands neither behind it nor in a comment just above."""
+    """Lines with a suppression that has no reason behind it and none in a comment just above."""
     before = ""
     for number, line in enumerate(path.read_text().splitlines(), start=1):
-        found = SUPPRESSION.search(line)
-        if found and len(found["reason"].strip(" -#:")) < 8 and not before.lstrip().startswith("#"):
+        match = SUPPRESSION.search(line)
+        if match and len(match["reason"].strip(" -#:")) < 8 and not before.lstrip().startswith("#"):
             yield at(path, number)
         before = line
 
@@ -134,27 +134,29 @@ def test_a_suppression_says_its_reason() -> None:
 
 def test_nothing_is_left_for_later() -> None:
     later = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b|raise NotImplementedError")
-    left = [
+    places = [
         at(path, number)
         for path in sources(*ROOMS, "examples", "benchmarks")
         for number, line in enumerate(path.read_text().splitlines(), start=1)
         if later.search(line)
     ]
-    assert not left, "\n".join(left)
+    assert not places, "\n".join(places)
 
 
 def test_no_file_has_a_name_that_says_nothing() -> None:
     nothing = {"utils", "util", "helpers", "helper", "common", "manager", "base", "misc"}
-    named = [at(path, 1) for path in sources(*ROOMS) if path.stem in nothing or path.stem == path.parent.name]
-    assert not named, "name it after what it does:\n" + "\n".join(named)
+    places = [
+        at(path, 1) for path in sources(*ROOMS) if path.stem in nothing or path.stem == path.parent.name
+    ]
+    assert not places, "name it after what it does:\n" + "\n".join(places)
 
 
 def test_no_work_is_done_with_the_global_generator_or_a_fixed_device() -> None:
     fixed = re.compile(r"\.cuda\(\)|np\.random\.\w+\(|(?<![\w.])random\.\w+\(")
-    found = [
+    places = [
         at(path, number)
         for path in sources("nayer_core")
         for number, line in enumerate(path.read_text().splitlines(), start=1)
         if fixed.search(line)
     ]
-    assert not found, "seed, device and generator are arguments:\n" + "\n".join(found)
+    assert not places, "seed, device and generator are arguments:\n" + "\n".join(places)

@@ -1,4 +1,4 @@
-"""What the documents say of the code, held equal to the code."""
+"""The documents agree with the code."""
 
 import re
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ DOCUMENTS = [
 
 
 def rows(document: str, heading: str) -> list[list[str]]:
-    """Cells of the table under a heading, its first two lines left out."""
+    """Cells of the table under a heading, without its first two lines."""
     _, _, rest = (ROOT / document).read_text().partition(f"\n## {heading}\n")
     assert rest, f"{document} has no heading {heading}"
     section = rest.partition("\n## ")[0]
@@ -31,17 +31,17 @@ def rows(document: str, heading: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 
-def test_every_code_of_a_request_is_told_as_the_service_tells_it() -> None:
-    told = {row[0].strip("`"): row[1:] for row in rows("docs/http-api.md", "Errors of requests")}
-    assert told == {code: [str(kind.status), kind.title, kind.hint] for code, kind in KINDS.items()}
+def test_every_code_of_a_request_is_documented_as_it_is_answered() -> None:
+    documented = {row[0].strip("`"): row[1:] for row in rows("docs/http-api.md", "Errors of requests")}
+    assert documented == {code: [str(kind.status), kind.title, kind.hint] for code, kind in KINDS.items()}
 
 
-def test_every_code_of_a_job_is_told() -> None:
-    told = [row[0].strip("`") for row in rows("docs/http-api.md", "Errors of jobs")]
-    assert told == [code.value for code in ErrorCode]
+def test_every_code_of_a_job_is_documented() -> None:
+    documented = [row[0].strip("`") for row in rows("docs/http-api.md", "Errors of jobs")]
+    assert documented == [code.value for code in ErrorCode]
 
 
-def test_every_warning_is_told() -> None:
+def test_every_warning_is_documented() -> None:
     document = (ROOT / "docs/http-api.md").read_text()
     rooms = (ROOT / "nayer_core", ROOT / "worker")
     source = "".join(path.read_text() for room in rooms for path in room.rglob("*.py"))
@@ -50,22 +50,22 @@ def test_every_warning_is_told() -> None:
     assert {code for code in raised if f"`{code}`" not in document} == set()
 
 
-def test_every_kind_of_event_is_told() -> None:
-    told = {row[0].strip("`") for row in rows("docs/http-api.md", "Following a job")}
-    assert told == set(get_args(EventType))
+def test_every_kind_of_event_is_documented() -> None:
+    documented = {row[0].strip("`") for row in rows("docs/http-api.md", "Following a job")}
+    assert documented == set(get_args(EventType))
 
 
-def test_every_setting_is_told_with_its_default() -> None:
-    told = {row[0].strip("`"): row[1] for row in rows("docs/settings.md", "Environment variables")}
-    assert set(told) == {f"NAYER_{name.upper()}" for name in Settings.model_fields}
+def test_every_setting_is_documented_with_its_default() -> None:
+    documented = {row[0].strip("`"): row[1] for row in rows("docs/settings.md", "Environment variables")}
+    assert set(documented) == {f"NAYER_{name.upper()}" for name in Settings.model_fields}
     for name, field in Settings.model_fields.items():
         if name in ("data_dir", "scratch_dir") or field.is_required():
             continue
         expected = "" if field.default is None else str(field.default).lower()
-        assert told[f"NAYER_{name.upper()}"] == expected, name
+        assert documented[f"NAYER_{name.upper()}"] == expected, name
 
 
-def test_every_call_is_told() -> None:
+def test_every_call_is_documented() -> None:
     from fastapi.routing import iter_route_contexts
 
     from api.main import create_app
@@ -76,10 +76,10 @@ def test_every_call_is_told() -> None:
         storage_url="s3://nothing",
     )
     document = (ROOT / "docs/http-api.md").read_text().replace("{id}", "{job_id}")
-    known = {route.path for route in iter_route_contexts(create_app(settings).routes) if route.path}
-    known = {path for path in known if not path.startswith("/openapi")}
-    assert len(known) > 10
-    for path in known:
+    paths = {route.path for route in iter_route_contexts(create_app(settings).routes) if route.path}
+    paths = {path for path in paths if not path.startswith("/openapi")}
+    assert len(paths) > 10
+    for path in paths:
         end = path.rsplit("/", 1)[-1]
         assert path in document or f"`/{end}`" in document or f"/{end}`" in document, path
 
@@ -149,10 +149,10 @@ def test_the_diagram_of_states_has_the_steps_of_the_code() -> None:
         for path in DOCUMENTS
         for block in re.findall(r"```mermaid\nstateDiagram-v2\n(.*?)```", path.read_text(), re.DOTALL)
     )
-    drawn = re.findall(r"^ +(\w+) --> (\w+)", diagram, re.MULTILINE)
+    arrows = re.findall(r"^ +(\w+) --> (\w+)", diagram, re.MULTILINE)
     steps = {(str(old), str(new)) for old, allowed in TRANSITIONS.items() for new in allowed}
-    assert len(drawn) == len(set(drawn))
-    assert set(drawn) == steps
+    assert len(arrows) == len(set(arrows))
+    assert set(arrows) == steps
 
 
 def test_every_document_is_in_the_index() -> None:
@@ -175,9 +175,9 @@ def commands(pattern: str) -> set[str]:
 
 def test_targets_of_make_that_are_named_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
-    named = commands(r"(?:`|^|\n)make ([a-z-]+)")
-    assert len(named) > 4
-    assert named <= targets
+    names = commands(r"(?:`|^|\n)make ([a-z-]+)")
+    assert len(names) > 4
+    assert names <= targets
 
 
 def test_commands_of_nayer_that_are_named_exist() -> None:
@@ -185,10 +185,10 @@ def test_commands_of_nayer_that_are_named_exist() -> None:
 
     from cli.main import app
 
-    known = typer.main.get_command(app)
-    named = commands(r"(?:`|\n)nayer ([a-z-]+)")
-    assert len(named) > 4
-    assert named <= set(known.commands)  # type: ignore[attr-defined]  # a group has them
+    group = typer.main.get_command(app)
+    names = commands(r"(?:`|\n)nayer ([a-z-]+)")
+    assert len(names) > 4
+    assert names <= set(group.commands)  # type: ignore[attr-defined]  # a group has them
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

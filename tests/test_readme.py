@@ -1,4 +1,4 @@
-"""The walk through the README is run as it stands, against a service that is started as it says."""
+"""The commands of the README are run unchanged, against a service that is started as it says."""
 
 import json
 import os
@@ -32,7 +32,7 @@ TINY = {
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
-    """`nayer serve` on a free port, with everything of its own."""
+    """`nayer serve` on a free port, with a data folder of its own."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("NAYER_")}
     environment |= {"OMP_NUM_THREADS": "1", "NAYER_DEVICE": "cpu"}
     folder = tmp_path_factory.mktemp("service")
@@ -48,7 +48,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]
 
 
 def block(language: str, holds: str) -> str:
-    """The block of the README that is to be run, in this language and with these words."""
+    """The block of the README that is marked to be run, in this language and with these words."""
     blocks = re.findall(
         rf"^( *)<!-- tests/test_readme.py runs this block -->\n *```{language}\n(.*?)^ *```",
         (ROOT / "README.md").read_text(),
@@ -128,18 +128,18 @@ def test_the_commands_that_are_named_exist() -> None:
     text = (ROOT / "README.md").read_text()
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     assert set(re.findall(r"\bmake ([a-z]+)\b", text)) <= targets
-    told = subprocess.run(
+    help_text = subprocess.run(
         [sys.executable, "-m", "cli.main", "--help"], capture_output=True, text=True, check=True
     ).stdout
     for command in set(re.findall(r"`?nayer ([a-z]+) ?[`t]", text)):
-        assert command in told
+        assert command in help_text
 
 
 def test_the_options_of_submit_exist() -> None:
     text = (ROOT / "README.md").read_text()
     block = re.search(r"nayer submit (.*?)```", text, flags=re.DOTALL)
     assert block is not None
-    told = subprocess.run(
+    help_text = subprocess.run(
         [sys.executable, "-m", "cli.main", "submit", "--help"],
         env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1"},
         capture_output=True,
@@ -148,4 +148,4 @@ def test_the_options_of_submit_exist() -> None:
     ).stdout
     used = set(re.findall(r"(--[a-z-]+)", block[1]))
     assert used
-    assert {option for option in used if option not in told} == set()
+    assert {option for option in used if option not in help_text} == set()

@@ -11,7 +11,7 @@ from tests.tiers import PLACES, SERVER_FIXTURES
 
 ROOT = Path(__file__).parents[1]
 
-# What a fixture calls when it starts a server; all of these live in tests/support or cli.
+# A fixture that starts a server calls one of these; all are defined in tests/support or cli.
 _STARTS_A_SERVER = re.compile(r"\bEmbedded\w+\(|\bPopen\(|\bstart_serving\(|\brunning_stack\(|\bFleet\(")
 
 

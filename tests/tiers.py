@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-# Fixtures that start a server; whatever asks for one of these, also through others, is in `servers`.
+# Fixtures that start a server; a test that uses one of these, also through others, is in `servers`.
 SERVER_FIXTURES = frozenset({"postgres", "valkey", "seaweedfs", "server", "serving", "stack", "fleet"})
 
 # Places below tests/: a folder, a file, or `file::test`. tests/test_tiers.py checks that each exists.
@@ -58,7 +58,7 @@ PLACES: dict[str, tuple[str, ...]] = {
         "benchmarks/test_published.py",
         "examples",
         "jobs/files/test_store.py::test_a_file_is_read_as_it_was_stored",
-        "jobs/test_doorbell.py::test_a_port_that_accepts_and_says_nothing_does_not_hold_anyone_up",
+        "jobs/test_doorbell.py::test_a_silent_open_port_does_not_delay_callers",
         "nayer_core/commands",
         "nayer_core/label_embeddings",
         "nayer_core/methods/nayer/test_algorithm.py::test_a_resumed_run_has_reported_what_the_whole_run_reports",

@@ -1,4 +1,4 @@
-"""Request bodies, whole and broken, built byte by byte."""
+"""Request bodies, valid and invalid, built byte by byte."""
 
 import json
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ TEACHER = (
 
 
 def spec(**changes: Any) -> dict[str, Any]:
-    """A spec that can work, with top-level fields changed."""
+    """A valid spec, with top-level fields changed."""
     document = {
         "labels": ["cat", "dog"],
         "teacher": {

@@ -1,4 +1,4 @@
-"""A real server on a real port over real parts, and someone who plays the worker."""
+"""A real server on a real port over real parts, and an object that plays the worker."""
 
 import hashlib
 import threading
@@ -43,7 +43,7 @@ def settings(database_url: str, redis_url: str, tmp_path_factory: pytest.TempPat
 
 
 def serve(settings: Settings, limits: ConnectionLimits | None = None) -> Iterator[str]:
-    """Run the service in a thread until the test is over; gives its URL."""
+    """Run the service in a thread until the test is over; yield its URL."""
     listener = listen("127.0.0.1", 0)
     port = listener.getsockname()[1]
     config = ServerConfig(create_app(settings), limits or ConnectionLimits(), log_level="warning")
@@ -91,7 +91,7 @@ class PlayedWorker:
         self.folder = folder
 
     def claim(self, queue: QueueName, job_id: str) -> Claim:
-        """Take this very job; jobs that other tests left waiting are failed on the way."""
+        """Claim this job; jobs that other tests left waiting are failed on the way."""
         while claim := self.service.workers.claim(queue, "test:1"):
             if claim.job.id == job_id:
                 return claim
@@ -99,7 +99,7 @@ class PlayedWorker:
         raise AssertionError(f"{job_id} does not wait in {queue}")
 
     def inspect(self, job_id: str) -> Job:
-        """Take the job through inspection."""
+        """Claim the job and end its inspection."""
         claim = self.claim("inspect", job_id)
         spec = JobSpec.model_validate(claim.job.spec)
         preset, config = spec.resolved_config()
@@ -115,7 +115,7 @@ class PlayedWorker:
         )
 
     def start(self, job_id: str) -> Claim:
-        """Take the job up to where it runs."""
+        """Inspect the job and claim it for its run."""
         self.inspect(job_id)
         return self.claim("distill", job_id)
 
@@ -147,17 +147,17 @@ def post(client: httpx.Client) -> Callable[..., httpx.Response]:
 
     def send(*parts: bytes, path: str = "/jobs", **headers: str) -> httpx.Response:
         content = bodies.body(*(parts or (bodies.spec_part(), bodies.teacher_part())))
-        sent = {"Content-Type": bodies.CONTENT_TYPE} | {
+        sent_headers = {"Content-Type": bodies.CONTENT_TYPE} | {
             name.replace("_", "-"): value for name, value in headers.items()
         }
-        return client.post(path, content=content, headers=sent)
+        return client.post(path, content=content, headers=sent_headers)
 
     return send
 
 
 @pytest.fixture
 def submit(post: Callable[..., httpx.Response]) -> Callable[..., str]:
-    """Create a job; gives its id."""
+    """Create a job; return its id."""
 
     def create(*parts: bytes, **options: str) -> str:
         response = post(*parts, **options)
@@ -168,7 +168,7 @@ def submit(post: Callable[..., httpx.Response]) -> Callable[..., str]:
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
-    """Wait for something that other threads do; an error after `seconds`."""
+    """Wait for a condition that another thread fulfils; raise an error after `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -177,7 +177,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
 
 
 def assert_problem(response: httpx.Response, status: int, code: str) -> dict[str, object]:
-    """The answer is a whole problem document with this status and code."""
+    """Check that the answer is a whole problem document with this status and code; return it."""
     assert (response.status_code, response.json().get("code")) == (status, code), response.text
     assert response.headers["content-type"] == "application/problem+json"
     problem: dict[str, object] = response.json()

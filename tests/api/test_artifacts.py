@@ -34,14 +34,14 @@ def path(finished: str) -> str:
 
 
 def test_the_list_names_what_can_be_downloaded(finished: str, client: httpx.Client) -> None:
-    listed = client.get(f"/jobs/{finished}/artifacts").json()["data"]
-    student = next(item for item in listed if item["name"] == "student.safetensors")
+    artifacts = client.get(f"/jobs/{finished}/artifacts").json()["data"]
+    student = next(item for item in artifacts if item["name"] == "student.safetensors")
     assert (student["bytes"], student["sha256"]) == (SIZE, hashlib.sha256(STUDENT).hexdigest())
     assert client.get(student["href"]).content == STUDENT
 
 
 @pytest.mark.parametrize("short", [False, True])
-def test_a_download_tells_its_length_and_digest(
+def test_a_download_has_its_length_and_digest_in_headers(
     short: bool, finished: str, path: str, client: httpx.Client
 ) -> None:
     response = client.get(f"/jobs/{finished}/student" if short else path)
@@ -60,7 +60,7 @@ def test_a_download_tells_its_length_and_digest(
 
 
 @pytest.mark.parametrize(
-    ("asked", "start", "end"),
+    ("range_header", "start", "end"),
     [
         ("bytes=0-0", 0, 1),
         ("bytes=0-99", 0, 100),
@@ -73,28 +73,28 @@ def test_a_download_tells_its_length_and_digest(
     ],
 )
 def test_a_range_is_answered_with_its_bytes(
-    asked: str, start: int, end: int, path: str, client: httpx.Client
+    range_header: str, start: int, end: int, path: str, client: httpx.Client
 ) -> None:
-    response = client.get(path, headers={"Range": asked})
+    response = client.get(path, headers={"Range": range_header})
     assert response.status_code == 206
     assert response.content == STUDENT[start:end]
     assert response.headers["content-range"] == f"bytes {start}-{end - 1}/{SIZE}"
     assert response.headers["content-length"] == str(end - start)
-    head = client.head(path, headers={"Range": asked})
+    head = client.head(path, headers={"Range": range_header})
     assert (head.status_code, head.headers["content-length"]) == (206, str(end - start))
 
 
 @pytest.mark.parametrize(
-    "asked", ["bytes=5-4", "bytes=-", "bytes=a-b", "items=0-1", "bytes=0-1,5-6", "x", ""]
+    "range_header", ["bytes=5-4", "bytes=-", "bytes=a-b", "items=0-1", "bytes=0-1,5-6", "x", ""]
 )
-def test_ranges_that_mean_nothing_are_ignored(asked: str, path: str, client: httpx.Client) -> None:
-    response = client.get(path, headers={"Range": asked})
+def test_invalid_ranges_are_ignored(range_header: str, path: str, client: httpx.Client) -> None:
+    response = client.get(path, headers={"Range": range_header})
     assert (response.status_code, len(response.content)) == (200, SIZE)
 
 
-@pytest.mark.parametrize("asked", [f"bytes={SIZE}-", f"bytes={SIZE}-{SIZE + 5}", "bytes=-0"])
-def test_a_range_outside_the_file_is_refused(asked: str, path: str, client: httpx.Client) -> None:
-    response = client.get(path, headers={"Range": asked})
+@pytest.mark.parametrize("range_header", [f"bytes={SIZE}-", f"bytes={SIZE}-{SIZE + 5}", "bytes=-0"])
+def test_a_range_outside_the_file_is_refused(range_header: str, path: str, client: httpx.Client) -> None:
+    response = client.get(path, headers={"Range": range_header})
     assert_problem(response, 416, "range_not_satisfiable")
     assert response.headers["content-range"] == f"bytes */{SIZE}"
 
@@ -117,13 +117,13 @@ def test_a_broken_download_can_be_continued(path: str, client: httpx.Client) -> 
     assert hashlib.sha256(got + rest).hexdigest() == response.headers["etag"].strip('"')
 
 
-def test_a_file_that_is_known_is_not_sent_again(path: str, client: httpx.Client) -> None:
+def test_a_file_that_the_client_has_is_not_sent_again(path: str, client: httpx.Client) -> None:
     etag = client.head(path).headers["etag"]
     response = client.get(path, headers={"If-None-Match": etag})
     assert (response.status_code, response.content) == (304, b"")
 
 
-def test_a_student_that_is_not_there_yet(submit: Submit, client: httpx.Client) -> None:
+def test_a_student_is_not_ready_before_the_job_ends(submit: Submit, client: httpx.Client) -> None:
     job_id = submit()
     assert client.get(f"/jobs/{job_id}/artifacts").json() == {"data": []}
     assert_problem(client.get(f"/jobs/{job_id}/student"), 409, "artifact_not_ready")
@@ -131,16 +131,16 @@ def test_a_student_that_is_not_there_yet(submit: Submit, client: httpx.Client) -
     assert_problem(client.get(f"/jobs/{job_id}/student"), 404, "artifact_not_found")
 
 
-def test_an_artifact_is_kept_for_its_time(
+def test_an_artifact_is_served_until_it_expires(
     finished: str, client: httpx.Client, settings: Settings, service: Services
 ) -> None:
-    listed = client.get(f"/jobs/{finished}").json()["artifacts"]
-    assert {item["expires_at"] for item in listed} == {None}
+    artifacts = client.get(f"/jobs/{finished}").json()["artifacts"]
+    assert {item["expires_at"] for item in artifacts} == {None}
     day = settings.model_copy(update={"keep_artifacts_seconds": 86_400})
     with contextlib.contextmanager(serve)(day) as url:
         job = httpx.get(f"{url}/jobs/{finished}").json()
-        (told,) = {item["expires_at"] for item in job["artifacts"]}
-        kept_for = datetime.fromisoformat(told) - datetime.fromisoformat(job["finished_at"])
+        (expires_at,) = {item["expires_at"] for item in job["artifacts"]}
+        kept_for = datetime.fromisoformat(expires_at) - datetime.fromisoformat(job["finished_at"])
         assert kept_for == timedelta(days=1)
         assert httpx.get(f"{url}/jobs/{finished}/artifacts").json()["data"] == job["artifacts"]
         assert httpx.get(f"{url}{job['links']['student']}").content == STUDENT
@@ -149,7 +149,7 @@ def test_an_artifact_is_kept_for_its_time(
 
 
 @pytest.mark.parametrize("name", ["samples.png", "nothing", "..%2f..%2fetc", "%00", "é"])
-def test_an_artifact_that_will_never_be(name: str, finished: str, client: httpx.Client) -> None:
+def test_an_unknown_artifact_is_not_found(name: str, finished: str, client: httpx.Client) -> None:
     response = client.get(f"/jobs/{finished}/artifacts/{name}")
     assert response.status_code == 404
     assert response.json()["code"] in ("artifact_not_found", "not_found")

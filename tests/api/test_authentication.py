@@ -38,7 +38,7 @@ def locked(settings: Settings) -> Iterator[httpx.Client]:
     ],
 )
 @pytest.mark.parametrize("header", [None, "Bearer wrong", "Basic abc", "Bearer", "Bearer \xff"])
-def test_without_the_key_nothing_is_told(
+def test_a_request_without_the_key_is_refused(
     method: str, path: str, header: str | None, locked: httpx.Client
 ) -> None:
     headers = {} if header is None else {b"Authorization": header.encode("latin-1")}
@@ -64,7 +64,7 @@ def test_probes_and_the_description_need_no_key(path: str, locked: httpx.Client)
     assert locked.get(path).status_code == 200
 
 
-def test_the_description_asks_for_the_key_where_there_is_one(
+def test_the_description_requires_the_key_where_one_is_set(
     locked: httpx.Client, client: httpx.Client
 ) -> None:
     with_key, without = (asking.get("/openapi.json").json()["paths"] for asking in (locked, client))
@@ -76,12 +76,12 @@ def test_the_description_asks_for_the_key_where_there_is_one(
 def test_a_key_must_be_long_and_is_never_shown(settings: Settings) -> None:
     with_key = settings.model_copy(update={"api_key": SecretStr(KEY)})
     assert KEY not in repr(with_key)
-    with pytest.raises(ValidationError) as caught:
+    with pytest.raises(ValidationError) as error:
         Settings(**settings.model_dump() | {"api_key": "too short"})
-    assert "too short" not in str(caught.value)
+    assert "too short" not in str(error.value)
 
 
-def test_a_service_without_a_key_says_so(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_service_without_a_key_logs_a_warning(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING), contextlib.contextmanager(serve)(settings):
         pass
     assert "NAYER_API_KEY is not set" in caplog.text

@@ -6,22 +6,22 @@ from nayer_core.contract.presets import PRESETS
 
 
 def test_every_architecture_is_listed_once(client: httpx.Client) -> None:
-    listed = client.get("/architectures").json()
-    names = [item["name"] for item in listed["data"]]
-    assert len(names) == len(set(names)) == listed["total"]
+    architectures = client.get("/architectures").json()
+    names = [item["name"] for item in architectures["data"]]
+    assert len(names) == len(set(names)) == architectures["total"]
     assert set(names) == {
         *catalog.OWN_ARCHITECTURES,
         *catalog.WIDE_RESNETS,
         *catalog.library_architectures(),
     }
-    assert all(item["family"] and item["notes"] for item in listed["data"])
+    assert all(item["family"] and item["notes"] for item in architectures["data"])
     for name in names:
         catalog.require_architecture(name)
 
 
 def test_architectures_are_searched_by_words(client: httpx.Client) -> None:
-    found = client.get("/architectures", params={"q": "WIDE 40"}).json()["data"]
-    assert {item["name"] for item in found} == {"wrn_40_1", "wrn_40_2", "wrn_40_4"}
+    matches = client.get("/architectures", params={"q": "WIDE 40"}).json()["data"]
+    assert {item["name"] for item in matches} == {"wrn_40_1", "wrn_40_2", "wrn_40_4"}
     assert client.get("/architectures", params={"q": "no such thing"}).json() == {"data": [], "total": 0}
 
 

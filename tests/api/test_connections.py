@@ -1,4 +1,4 @@
-"""What a connection may cost, over real sockets to a real server with small limits."""
+"""Limits of a connection, over real sockets to a real server with small limits."""
 
 import contextlib
 import socket
@@ -37,7 +37,7 @@ def connect(bounded: str) -> Iterator[Callable[[], socket.socket]]:
 
 
 def everything(connection: socket.socket) -> bytes:
-    """All that comes until the server closes the connection."""
+    """Receive all bytes until the server closes the connection."""
     received = b""
     with contextlib.suppress(ConnectionResetError):
         while chunk := connection.recv(65536):
@@ -56,7 +56,7 @@ def is_closed(connection: socket.socket) -> bool:
 
 
 def send(connection: socket.socket, data: bytes) -> None:
-    """Send what the server may no longer want."""
+    """Send bytes; the server may have closed the connection already."""
     with contextlib.suppress(ConnectionResetError, BrokenPipeError):
         connection.sendall(data)
 
@@ -95,9 +95,7 @@ def test_a_large_head_within_the_limit_is_read(connect: Callable[[], socket.sock
 @pytest.mark.parametrize(
     "rest", [b"0\r\nX-A: " + b"a" * MIB, b"1;" + b"a" * MIB], ids=["trailer", "chunk extension"]
 )
-def test_what_comes_between_pieces_of_a_body_is_bounded_too(
-    rest: bytes, connect: Callable[[], socket.socket]
-) -> None:
+def test_trailers_and_chunk_extensions_are_bounded(rest: bytes, connect: Callable[[], socket.socket]) -> None:
     connection = connect()
     send(connection, POST + b"Transfer-Encoding: chunked\r\n\r\n" + rest)
     began = time.monotonic()
@@ -105,14 +103,14 @@ def test_what_comes_between_pieces_of_a_body_is_bounded_too(
     assert time.monotonic() - began < 5
 
 
-def test_a_trailer_is_no_header(connect: Callable[[], socket.socket]) -> None:
+def test_a_trailer_is_not_read_as_a_header(connect: Callable[[], socket.socket]) -> None:
     connection = connect()
     head = POST + b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
     connection.sendall(head + b"1\r\nx\r\n0\r\nIdempotency-Key: \r\n\r\n")
     assert b'"code":"malformed_body"' in everything(connection)
 
 
-def test_what_is_no_http_is_answered_as_a_problem(connect: Callable[[], socket.socket]) -> None:
+def test_bytes_that_are_not_http_get_a_problem_document(connect: Callable[[], socket.socket]) -> None:
     connection = connect()
     connection.sendall(b"nonsense\r\n\r\n")
     assert_refused(everything(connection), 400, "malformed_request")
@@ -151,7 +149,7 @@ def test_line_breaks_between_requests_do_not_keep_a_connection(
         assert time.monotonic() - began < 5
 
 
-def test_a_slow_client_and_one_that_comes_again_are_served(connect: Callable[[], socket.socket]) -> None:
+def test_a_slow_client_and_a_reused_connection_are_served(connect: Callable[[], socket.socket]) -> None:
     connection = connect()
     for _ in range(4):
         for piece in (GET[:9], GET[9:20], GET[20:], b"\r\n"):
@@ -161,7 +159,7 @@ def test_a_slow_client_and_one_that_comes_again_are_served(connect: Callable[[],
         time.sleep(LIMITS.head_seconds)  # idle for longer than a head may take
 
 
-def test_the_rest_of_a_refused_body_is_not_awaited_for_ever(connect: Callable[[], socket.socket]) -> None:
+def test_the_wait_for_the_rest_of_a_refused_body_is_bounded(connect: Callable[[], socket.socket]) -> None:
     connection = connect()
     connection.sendall(POST + b"Content-Length: 1000000000000\r\n\r\n")
     assert connection.recv(65536).startswith(b"HTTP/1.1 413 ")
@@ -172,7 +170,7 @@ def test_the_rest_of_a_refused_body_is_not_awaited_for_ever(connect: Callable[[]
         assert time.monotonic() - began < 5
 
 
-def test_a_client_that_reads_nothing_is_given_up(
+def test_a_client_that_reads_nothing_is_disconnected(
     connect: Callable[[], socket.socket], submit: Callable[..., str], worker: PlayedWorker
 ) -> None:
     job_id = submit()
@@ -183,7 +181,9 @@ def test_a_client_that_reads_nothing_is_given_up(
     assert len(everything(connection)) < 24 * MIB
 
 
-def test_half_open_requests_keep_nobody_out(connect: Callable[[], socket.socket], bounded: str) -> None:
+def test_half_open_requests_do_not_block_other_clients(
+    connect: Callable[[], socket.socket], bounded: str
+) -> None:
     half_open = []
     for _ in range(5 * LIMITS.connections):
         half_open.append(connect())
@@ -193,7 +193,7 @@ def test_half_open_requests_keep_nobody_out(connect: Callable[[], socket.socket]
     assert sum(is_closed(connection) for connection in half_open) >= 4 * LIMITS.connections
 
 
-def test_where_every_connection_is_at_work_a_new_one_is_told_to_come_again(
+def test_a_connection_over_the_limit_gets_503_with_retry_after(
     connect: Callable[[], socket.socket], submit: Callable[..., str], bounded: str
 ) -> None:
     stream = f"GET /jobs/{submit()}/events HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\n\r\n"

@@ -21,8 +21,8 @@ def hooked(**webhook: Any) -> bytes:
 
 
 @pytest.fixture
-def told(post: Post, worker: PlayedWorker) -> str:
-    """A job that ran through, with every step told but not sent yet; gives its id."""
+def hooked_job(post: Post, worker: PlayedWorker) -> str:
+    """Id of a job that succeeded, with a message for each step that is not sent yet."""
     job_id = str(
         post(hooked(events=["job.queued", "job.running", "job.succeeded"]), teacher_part()).json()["id"]
     )
@@ -67,9 +67,11 @@ def test_an_operator_can_allow_every_address(settings: Settings) -> None:
     allowing = settings.model_copy(update={"webhook_private_addresses": True})
     content = body(hooked(url="http://127.0.0.1:9/"), teacher_part())
     for url in serve(allowing):
-        sent = httpx.post(f"{url}/jobs", content=content, headers={"Content-Type": CONTENT_TYPE}, timeout=20)
-        assert sent.status_code == 202, sent.text
-        httpx.post(f"{url}/jobs/{sent.json()['id']}/cancel", timeout=20)
+        response = httpx.post(
+            f"{url}/jobs", content=content, headers={"Content-Type": CONTENT_TYPE}, timeout=20
+        )
+        assert response.status_code == 202, response.text
+        httpx.post(f"{url}/jobs/{response.json()['id']}/cancel", timeout=20)
 
 
 def test_another_secret_is_another_request(post: Post) -> None:
@@ -82,11 +84,11 @@ def test_another_secret_is_another_request(post: Post) -> None:
     assert_problem(post(hooked(secret=other), teacher_part(), **key), 422, "idempotency_key_reused")
 
 
-def test_deliveries_are_listed_newest_first_in_pages(told: str, client: httpx.Client) -> None:
-    page = client.get(f"/jobs/{told}/deliveries", params={"limit": 2}).json()
+def test_deliveries_are_listed_newest_first_in_pages(hooked_job: str, client: httpx.Client) -> None:
+    page = client.get(f"/jobs/{hooked_job}/deliveries", params={"limit": 2}).json()
     assert [delivery["event"] for delivery in page["data"]] == ["job.succeeded", "job.running"]
     assert page["has_more"]
-    following = client.get(f"/jobs/{told}/deliveries", params={"after": page["next"]}).json()
+    following = client.get(f"/jobs/{hooked_job}/deliveries", params={"after": page["next"]}).json()
     assert [delivery["event"] for delivery in following["data"]] == ["job.queued"]
     assert (following["has_more"], following["next"]) == (False, None)
     assert set(page["data"][0]) == {
@@ -95,31 +97,31 @@ def test_deliveries_are_listed_newest_first_in_pages(told: str, client: httpx.Cl
     }  # fmt: skip
 
 
-def test_a_message_can_be_sent_again(told: str, client: httpx.Client, worker: PlayedWorker) -> None:
+def test_a_message_can_be_sent_again(hooked_job: str, client: httpx.Client, worker: PlayedWorker) -> None:
     for due in worker.service.webhooks.take_deliveries(100):
         worker.service.webhooks.settle_delivery(due, Answer(status_code=200))
-    newest = client.get(f"/jobs/{told}/deliveries").json()["data"][0]
+    newest = client.get(f"/jobs/{hooked_job}/deliveries").json()["data"][0]
     assert (newest["status"], newest["last_status_code"], newest["attempts"]) == ("delivered", 200, 1)
-    again = client.post(f"/jobs/{told}/deliveries/{newest['id']}/redeliver")
+    again = client.post(f"/jobs/{hooked_job}/deliveries/{newest['id']}/redeliver")
     assert again.status_code == 202
     assert (again.json()["id"], again.json()["status"]) == (newest["id"], "pending")
 
 
-def test_what_is_not_there_is_told_as_such(
-    told: str, client: httpx.Client, submit: Callable[..., str]
+def test_unknown_deliveries_and_invalid_parameters_are_refused(
+    hooked_job: str, client: httpx.Client, submit: Callable[..., str]
 ) -> None:
     assert client.get(f"/jobs/{submit()}/deliveries").json() == {"data": [], "has_more": False, "next": None}
     assert_problem(client.get("/jobs/nothing/deliveries"), 404, "job_not_found")
     for delivery_id in ("nothing", "msg_" + "0" * 32, "%00"):
-        path = f"/jobs/{told}/deliveries/{delivery_id}/redeliver"
+        path = f"/jobs/{hooked_job}/deliveries/{delivery_id}/redeliver"
         assert_problem(client.post(path), 404, "delivery_not_found")
     assert_problem(client.post("/jobs/nothing/deliveries/nothing/redeliver"), 404, "job_not_found")
     for parameters in ({"after": "nothing"}, {"limit": "0"}, {"limit": "101"}):
-        answer = client.get(f"/jobs/{told}/deliveries", params=parameters)
+        answer = client.get(f"/jobs/{hooked_job}/deliveries", params=parameters)
         assert_problem(answer, 422, "invalid_parameter")
 
 
-def test_prometheus_counts_deliveries(told: str, client: httpx.Client) -> None:
+def test_prometheus_counts_deliveries(hooked_job: str, client: httpx.Client) -> None:
     lines = client.get("/metrics").text.splitlines()
     counts = dict(line.split(" ") for line in lines if line.startswith("nayer_webhook_deliveries{"))
     states = ("pending", "delivered", "failed")
@@ -127,15 +129,19 @@ def test_prometheus_counts_deliveries(told: str, client: httpx.Client) -> None:
     assert float(counts['nayer_webhook_deliveries{status="pending"}']) >= 3
 
 
-def test_messages_are_described(client: httpx.Client, told: str, worker: PlayedWorker) -> None:
-    """What is sent is what /openapi.json says."""
+def test_messages_match_the_openapi_schema(
+    client: httpx.Client, hooked_job: str, worker: PlayedWorker
+) -> None:
+    """Each message is valid under the schema of `/openapi.json`, with no other field."""
     from openapi_schema_validator import OAS31Validator
 
     document = client.get("/openapi.json").json()
     assert document["webhooks"]["job"]["post"]["operationId"] == "jobMessage"
     schema = {"$ref": "#/components/schemas/Message", "components": document["components"]}
     messages = [
-        json.loads(due.content) for due in worker.service.webhooks.take_deliveries(100) if due.job_id == told
+        json.loads(due.content)
+        for due in worker.service.webhooks.take_deliveries(100)
+        if due.job_id == hooked_job
     ]
     assert len(messages) == 3
     for message in messages:

@@ -21,19 +21,19 @@ def run(
     asyncio.run(within())
 
 
-def test_a_silent_line_is_kept_open(submit: Submit, service: Services) -> None:
+def test_a_stream_without_events_sends_keep_alives(submit: Submit, service: Services) -> None:
     job_id = submit()
 
     async def use(feed: EventFeed) -> None:
         stream = feed.stream(job_id, after=1)
-        heard = [await anext(stream) for _ in range(3)]
-        assert heard == [b": following\n\n", b": keep-alive\n\n", b": keep-alive\n\n"]
+        chunks = [await anext(stream) for _ in range(3)]
+        assert chunks == [b": following\n\n", b": keep-alive\n\n", b": keep-alive\n\n"]
         await stream.aclose()  # type: ignore[attr-defined]
 
     run(service, use, keep_alive_seconds=0.05)
 
 
-def test_streams_end_when_the_service_does(submit: Submit, service: Services) -> None:
+def test_streams_end_when_the_feed_closes(submit: Submit, service: Services) -> None:
     job_id = submit()
 
     async def use(feed: EventFeed) -> None:
@@ -67,7 +67,7 @@ def test_a_slow_reader_holds_one_batch_and_misses_nothing(
     run(service, use)
 
 
-def test_a_database_that_goes_away_only_delays(
+def test_a_database_outage_delays_events_and_loses_none(
     submit: Submit, service: Services, postgres: EmbeddedPostgres
 ) -> None:
     job_id = submit()
@@ -76,7 +76,7 @@ def test_a_database_that_goes_away_only_delays(
         stream = feed.stream(job_id, after=1)
         await anext(stream)
         await asyncio.to_thread(postgres.kill)
-        await asyncio.sleep(0.2)  # the poller meets the silence
+        await asyncio.sleep(0.2)  # the poller fails meanwhile
         await asyncio.to_thread(postgres.start)
         await asyncio.to_thread(service.clients.cancel, job_id)
         assert b"cancelled" in b"".join([chunk async for chunk in stream])

@@ -52,19 +52,19 @@ def follow(client: httpx.Client, job_id: str, **headers: str) -> list[dict[str, 
 
 
 def test_the_log_is_read_in_pages(finished: str, client: httpx.Client) -> None:
-    seen: list[int] = []
+    numbers: list[int] = []
     after, more = 0, True
     while more:
         page = client.get(f"/jobs/{finished}/events", params={"after": after, "limit": 3}).json()
         assert len(page["data"]) <= 3
-        seen += [event["seq"] for event in page["data"]]
+        numbers += [event["seq"] for event in page["data"]]
         after, more = page["next"], page["has_more"]
-    assert seen == list(range(1, len(seen) + 1))
+    assert numbers == list(range(1, len(numbers) + 1))
     page = client.get(f"/jobs/{finished}/events", params={"after": after}).json()
     assert page == {"data": [], "has_more": False, "next": after}
 
 
-def test_the_log_tells_the_whole_story(finished: str, client: httpx.Client) -> None:
+def test_the_log_has_every_status_and_kind_of_event(finished: str, client: httpx.Client) -> None:
     events = client.get(f"/jobs/{finished}/events").json()["data"]
     statuses = [event["data"]["status"] for event in events if event["type"] == "status"]
     assert statuses == ["validating", "queued", "running", "succeeded"]
@@ -73,15 +73,15 @@ def test_the_log_tells_the_whole_story(finished: str, client: httpx.Client) -> N
 
 
 @pytest.mark.parametrize("query", ["after=-1", "after=x", f"after={2**63}", "limit=0", "limit=1001"])
-def test_pages_that_cannot_be_are_refused(query: str, finished: str, client: httpx.Client) -> None:
+def test_invalid_page_parameters_are_refused(query: str, finished: str, client: httpx.Client) -> None:
     assert_problem(client.get(f"/jobs/{finished}/events?{query}"), 422, "invalid_parameter")
 
 
 def test_metrics_come_as_series(finished: str, client: httpx.Client) -> None:
     series = client.get(f"/jobs/{finished}/metrics").json()["series"]
     assert [(point["step"], point["value"]) for point in series["student_loss"]] == [(10, 2.0), (20, 1.0)]
-    chosen = client.get(f"/jobs/{finished}/metrics", params={"name": "generator_loss"}).json()["series"]
-    assert set(chosen) == {"generator_loss"}
+    by_name = client.get(f"/jobs/{finished}/metrics", params={"name": "generator_loss"}).json()["series"]
+    assert set(by_name) == {"generator_loss"}
 
 
 def test_long_series_are_thinned_out(submit: Submit, worker: PlayedWorker, client: httpx.Client) -> None:
@@ -115,7 +115,7 @@ def test_a_stream_continues_after_the_last_event_that_was_seen(finished: str, cl
         assert response.headers["cache-control"] == "no-cache"
 
 
-def test_who_has_seen_the_end_is_told_not_to_come_back(finished: str, client: httpx.Client) -> None:
+def test_a_stream_after_the_last_event_is_204(finished: str, client: httpx.Client) -> None:
     last = follow(client, finished)[-1]["id"]
     response = client.get(f"/jobs/{finished}/events", headers=SSE | {"Last-Event-ID": last})
     assert (response.status_code, response.content) == (204, b"")
@@ -126,23 +126,23 @@ def test_events_reach_every_stream_live_and_once(
 ) -> None:
     job_id, other = submit(), submit()
     claim = worker.start(job_id)
-    heard: list[list[dict[str, Any]]] = [[] for _ in range(5)]
+    streams: list[list[dict[str, Any]]] = [[] for _ in range(5)]
 
     def listen(events: list[dict[str, Any]]) -> None:
         with client.stream("GET", f"/jobs/{job_id}/events", headers=SSE) as response:
             for event in sse(response.iter_lines()):
                 events.append(event)  # noqa: PERF402 - looked at while it grows
 
-    threads = [threading.Thread(target=listen, args=(events,)) for events in heard]
+    threads = [threading.Thread(target=listen, args=(events,)) for events in streams]
     with client.stream("GET", f"/jobs/{other}/events", headers=SSE) as bystander:
         for thread in threads:
             thread.start()
-        wait_until(lambda: all(len(events) >= 3 for events in heard))
+        wait_until(lambda: all(len(events) >= 3 for events in streams))
         for line in range(1, 51):
             metrics = MetricsEvent(epoch=1, step=line, values={"loss": 1.0})
             worker.service.workers.record(claim, [(line, metrics)])
             if line == 25:
-                wait_until(lambda: all(len(events) >= 3 + 10 for events in heard))
+                wait_until(lambda: all(len(events) >= 3 + 10 for events in streams))
         worker.finish(claim)
         for thread in threads:
             thread.join(timeout=20)
@@ -150,7 +150,7 @@ def test_events_reach_every_stream_live_and_once(
         first = next(sse(bystander.iter_lines()))
         assert first["data"]["data"]["status"] == "validating"
     log = client.get(f"/jobs/{job_id}/events", params={"limit": 1000}).json()["data"]
-    for events in heard:
+    for events in streams:
         assert [event["data"] for event in events] == log
 
 
@@ -167,7 +167,9 @@ def test_a_live_event_arrives_while_the_stream_is_open(
     worker.finish(claim)
 
 
-def test_a_listener_that_leaves_is_forgotten(submit: Submit, client: httpx.Client, service: Services) -> None:
+def test_a_closed_stream_does_not_affect_the_next_one(
+    submit: Submit, client: httpx.Client, service: Services
+) -> None:
     job_id = submit()
     for _ in range(3):
         with client.stream("GET", f"/jobs/{job_id}/events", headers=SSE) as response:

@@ -29,7 +29,7 @@ MULTIPART = {"Content-Type": CONTENT_TYPE}
 
 @dataclass
 class Stage:
-    """What a request is played on."""
+    """The parts that a request of `DRIVERS` uses."""
 
     client: httpx.Client
     settings: Settings
@@ -38,9 +38,9 @@ class Stage:
     patch: pytest.MonkeyPatch
 
     def post(self, *parts: bytes, **headers: str) -> httpx.Response:
-        sent = MULTIPART | {name.replace("_", "-"): value for name, value in headers.items()}
+        sent_headers = MULTIPART | {name.replace("_", "-"): value for name, value in headers.items()}
         content = body(*(parts or (spec_part(), teacher_part())))
-        return self.client.post("/jobs", content=content, headers=sent)
+        return self.client.post("/jobs", content=content, headers=sent_headers)
 
     def spec(self, **changes: Any) -> httpx.Response:
         return self.post(spec_part(spec(**changes)), teacher_part())
@@ -85,11 +85,11 @@ def locked(stage: Stage) -> httpx.Response:
         return client.get("/jobs")
 
 
-def raw(url: str, sent: bytes, path: str) -> httpx.Response:
-    """What comes for bytes that no HTTP library would send; the connection must be closed then."""
+def raw(url: str, request_bytes: bytes, path: str) -> httpx.Response:
+    """Send bytes that no HTTP library would send; the server must answer and close the connection."""
     address = urlsplit(url)
     with socket.create_connection((address.hostname, address.port), timeout=20) as connection:
-        connection.sendall(sent)
+        connection.sendall(request_bytes)
         received = b""
         while chunk := connection.recv(65536):
             received += chunk
@@ -145,7 +145,7 @@ def reused_key(stage: Stage) -> httpx.Response:
 
 
 def lost_file(stage: Stage) -> httpx.Response:
-    """The row names a file that nobody has: only a bug, or an operator's hand, does that."""
+    """The row names a file that is not in the store: only a bug or an operator can cause that."""
     job = stage.finished()
     student = stage.worker.service.clients.artifact(job.removeprefix("/jobs/"), "student.safetensors")
     stage.worker.storage.delete(student.key)

@@ -1,4 +1,4 @@
-"""What is left of artifacts that were kept for their time."""
+"""Artifacts after their retention time: still listed, and answered with 410."""
 
 from collections.abc import AsyncIterator, Callable
 
@@ -11,7 +11,7 @@ from tests.api.conftest import PlayedWorker, assert_problem
 from tests.support.services import Services
 
 
-def test_an_artifact_that_is_no_longer_kept_is_gone_but_told(
+def test_an_expired_artifact_is_410_and_stays_listed(
     submit: Callable[..., str],
     client: httpx.Client,
     worker: PlayedWorker,
@@ -34,7 +34,7 @@ def test_an_artifact_that_is_no_longer_kept_is_gone_but_told(
 @pytest.mark.parametrize(
     ("end", "status", "code"), [("delete", 404, "job_not_found"), ("expire", 410, "artifact_expired")]
 )
-def test_what_goes_while_it_is_asked_for_is_no_mistake_of_the_service(
+def test_a_file_removed_during_its_download_is_404_or_410(
     submit: Callable[..., str],
     client: httpx.Client,
     worker: PlayedWorker,
@@ -47,16 +47,16 @@ def test_what_goes_while_it_is_asked_for_is_no_mistake_of_the_service(
 ) -> None:
     job_id = submit()
     worker.finish(worker.start(job_id))
-    read = Storage.stream_async
+    stream = Storage.stream_async
 
-    async def too_late(storage: Storage, key: str, start: int, stop: int) -> AsyncIterator[bytes]:
+    async def stream_after_removal(storage: Storage, key: str, start: int, stop: int) -> AsyncIterator[bytes]:
         if end == "delete":
             service.clients.delete(job_id)
         else:
             service.with_settings(keep_artifacts_seconds=1e-6).upkeep.retain()
         storage.delete(key)
-        async for piece in read(storage, key, start, stop):
+        async for piece in stream(storage, key, start, stop):
             yield piece
 
-    monkeypatch.setattr(Storage, "stream_async", too_late)
+    monkeypatch.setattr(Storage, "stream_async", stream_after_removal)
     assert_problem(client.get(f"/jobs/{job_id}/student"), status, code)

@@ -1,4 +1,4 @@
-"""A store that is full takes nothing, keeps nothing half, and gives and deletes what it has."""
+"""A full store refuses uploads, holds no partial file, and still serves and deletes its files."""
 
 import contextlib
 from collections.abc import Iterator
@@ -54,7 +54,7 @@ def files(disk: Path) -> set[Path]:
 
 
 @pytest.mark.parametrize("order", ["small file first", "large file first"])
-def test_an_upload_that_finds_no_room_leaves_nothing(small: httpx.Client, disk: Path, order: str) -> None:
+def test_an_upload_without_room_leaves_no_file(small: httpx.Client, disk: Path, order: str) -> None:
     large = teacher_part(b"x" * 1024 * KIB)
     parts = (EVALUATION, large, spec_part()) if order == "small file first" else (large, spec_part())
     refused = small.post("/jobs", content=body(*parts))
@@ -64,7 +64,7 @@ def test_an_upload_that_finds_no_room_leaves_nothing(small: httpx.Client, disk: 
     assert small.post("/jobs", content=SUBMISSION).status_code == 202
 
 
-def test_what_is_there_can_be_read_and_deleted(
+def test_a_full_store_serves_and_deletes_its_files(
     small: httpx.Client, disk: Path, finished: str, settings: Settings
 ) -> None:
     ballast = fill(disk)

@@ -66,7 +66,7 @@ def test_the_revision_is_null_where_the_build_had_none(
     assert client.get("/version").json()["revision"] == expected
 
 
-def test_prometheus_reads_the_numbers(
+def test_the_metrics_are_prometheus_text(
     submit: Callable[..., str], client: httpx.Client, worker: PlayedWorker
 ) -> None:
     worker.finish(worker.start(submit()))
@@ -94,5 +94,5 @@ def test_prometheus_reads_the_numbers(
 
 def test_the_edge_starts_without_torch() -> None:
     program = "import sys, api.main; print([name for name in ('torch', 'numpy') if name in sys.modules])"
-    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[]"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

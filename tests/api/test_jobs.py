@@ -14,7 +14,7 @@ Post = Callable[..., httpx.Response]
 Submit = Callable[..., str]
 
 
-def test_a_new_job_is_accepted_and_can_be_found(post: Post, client: httpx.Client) -> None:
+def test_a_new_job_is_accepted_and_can_be_read(post: Post, client: httpx.Client) -> None:
     response = post(spec_part(spec(metadata={"team": "vision"})), teacher_part())
     job = response.json()
     assert response.status_code == 202
@@ -25,9 +25,9 @@ def test_a_new_job_is_accepted_and_can_be_found(post: Post, client: httpx.Client
     assert job["spec"]["metadata"] == {"team": "vision"}
     assert job["spec"]["config"] == PRESETS["quick"].config.model_dump(mode="json")
     assert job["teacher"]["filename"] == "teacher.pt"
-    found = client.get(response.headers["location"])
-    assert found.json()["id"] == job["id"]
-    assert found.json()["queue_position"] >= 1
+    answer = client.get(response.headers["location"])
+    assert answer.json()["id"] == job["id"]
+    assert answer.json()["queue_position"] >= 1
 
 
 def test_a_job_is_followed_to_its_end(submit: Submit, client: httpx.Client, worker: PlayedWorker) -> None:
@@ -72,7 +72,7 @@ def test_a_dry_run_ends_after_inspection(submit: Submit, client: httpx.Client, w
     assert (job["status"], job["dry_run"], job["teacher"]["num_classes"]) == ("succeeded", True, 2)
 
 
-def test_nothing_is_sent_again_while_nothing_changes(
+def test_an_unchanged_job_is_answered_with_304(
     submit: Submit, client: httpx.Client, worker: PlayedWorker
 ) -> None:
     job_id = submit()
@@ -98,29 +98,29 @@ def test_the_etag_follows_the_queue(submit: Submit, client: httpx.Client) -> Non
 
 def test_jobs_are_listed_newest_first_in_pages(submit: Submit, client: httpx.Client) -> None:
     ids = [submit() for _ in range(5)]
-    seen: list[str] = []
+    listed_ids: list[str] = []
     page = client.get("/jobs", params={"limit": 2, "status": "validating"})
     while True:
-        seen += [job["id"] for job in page.json()["data"]]
+        listed_ids += [job["id"] for job in page.json()["data"]]
         if not page.json()["has_more"]:
             break
         assert page.json()["next"]
         page = client.get(page.links["next"]["url"])
-    assert seen[:5] == ids[::-1]
-    assert len(seen) == len(set(seen))
+    assert listed_ids[:5] == ids[::-1]
+    assert len(listed_ids) == len(set(listed_ids))
     assert "link" not in page.headers
 
 
-def test_a_list_tells_of_a_job_what_the_job_tells_of_itself(
+def test_a_list_entry_agrees_with_the_whole_job(
     submit: Submit, client: httpx.Client, worker: PlayedWorker
 ) -> None:
     job_id = submit(spec_part(spec(metadata={"team": "vision"})), teacher_part(), EVALUATION)
     worker.inspect(job_id)
     whole = client.get(f"/jobs/{job_id}").json()
-    listed = next(job for job in client.get("/jobs?limit=100").json()["data"] if job["id"] == job_id)
-    assert set(whole) - set(listed) == {"spec", "resolved", "timeline"}
-    assert set(listed) - set(whole) == {"summary"}
-    assert listed["summary"] == {
+    entry = next(job for job in client.get("/jobs?limit=100").json()["data"] if job["id"] == job_id)
+    assert set(whole) - set(entry) == {"spec", "resolved", "timeline"}
+    assert set(entry) - set(whole) == {"summary"}
+    assert entry["summary"] == {
         "num_classes": 2,
         "input_size": [3, 32, 32],
         "teacher_architecture": "auto",  # the played worker resolves nothing
@@ -129,18 +129,18 @@ def test_a_list_tells_of_a_job_what_the_job_tells_of_itself(
         "metadata": {"team": "vision"},
         "webhook": False,
     }
-    assert listed["teacher"] == {name: whole["teacher"][name] for name in ("filename", "bytes", "sha256")}
-    both = set(listed) & set(whole) - {"teacher"}
-    assert {name: listed[name] for name in both} == {name: whole[name] for name in both}
+    assert entry["teacher"] == {name: whole["teacher"][name] for name in ("filename", "bytes", "sha256")}
+    both = set(entry) & set(whole) - {"teacher"}
+    assert {name: entry[name] for name in both} == {name: whole[name] for name in both}
 
 
 def test_a_page_stays_small_however_many_labels_its_jobs_have(submit: Submit, client: httpx.Client) -> None:
     labels = [f"class {number}" for number in range(4_000)]
     ids = {submit(spec_part(spec(labels=labels)), teacher_part()) for _ in range(3)}
     response = client.get("/jobs?limit=100")
-    listed = {job["id"]: job for job in response.json()["data"]}
-    assert {listed[job_id]["summary"]["num_classes"] for job_id in ids} == {4_000}
-    assert len(response.content) < 2_000 * len(listed)
+    entries = {job["id"]: job for job in response.json()["data"]}
+    assert {entries[job_id]["summary"]["num_classes"] for job_id in ids} == {4_000}
+    assert len(response.content) < 2_000 * len(entries)
     assert client.get(f"/jobs/{ids.pop()}").json()["spec"]["labels"] == labels
 
 
@@ -155,12 +155,12 @@ def test_the_list_can_be_narrowed_to_a_status(submit: Submit, client: httpx.Clie
 @pytest.mark.parametrize(
     "query", ["limit=0", "limit=101", "limit=x", "status=done", "after=no-such-job", "after=%00"]
 )
-def test_a_list_that_cannot_be_is_refused(query: str, client: httpx.Client) -> None:
+def test_invalid_list_parameters_are_refused(query: str, client: httpx.Client) -> None:
     problem = assert_problem(client.get(f"/jobs?{query}"), 422, "invalid_parameter")
     assert query.split("=")[0] in str(problem["detail"])
 
 
-def test_cancelling_is_idempotent_and_leaves_the_finished_alone(
+def test_cancelling_is_idempotent_and_does_not_change_finished_jobs(
     submit: Submit, client: httpx.Client, worker: PlayedWorker
 ) -> None:
     job_id = submit()
@@ -215,7 +215,7 @@ def test_pausing_a_running_job_asks_its_worker(
     assert client.post(f"/jobs/{job_id}/cancel").json()["status"] == "cancelled"
 
 
-def test_only_what_has_ended_can_be_deleted(
+def test_only_ended_jobs_can_be_deleted(
     submit: Submit, client: httpx.Client, service: Services, storage: Storage
 ) -> None:
     job_id = submit()
@@ -247,9 +247,7 @@ def test_only_what_has_ended_can_be_deleted(
 @pytest.mark.parametrize(
     "job_id", ["nope", "00000000-0000-0000-0000-000000000000", "%00", "%F0%9F%92%A9", "a" * 3000]
 )
-def test_a_job_that_is_not_there_is_not_found(
-    method: str, path: str, job_id: str, client: httpx.Client
-) -> None:
+def test_an_unknown_job_is_not_found(method: str, path: str, job_id: str, client: httpx.Client) -> None:
     response = client.request(method, f"/jobs/{job_id}{path}")
     assert response.status_code == 404, response.text
     assert response.json()["code"] == "job_not_found"
@@ -259,14 +257,14 @@ def test_a_job_that_is_not_there_is_not_found(
 class TestIdempotency:
     def test_the_same_request_gives_the_same_job(self, post: Post, storage: Storage) -> None:
         first = post(spec_part(), teacher_part(), Idempotency_Key="again")
-        kept = {item.key for item in storage.list("uploads")}
+        upload_keys = {item.key for item in storage.list("uploads")}
         assert "idempotent-replayed" not in first.headers
         # Other order, other white space and file name: the same request.
         second = post(teacher_part(filename="other.pt"), spec_part(), Idempotency_Key="again")
         assert (second.status_code, second.json()["id"]) == (202, first.json()["id"])
         assert second.headers["idempotent-replayed"] == "true"
         assert second.headers["location"] == first.headers["location"]
-        assert {item.key for item in storage.list("uploads")} == kept
+        assert {item.key for item in storage.list("uploads")} == upload_keys
 
     @pytest.mark.parametrize(
         "parts",
@@ -280,9 +278,9 @@ class TestIdempotency:
         self, parts: tuple[bytes, ...], post: Post, storage: Storage
     ) -> None:
         assert post(spec_part(), teacher_part(), Idempotency_Key="reused").status_code == 202
-        kept = {item.key for item in storage.list("uploads")}
+        upload_keys = {item.key for item in storage.list("uploads")}
         assert_problem(post(*parts, Idempotency_Key="reused"), 422, "idempotency_key_reused")
-        assert {item.key for item in storage.list("uploads")} == kept
+        assert {item.key for item in storage.list("uploads")} == upload_keys
 
     def test_a_dry_run_is_another_request(self, post: Post) -> None:
         assert post(Idempotency_Key="dry").status_code == 202
@@ -302,5 +300,5 @@ class TestIdempotency:
         assert sum("idempotent-replayed" in answer.headers for answer in answers) == 7
 
     @pytest.mark.parametrize("key", ["", "a" * 256, "a\tb"])
-    def test_a_key_that_cannot_be_kept_is_refused(self, key: str, post: Post) -> None:
+    def test_an_invalid_key_is_refused(self, key: str, post: Post) -> None:
         assert_problem(post(Idempotency_Key=key), 400, "invalid_idempotency_key")

@@ -16,12 +16,12 @@ async def feed(chunks: Iterable[bytes], disconnect: bool = False) -> AsyncIterat
         raise ClientDisconnect
 
 
-def read(chunks: Iterable[bytes], disconnect: bool = False) -> list[tuple[str, str | None, bytes]]:
+def parts_of(chunks: Iterable[bytes], disconnect: bool = False) -> list[tuple[str, str | None, bytes]]:
     async def collect() -> list[tuple[str, str | None, bytes]]:
         multipart = MultipartBody(feed(chunks, disconnect), BOUNDARY.encode())
         return [
-            (found.name, found.filename, b"".join([chunk async for chunk in found.chunks]))
-            async for found in multipart.parts()
+            (item.name, item.filename, b"".join([chunk async for chunk in item.chunks]))
+            async for item in multipart.parts()
         ]
 
     return asyncio.run(collect())
@@ -31,43 +31,43 @@ def read(chunks: Iterable[bytes], disconnect: bool = False) -> list[tuple[str, s
 def test_parts_do_not_depend_on_how_the_network_cuts_them(size: int) -> None:
     content = body(teacher_part(), spec_part(), part("empty", b""))
     chunks = [content[start : start + size] for start in range(0, len(content), size)]
-    found = read(chunks)
-    assert [(name, filename) for name, filename, _ in found] == [
+    parts = parts_of(chunks)
+    assert [(name, filename) for name, filename, _ in parts] == [
         ("teacher", "teacher.pt"),
         ("spec", None),
         ("empty", None),
     ]
-    assert found[0][2] == TEACHER
-    assert found[2][2] == b""
+    assert parts[0][2] == TEACHER
+    assert parts[2][2] == b""
 
 
-def test_what_follows_the_last_boundary_is_ignored() -> None:
-    assert read([body(teacher_part()) + b"epilogue"])[0][2] == TEACHER
+def test_bytes_after_the_last_boundary_are_ignored() -> None:
+    assert parts_of([body(teacher_part()) + b"epilogue"])[0][2] == TEACHER
 
 
 @pytest.mark.parametrize("disconnect", [False, True])
-def test_every_cut_before_the_last_boundary_is_noticed(disconnect: bool) -> None:
+def test_every_truncation_before_the_last_boundary_is_refused(disconnect: bool) -> None:
     content = body(teacher_part(b"abc"), spec_part())
     end = len(content) - len("--\r\n")
     for length in range(end + 1):
-        with pytest.raises(Problem) as caught:
-            read([content[:length]], disconnect)
-        assert caught.value.code == "truncated_body", length
+        with pytest.raises(Problem) as refusal:
+            parts_of([content[:length]], disconnect)
+        assert refusal.value.code == "truncated_body", length
 
 
-def test_a_client_that_falls_silent_is_given_up() -> None:
+def test_a_client_that_stops_sending_is_refused() -> None:
     async def silent() -> AsyncIterator[bytes]:
         yield teacher_part()
         await asyncio.sleep(3600)
 
     async def read_on() -> None:
-        async for found in MultipartBody(silent(), BOUNDARY.encode(), window_seconds=0.05).parts():
-            async for _ in found.chunks:
+        async for item in MultipartBody(silent(), BOUNDARY.encode(), window_seconds=0.05).parts():
+            async for _ in item.chunks:
                 pass
 
-    with pytest.raises(Problem) as caught:
+    with pytest.raises(Problem) as refusal:
         asyncio.run(read_on())
-    assert caught.value.code == "upload_stalled"
+    assert refusal.value.code == "upload_stalled"
 
 
 @pytest.mark.parametrize(("size", "is_enough"), [(400, True), (4, False)])
@@ -81,16 +81,16 @@ def test_a_body_may_be_slow_but_not_below_the_least_rate(size: int, is_enough: b
 
     async def read_all() -> int:
         count = 0
-        async for found in MultipartBody(slow(), BOUNDARY.encode(), window_seconds=0.4).parts():
-            count += len(b"".join([chunk async for chunk in found.chunks]))
+        async for item in MultipartBody(slow(), BOUNDARY.encode(), window_seconds=0.4).parts():
+            count += len(b"".join([chunk async for chunk in item.chunks]))
         return count
 
     if is_enough:
         assert asyncio.run(read_all()) == 10_000 + 60 * size
         return
-    with pytest.raises(Problem) as caught:
+    with pytest.raises(Problem) as refusal:
         asyncio.run(read_all())
-    assert caught.value.code == "upload_stalled"
+    assert refusal.value.code == "upload_stalled"
 
 
 @pytest.mark.parametrize(
@@ -108,11 +108,11 @@ def test_a_body_may_be_slow_but_not_below_the_least_rate(size: int, is_enough: b
     ],
 )
 def test_bodies_that_break_the_rfc_are_refused(content: bytes) -> None:
-    with pytest.raises(Problem) as caught:
-        read([content])
-    assert caught.value.code in ("malformed_body", "truncated_body")
+    with pytest.raises(Problem) as refusal:
+        parts_of([content])
+    assert refusal.value.code in ("malformed_body", "truncated_body")
     with pytest.raises(Problem):
-        read(single_bytes(content))
+        parts_of(single_bytes(content))
 
 
 @pytest.mark.parametrize(
@@ -128,9 +128,9 @@ def test_bodies_that_break_the_rfc_are_refused(content: bytes) -> None:
     ],
 )
 def test_a_body_needs_the_right_type_and_a_boundary(content_type: str | None) -> None:
-    with pytest.raises(Problem) as caught:
+    with pytest.raises(Problem) as refusal:
         boundary_of(content_type)
-    assert caught.value.code == "unsupported_media_type"
+    assert refusal.value.code == "unsupported_media_type"
 
 
 def test_the_boundary_may_be_quoted() -> None:
@@ -138,7 +138,7 @@ def test_the_boundary_may_be_quoted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "kept"),
+    ("filename", "expected"),
     [
         (b"teacher.pt", "teacher.pt"),
         (b"../../etc/passwd", "passwd"),
@@ -151,5 +151,5 @@ def test_the_boundary_may_be_quoted() -> None:
         (b"///", None),
     ],
 )
-def test_a_file_name_is_kept_as_a_label_only(given: bytes, kept: str | None) -> None:
-    assert label(given) == kept
+def test_a_file_name_is_kept_as_a_label_only(filename: bytes, expected: str | None) -> None:
+    assert label(filename) == expected

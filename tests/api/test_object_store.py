@@ -1,4 +1,4 @@
-"""The same edge over S3: what a folder does by itself, a bucket must be asked for."""
+"""The API over an S3 bucket: uploads, downloads, redirects, and what a refused upload leaves."""
 
 import contextlib
 import hashlib
@@ -60,7 +60,7 @@ def test_a_job_s_files_pass_through_a_bucket(
 
 
 class TestRedirects:
-    """With a store that clients reach, they are sent there with a URL that is good for a while."""
+    """Where clients can reach the store, downloads redirect to a URL that is valid for a limited time."""
 
     KEY = "the key of this test"
 
@@ -99,7 +99,7 @@ class TestRedirects:
 
         return done
 
-    def test_the_store_gives_the_file(
+    def test_a_download_is_redirected_to_the_store(
         self,
         redirecting: Callable[..., AbstractContextManager[httpx.Client]],
         finish: Callable[[httpx.Client], str],
@@ -109,16 +109,16 @@ class TestRedirects:
         with redirecting() as client:
             job_id = finish(client)
             path = f"/jobs/{job_id}/student"
-            sent_on = client.get(path)
-            assert (sent_on.status_code, sent_on.content) == (307, b"")
-            assert sent_on.headers["etag"] == f'"{digest}"'
-            assert sent_on.headers["repr-digest"].startswith("sha-256=:")
-            assert sent_on.headers["cache-control"] == "no-store"
-            assert self.KEY not in sent_on.headers["location"]
-            assert httpx.get(sent_on.headers["location"]).content == TEACHER
+            redirect = client.get(path)
+            assert (redirect.status_code, redirect.content) == (307, b"")
+            assert redirect.headers["etag"] == f'"{digest}"'
+            assert redirect.headers["repr-digest"].startswith("sha-256=:")
+            assert redirect.headers["cache-control"] == "no-store"
+            assert self.KEY not in redirect.headers["location"]
+            assert httpx.get(redirect.headers["location"]).content == TEACHER
             part = client.get(path, headers={"Range": "bytes=5-9"}, follow_redirects=True)
             assert (part.status_code, part.content) == (206, TEACHER[5:10])
-            # What only the service can say, it says itself.
+            # The service answers these itself.
             head = client.head(path)
             assert (head.status_code, head.headers["content-length"]) == (200, str(len(TEACHER)))
             assert client.get(path, headers={"If-None-Match": f'"{digest}"'}).status_code == 304
@@ -145,7 +145,7 @@ class TestRedirects:
             assert httpx.get(path).status_code == 403
             assert httpx.put(url, content=b"other").status_code == 403
             wait_until(lambda: httpx.get(url).status_code == 403)
-            # Also what a client meets whose service runs behind the store's clock.
+            # A client sees the same where the clock of the service is behind that of the store.
             with Client(str(client.base_url), self.KEY) as ours:
                 ours.download(job_id, "student.safetensors", tmp_path / "student")
 
@@ -156,6 +156,6 @@ def test_a_refused_upload_leaves_nothing_in_a_bucket(on_s3: httpx.Client, bucket
     assert_problem(refused, 413, "payload_too_large")
     late = on_s3.post("/jobs", content=body(teacher_part(TEACHER), spec_part({})))
     assert_problem(late, 422, "invalid_spec")
-    cut = on_s3.post("/jobs", content=body(spec_part(), teacher_part(TEACHER))[:-1000])
-    assert_problem(cut, 400, "truncated_body")
+    truncated = on_s3.post("/jobs", content=body(spec_part(), teacher_part(TEACHER))[:-1000])
+    assert_problem(truncated, 400, "truncated_body")
     assert {item.key for item in bucket.list("uploads")} == before

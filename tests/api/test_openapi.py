@@ -9,8 +9,8 @@ from api.problems import KINDS
 
 @pytest.fixture(scope="module")
 def document(client: httpx.Client) -> dict[str, Any]:
-    found: dict[str, Any] = client.get("/openapi.json").json()
-    return found
+    description: dict[str, Any] = client.get("/openapi.json").json()
+    return description
 
 
 def operations(document: dict[str, Any]) -> list[dict[str, Any]]:
@@ -22,7 +22,7 @@ def test_the_description_is_valid(document: dict[str, Any]) -> None:
 
 
 def test_operations_keep_their_names(document: dict[str, Any]) -> None:
-    """Generated clients are built on these: renaming one breaks them."""
+    """Generated clients use these names: a renamed operation breaks them."""
     names = {operation["operationId"] for operation in operations(document)}
     assert names == {
         "createJob", "validateJob", "listJobs", "getJob", "pauseJob", "resumeJob", "cancelJob",
@@ -32,7 +32,7 @@ def test_operations_keep_their_names(document: dict[str, Any]) -> None:
     }  # fmt: skip
 
 
-def test_every_operation_is_told_in_full(document: dict[str, Any]) -> None:
+def test_every_operation_has_a_summary_and_a_description(document: dict[str, Any]) -> None:
     tags = {tag["name"] for tag in document["tags"]}
     for operation in operations(document):
         assert operation["summary"], operation
@@ -41,7 +41,7 @@ def test_every_operation_is_told_in_full(document: dict[str, Any]) -> None:
 
 
 def test_every_problem_is_documented_where_it_can_happen(document: dict[str, Any]) -> None:
-    told: set[str] = set()
+    documented: set[str] = set()
     for operation in operations(document):
         for status, response in operation["responses"].items():
             if "application/problem+json" not in response.get("content", {}):
@@ -50,9 +50,9 @@ def test_every_problem_is_documented_where_it_can_happen(document: dict[str, Any
             for code, kind in KINDS.items():
                 if f"`{code}`" in response["description"]:
                     assert kind.status == int(status)
-                    told.add(code)
+                    documented.add(code)
     # These answer requests that reach no operation.
-    assert set(KINDS) - told == {
+    assert set(KINDS) - documented == {
         "not_found", "method_not_allowed",
         "malformed_request", "headers_stalled", "headers_too_large", "too_many_connections",
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a client sees while a part of the service is away: 503 and when to come back, never 500."""
+"""Answers during an outage of one part of the service: 503 with Retry-After, never 500."""
 
 import contextlib
 from collections.abc import Iterator
@@ -16,12 +16,12 @@ from tests.api.conftest import PlayedWorker, assert_problem, serve
 from tests.support.services import Services
 
 NOWHERE = "127.0.0.1:1"
-ID = "0" * 32  # well formed: a malformed one is nobody's, and needs no database to say so
+ID = "0" * 32  # well formed: a malformed id is answered with 404 without the database
 MULTIPART = {"Content-Type": CONTENT_TYPE}
 SUBMISSION = body(spec_part(), teacher_part())
 EVENT_STREAM = {"Accept": "text/event-stream"}
 
-# What is told from this process alone.
+# Answered from this process alone.
 INDEPENDENT = {"/healthz", "/version", "/architectures", "/presets", "/schema", "/openapi.json", "/metrics"}
 
 
@@ -35,7 +35,7 @@ def elsewhere(settings: Settings, **changed: object) -> Iterator[httpx.Client]:
 
 
 def calls(settings: Settings) -> list[tuple[str, str]]:
-    """Every method and path there is, with an id that could be."""
+    """Every method and path, with a well-formed id."""
     return [
         (method, route.path.replace("{job_id}", ID).replace("{delivery_id}", f"msg_{ID}"))
         for route in iter_route_contexts(create_app(settings).routes)
@@ -44,7 +44,7 @@ def calls(settings: Settings) -> list[tuple[str, str]]:
     ]
 
 
-def told_to_come_back(response: httpx.Response) -> None:
+def assert_unavailable(response: httpx.Response) -> None:
     assert_problem(response, 503, "service_unavailable")
     assert int(response.headers["retry-after"]) >= 1
     assert "secret" not in response.text
@@ -69,8 +69,8 @@ def test_without_the_database_every_call_answers_and_none_with_500(settings: Set
             elif path == "/readyz" or method == "HEAD":
                 assert (answer.status_code, "retry-after" in answer.headers) == (503, True), path
             else:
-                told_to_come_back(answer)
-        told_to_come_back(client.get(f"/jobs/{ID}/events", headers=EVENT_STREAM))
+                assert_unavailable(answer)
+        assert_unavailable(client.get(f"/jobs/{ID}/events", headers=EVENT_STREAM))
         assert "nayer_database_up 0.0" in client.get("/metrics").text
 
 
@@ -83,11 +83,11 @@ def test_readiness_says_which_part_is_away(settings: Settings) -> None:
         assert "secret" not in response.text
 
 
-def test_without_the_broker_jobs_are_taken_and_wait(settings: Settings, service: Services) -> None:
+def test_without_the_broker_jobs_are_accepted_and_wait(settings: Settings, service: Services) -> None:
     with elsewhere(settings, redis_url=f"redis://:secret@{NOWHERE}/0") as client:
-        made = client.post("/jobs", content=SUBMISSION, headers=MULTIPART)
-        assert made.status_code == 202, made.text
-        job = service.clients.get(made.json()["id"])
+        response = client.post("/jobs", content=SUBMISSION, headers=MULTIPART)
+        assert response.status_code == 202, response.text
+        job = service.clients.get(response.json()["id"])
         assert job.status is JobStatus.VALIDATING
         ready = client.get("/readyz")
         assert (ready.status_code, "retry-after" in ready.headers) == (503, True)
@@ -96,7 +96,7 @@ def test_without_the_broker_jobs_are_taken_and_wait(settings: Settings, service:
 
 
 class TestStore:
-    """Without the store nothing can be sent or fetched; all that is in the database can be read."""
+    """Without the store, files cannot be uploaded or downloaded; all rows can be read."""
 
     @pytest.fixture(params=["folder", "bucket"])
     def without(
@@ -118,12 +118,14 @@ class TestStore:
                 folder.write_bytes(b"a file where the folder was")
             yield client
 
-    def test_it_is_told(self, without: httpx.Client, client: httpx.Client, worker: PlayedWorker) -> None:
+    def test_an_outage_is_503_where_a_file_is_needed(
+        self, without: httpx.Client, client: httpx.Client, worker: PlayedWorker
+    ) -> None:
         job_id = client.post("/jobs", content=SUBMISSION, headers=MULTIPART).json()["id"]
         worker.finish(worker.start(job_id))
-        told_to_come_back(without.post("/jobs", content=SUBMISSION, headers=MULTIPART))
-        told_to_come_back(without.get(f"/jobs/{job_id}/student"))
-        told_to_come_back(without.get(f"/jobs/{job_id}/student", headers={"Range": "bytes=0-3"}))
+        assert_unavailable(without.post("/jobs", content=SUBMISSION, headers=MULTIPART))
+        assert_unavailable(without.get(f"/jobs/{job_id}/student"))
+        assert_unavailable(without.get(f"/jobs/{job_id}/student", headers={"Range": "bytes=0-3"}))
         ready = without.get("/readyz")
         assert (ready.status_code, "retry-after" in ready.headers) == (503, True)
         checks = ready.json()["checks"]

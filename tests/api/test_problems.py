@@ -10,11 +10,11 @@ from jobs.errors import JobsError
 from nayer_core.contract.errors import ErrorCode
 from tests.api.conftest import assert_problem
 
-# What the store says of a file that a row names but nobody has is a bug, and answered as one.
+# A file that a row names and the store does not have is a bug, and answered as one.
 BUGS = {"lease_lost", "file_missing", "file_corrupt", "file_too_large", "jobs_error"}
 
 
-def test_a_path_that_is_not_there(client: httpx.Client) -> None:
+def test_an_unknown_path_is_not_found(client: httpx.Client) -> None:
     assert_problem(client.get("/no/such/path"), 404, "not_found")
 
 
@@ -28,7 +28,7 @@ def test_a_path_that_is_not_there(client: httpx.Client) -> None:
         ("DELETE", "/presets", "GET, HEAD"),
     ],
 )
-def test_a_method_that_a_path_does_not_take(
+def test_a_wrong_method_is_answered_with_the_allowed_ones(
     method: str, path: str, allowed: str, client: httpx.Client
 ) -> None:
     response = client.request(method, path)
@@ -42,11 +42,11 @@ def test_a_large_body_to_a_wrong_path_is_not_found(path: str, size: int, client:
     assert_problem(client.post(path, content=b"x" * size), 404, "not_found")
 
 
-def test_a_large_body_with_a_wrong_method_is_told_of_the_method(client: httpx.Client) -> None:
+def test_a_large_body_with_a_wrong_method_is_405(client: httpx.Client) -> None:
     assert_problem(client.put("/jobs", content=b"x" * 10_000_000), 405, "method_not_allowed")
 
 
-def test_a_bug_is_told_without_its_cause() -> None:
+def test_a_bug_is_answered_without_its_cause() -> None:
     app = FastAPI()
     errors.install(app)
 

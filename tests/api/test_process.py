@@ -1,4 +1,4 @@
-"""The server as its own process: what it holds in memory, and how it stops."""
+"""The server as its own process: its memory, its start and its end."""
 
 import contextlib
 import hashlib
@@ -25,15 +25,15 @@ from tests.support.services import Services
 
 @pytest.fixture
 def process(settings: Settings, tmp_path: Path) -> Iterator[tuple[psutil.Process, httpx.Client]]:
-    with running(settings, tmp_path) as started:
-        yield started
+    with running(settings, tmp_path) as process_and_client:
+        yield process_and_client
 
 
 @contextlib.contextmanager
 def running(
     settings: Settings, tmp_path: Path, *options: str, api_key: str = "", before: str = ""
 ) -> Iterator[tuple[psutil.Process, httpx.Client]]:
-    """The API as a process, ready; `before` is shell to run in it first."""
+    """Run the API as a process until it is ready; `before` is shell code to run in it first."""
     port = free_port()
     command = [sys.executable, "-m", "api", "--port", str(port), *options]
     log = (tmp_path / "log").open("w")
@@ -90,27 +90,27 @@ def test_a_public_address_needs_a_key(host: str, settings: Settings, tmp_path: P
     ("options", "api_key"),
     [(("--host", EVERYWHERE), "0123456789abcdef"), (("--host", EVERYWHERE, "--insecure"), "")],
 )
-def test_a_public_address_with_a_key_or_by_demand_is_served(
+def test_a_public_address_with_a_key_or_insecure_is_served(
     options: tuple[str, ...], api_key: str, settings: Settings, tmp_path: Path
 ) -> None:
     with running(settings, tmp_path, *options, api_key=api_key) as (_, client):
         assert client.get("/jobs").status_code == (401 if api_key else 200)
 
 
-def test_what_cannot_be_started_is_told_without_a_traceback(settings: Settings, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        command = [sys.executable, "-m", "api", "--port", str(taken.getsockname()[1])]
-        told = subprocess.run(
+def test_a_failed_start_prints_no_traceback(settings: Settings, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        command = [sys.executable, "-m", "api", "--port", str(listener.getsockname()[1])]
+        result = subprocess.run(
             command, env=environment(settings, tmp_path), capture_output=True, text=True, check=False
         )
-    assert told.returncode == 2
-    assert told.stderr.startswith("Cannot listen on 127.0.0.1:")
-    told = subprocess.run(
+    assert result.returncode == 2
+    assert result.stderr.startswith("Cannot listen on 127.0.0.1:")
+    result = subprocess.run(
         command, env=environment(settings, tmp_path, "too short"), capture_output=True, text=True, check=False
     )
-    assert told.returncode == 2
-    assert told.stderr.startswith("NAYER_API_KEY: ")
-    assert "too short" not in told.stderr
+    assert result.returncode == 2
+    assert result.stderr.startswith("NAYER_API_KEY: ")
+    assert "too short" not in result.stderr
 
 
 def test_half_open_requests_do_not_use_up_the_descriptors(settings: Settings, tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_half_open_requests_do_not_use_up_the_descriptors(settings: Settings, tm
         assert server.num_fds() < 200
 
 
-def test_an_upload_is_never_held(
+def test_an_upload_is_not_held_in_memory(
     process: tuple[psutil.Process, httpx.Client], service: Services, tmp_path: Path
 ) -> None:
     server, client = process
@@ -152,7 +152,7 @@ def test_an_upload_is_never_held(
     assert grown < 100 * MIB, f"{grown / MIB:.0f} MiB for an upload of {size / MIB:.0f} MiB"
 
 
-def test_open_streams_end_when_the_process_is_told_to_stop(
+def test_open_streams_end_on_sigterm(
     process: tuple[psutil.Process, httpx.Client],
 ) -> None:
     server, client = process
@@ -169,6 +169,6 @@ def test_open_streams_end_when_the_process_is_told_to_stop(
 
 
 def peak_bytes(process: psutil.Process) -> int:
-    """The most memory this process ever held; psutil does not tell."""
+    """Peak resident memory of a process in bytes, which psutil does not report."""
     status = Path(f"/proc/{process.pid}/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) * 1024

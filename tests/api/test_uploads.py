@@ -57,7 +57,7 @@ def test_parts_may_come_in_any_order(parts: tuple[bytes, ...], post: Post, servi
     assert response.json()["files"]["embeddings"]["filename"] == "lte.safetensors"
 
 
-def test_what_is_stored_is_what_was_sent(
+def test_the_stored_teacher_is_the_one_that_was_sent(
     post: Post, service: Services, storage: Storage, settings: Settings
 ) -> None:
     content = bytes(range(256)) * (settings.max_teacher_bytes // 256)  # exactly the limit
@@ -99,9 +99,7 @@ def test_a_body_may_come_byte_by_byte(client: httpx.Client, service: Services) -
     ],
 )
 @pytest.mark.usefixtures("nothing_is_kept")
-def test_bodies_that_cannot_be_a_job_leave_nothing(
-    parts: list[bytes], status: int, code: str, post: Post
-) -> None:
+def test_refused_bodies_leave_no_file(parts: list[bytes], status: int, code: str, post: Post) -> None:
     assert_problem(post(*parts), status, code)
 
 
@@ -142,17 +140,17 @@ def test_a_mistake_in_the_spec_is_answered_before_the_teacher_is_sent(url: str) 
         assert connection.recv(65536).startswith(b"HTTP/1.1 422 ")
 
 
-@pytest.mark.parametrize("cut", [0, 1, 50, 300, -1, -3])
+@pytest.mark.parametrize("end", [0, 1, 50, 300, -1, -3])
 @pytest.mark.usefixtures("nothing_is_kept")
-def test_a_body_that_ends_early_is_refused(cut: int, client: httpx.Client) -> None:
+def test_a_body_that_ends_early_is_refused(end: int, client: httpx.Client) -> None:
     whole = body(teacher_part(), spec_part())[:-2]
-    content = whole[: cut if cut > 0 else len(whole) + cut - 1]
+    content = whole[: end if end > 0 else len(whole) + end - 1]
     response = client.post("/jobs", content=content, headers={"Content-Type": CONTENT_TYPE})
     assert_problem(response, 400, "truncated_body")
 
 
 @pytest.mark.parametrize("declared", ["Content-Length: 1000000", "Transfer-Encoding: chunked"])
-def test_a_client_that_hangs_up_leaves_nothing(
+def test_a_client_that_hangs_up_leaves_no_file(
     declared: str, url: str, storage: Storage, client: httpx.Client
 ) -> None:
     before = stored(storage)
@@ -172,7 +170,7 @@ def test_a_body_of_another_type_is_refused(client: httpx.Client) -> None:
 
 
 @pytest.mark.usefixtures("nothing_is_kept")
-def test_a_body_that_is_no_multipart_is_refused(client: httpx.Client) -> None:
+def test_a_body_that_is_not_multipart_is_refused(client: httpx.Client) -> None:
     response = client.post("/jobs", content=b"nonsense", headers={"Content-Type": CONTENT_TYPE})
     assert_problem(response, 400, "malformed_body")
 
@@ -203,7 +201,7 @@ def test_the_client_s_file_name_is_only_a_label(filename: str, label: str, post:
     ],
     ids=range(12),
 )
-def test_what_is_not_strict_json_is_refused(document: bytes, post: Post) -> None:
+def test_a_spec_that_is_not_strict_json_is_refused(document: bytes, post: Post) -> None:
     assert_problem(post(teacher_part(), part("spec", document)), 400, "invalid_json")
 
 
@@ -228,7 +226,7 @@ def test_what_is_not_strict_json_is_refused(document: bytes, post: Post) -> None
         ({"metadata": {str(index): "" for index in range(17)}}, "invalid_spec", "/metadata"),
     ],
 )
-def test_the_answer_points_at_what_is_wrong_with_the_spec(
+def test_the_answer_points_at_the_mistake_in_the_spec(
     changes: dict[str, object], code: str, pointer: str, post: Post
 ) -> None:
     problem = assert_problem(post(teacher_part(), spec_part(spec(**changes))), 422, code)
@@ -239,17 +237,17 @@ def test_the_answer_points_at_what_is_wrong_with_the_spec(
     assert len(str(problem)) < 4000
 
 
-def test_the_nearest_names_are_told(post: Post) -> None:
+def test_an_unknown_architecture_is_answered_with_the_nearest_name(post: Post) -> None:
     problem = post(teacher_part(), spec_part(spec(student={"architecture": "wrn16_1"}))).json()
     assert "wrn_16_1" in problem["detail"]
 
 
-def test_many_mistakes_are_told_in_part(post: Post) -> None:
+def test_at_most_50_mistakes_are_listed(post: Post) -> None:
     document = spec(labels=[""] * 5000)
     assert len(post(teacher_part(), spec_part(document)).json()["errors"]) == 50
 
 
-def test_every_own_architecture_may_be_asked_for() -> None:
+def test_every_own_architecture_is_accepted() -> None:
     for name in (*catalog.OWN_ARCHITECTURES, *catalog.WIDE_RESNETS):
         assert (
             parse_spec(json.dumps(spec(student={"architecture": name})).encode()).student.architecture == name

@@ -1,4 +1,4 @@
-"""Mistakes in a spec are told in the words of JSON, whatever the mistake is."""
+"""Mistakes in a spec are described in terms of JSON: every kind of mistake."""
 
 import copy
 import json
@@ -45,7 +45,7 @@ FOREIGN = re.compile(r"tuple|dict|instance|inputs?\b|valid|none|pydantic|pars|fl
 
 
 def places(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
-    """Where anything stands in a document."""
+    """The path of each value in a document."""
     yield path
     if isinstance(value, dict):
         for name, item in value.items():
@@ -95,7 +95,7 @@ def raised(document: Any) -> list[Any]:
 
 
 @pytest.fixture(scope="module")
-def found() -> dict[str, Any]:
+def examples() -> dict[str, Any]:
     """A document for each kind of error that a spec can raise."""
     JobSpec.model_validate(WHOLE)
     documents: dict[str, Any] = {}
@@ -105,14 +105,14 @@ def found() -> dict[str, Any]:
     return documents
 
 
-def test_every_kind_of_error_has_its_words(found: dict[str, Any]) -> None:
-    own = {kind for kind in found if kind in KINDS} | {"value_error"}
-    assert set(found) - own <= set(WORDINGS)
+def test_every_kind_of_error_has_a_wording(examples: dict[str, Any]) -> None:
+    own = {kind for kind in examples if kind in KINDS} | {"value_error"}
+    assert set(examples) - own <= set(WORDINGS)
     # `enum` is raised by parameters alone.
-    assert set(WORDINGS) - set(found) == {"enum"}
+    assert set(WORDINGS) - set(examples) == {"enum"}
 
 
-def test_no_answer_has_a_word_that_json_does_not_have() -> None:
+def test_no_answer_contains_words_of_python() -> None:
     details: set[str] = set()
     for document in mistakes():
         try:
@@ -140,43 +140,43 @@ def test_no_answer_has_a_word_that_json_does_not_have() -> None:
         ({"config": {"flip": []}}, "/config/flip", "boolean_type", "must be true or false"),
     ],
 )
-def test_a_mistake_is_told_in_the_words_of_json(
+def test_a_mistake_is_described_in_terms_of_json(
     changes: dict[str, Any], pointer: str, code: str, detail: str, post: Post
 ) -> None:
     problem = assert_problem(post(spec_part(spec(**changes)), teacher_part()), 422, "invalid_spec")
     assert {"pointer": pointer, "code": code, "detail": detail} in problem["errors"]  # type: ignore[operator]
 
 
-def test_the_fields_of_an_object_inside_are_suggested_too() -> None:
+def test_fields_of_a_nested_object_are_suggested() -> None:
     document = spec()
     document["teacher"]["normalisation"] = document["teacher"].pop("normalization")
-    with pytest.raises(Problem) as caught:
+    with pytest.raises(Problem) as refusal:
         parse_spec(json.dumps(document).encode())
-    told = {error.pointer: error.detail for error in caught.value.errors}
-    assert told["/teacher/normalisation"] == "is not a field; the nearest is 'normalization'"
-    assert told["/teacher/normalization"] == "is missing"
+    details = {error.pointer: error.detail for error in refusal.value.errors}
+    assert details["/teacher/normalisation"] == "is not a field; the nearest is 'normalization'"
+    assert details["/teacher/normalization"] == "is missing"
 
 
-def test_where_nothing_is_near_all_fields_are_named() -> None:
-    with pytest.raises(Problem) as caught:
+def test_all_fields_are_listed_where_no_name_is_near() -> None:
+    with pytest.raises(Problem) as refusal:
         parse_spec(json.dumps(spec(student={"architecture": "wrn_16_1", "zzzz": 1})).encode())
-    assert caught.value.errors[0].detail == "is not a field; the fields are architecture"
+    assert refusal.value.errors[0].detail == "is not a field; the fields are architecture"
 
 
-def test_parameters_are_told_in_these_words_too(client: httpx.Client) -> None:
-    told = {
+def test_query_parameters_have_the_same_wording(client: httpx.Client) -> None:
+    details = {
         query: client.get(f"/jobs?{query}").json()["errors"][0]["detail"]
         for query in ("limit=x", "limit=0", "limit=101", f"after={'x' * 300}", "status=done")
     }
-    assert told["limit=x"] == "must be an integer"
-    assert told["limit=0"] == "must be at least 1"
-    assert told["limit=101"] == "must be at most 100"
-    assert told[f"after={'x' * 300}"] == "must have at most 200 characters"
-    assert told["status=done"].startswith("must be 'validating', 'queued'")
+    assert details["limit=x"] == "must be an integer"
+    assert details["limit=0"] == "must be at least 1"
+    assert details["limit=101"] == "must be at most 100"
+    assert details[f"after={'x' * 300}"] == "must have at most 200 characters"
+    assert details["status=done"].startswith("must be 'validating', 'queued'")
 
 
 @pytest.mark.parametrize(
-    ("encoding", "named"),
+    ("encoding", "name"),
     [
         ("utf-8-sig", "byte order mark"),
         ("utf-16", "UTF-16"),
@@ -185,10 +185,10 @@ def test_parameters_are_told_in_these_words_too(client: httpx.Client) -> None:
         ("utf-32", "UTF-16"),
     ],
 )
-def test_an_encoding_that_editors_choose_unasked_is_named(encoding: str, named: str, post: Post) -> None:
+def test_a_wrong_encoding_is_named(encoding: str, name: str, post: Post) -> None:
     document = json.dumps(spec()).encode(encoding)
     problem = assert_problem(post(teacher_part(), part("spec", document)), 400, "invalid_json")
-    assert named in str(problem["detail"])
+    assert name in str(problem["detail"])
     assert "byte order mark" in str(problem["hint"])
 
 
@@ -214,8 +214,8 @@ def test_an_encoding_that_editors_choose_unasked_is_named(encoding: str, named: 
 def test_a_spec_full_of_mistakes_is_refused_quickly(document: dict[str, Any]) -> None:
     content = json.dumps({**spec(), **document}).encode()
     began = time.process_time()
-    with pytest.raises(Problem) as caught:
+    with pytest.raises(Problem) as refusal:
         parse_spec(content)
     assert time.process_time() - began < 1.5
-    assert len(caught.value.errors) <= MAX_ERRORS
-    assert len(caught.value.response("/jobs").body) < 60_000
+    assert len(refusal.value.errors) <= MAX_ERRORS
+    assert len(refusal.value.response("/jobs").body) < 60_000

@@ -1,4 +1,4 @@
-"""A database of their own for the simulations, shared by all of them: every run begins by emptying it."""
+"""One database for all simulations: every run begins by emptying it."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +16,7 @@ Databases = tuple[FaultyDatabase, Database]
 
 @pytest.fixture(scope="session")
 def databases(postgres: EmbeddedPostgres) -> Iterator[Databases]:
-    """The same tables twice: through a door that fails, and through one that does not."""
+    """Two connections to the same tables: one with injected faults, one without."""
     with fresh_database(postgres) as url:
         pair = open_databases(url)
         yield pair

@@ -1,4 +1,4 @@
-"""What may go wrong, where, and what must come of it: 21 faults x 10 phases, 136 meaningful cells.
+"""Faults, the phases in which they strike, and the expected outcome: 21 faults x 10 phases, 136 cells.
 
 A cell is named `F{fault}-P{phase}`. It counts as tested only by a test that carries the mark
 `cell(name, layer)` and injects that fault while a job is in that phase:
@@ -35,9 +35,9 @@ class Fault:
     """One way to break the service.
 
     Args:
-        what: in words.
-        phases: in which phases it can strike.
-        outcome: what must come of it, whatever the phase.
+        what: the fault in words.
+        phases: the phases in which it can strike.
+        outcome: the expected outcome, in every phase.
     """
 
     what: str
@@ -73,7 +73,7 @@ FAULTS = {
     "F21": Fault("deployment in the middle", EVERY, "goes on under the new process"),
 }
 
-CELLS = tuple(f"{fault}-P{phase}" for fault, told in FAULTS.items() for phase in told.phases)
+CELLS = tuple(f"{number}-P{phase}" for number, fault in FAULTS.items() for phase in fault.phases)
 
 
 def cells(layer: Layer, *names: str, **more: pytest.MarkDecorator) -> list[object]:

@@ -1,4 +1,4 @@
-"""What became of which cell: a plugin of pytest that gathers the marks `cell` and writes them as JSON.
+"""A pytest plugin that collects the marks `cell` and writes the outcome of each cell as JSON.
 
 python -m pytest -p tests.chaos.reporting --chaos-report FILE ...
 """
@@ -11,7 +11,7 @@ import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--chaos-report", type=Path, help="where to write what became of which cell")
+    parser.addoption("--chaos-report", type=Path, help="where to write the outcome of each cell")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -21,7 +21,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 class Report:
-    """Gathers the cells of all tests that are collected, and how those that ran ended.
+    """Collects the cells of all tests, and the outcomes of those that ran.
 
     Args:
         path: the file written at the end: {"cells": [{"cell", "layer", "test", "outcome"}],
@@ -38,8 +38,8 @@ class Report:
         for item in items:
             for mark in item.iter_markers("cell"):
                 name, layer = mark.args
-                told = {"cell": name, "layer": layer, "test": item.nodeid, "outcome": "not run"}
-                self.cells.setdefault(item.nodeid, []).append(told)
+                entry = {"cell": name, "layer": layer, "test": item.nodeid, "outcome": "not run"}
+                self.cells.setdefault(item.nodeid, []).append(entry)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         failed = report.failed
@@ -47,13 +47,13 @@ class Report:
             self.failed.append(report.nodeid)
         if report.when == "call":
             self.figures += report.user_properties
-        for told in self.cells.get(report.nodeid, []):
+        for entry in self.cells.get(report.nodeid, []):
             if failed:
-                told["outcome"] = "failed"
-            elif report.when == "call" and told["outcome"] == "not run":
-                told["outcome"] = report.outcome
+                entry["outcome"] = "failed"
+            elif report.when == "call" and entry["outcome"] == "not run":
+                entry["outcome"] = report.outcome
 
     def pytest_sessionfinish(self) -> None:
-        cells = [told for found in self.cells.values() for told in found]
+        cells = [entry for entries in self.cells.values() for entry in entries]
         report = {"cells": cells, "figures": self.figures, "failed": self.failed}
         self.path.write_text(json.dumps(report))

@@ -1,4 +1,4 @@
-"""No cell without a test, no test without a cell."""
+"""Every cell has a test, and every test of a cell names one that exists."""
 
 import json
 import subprocess
@@ -11,7 +11,7 @@ from tests.chaos.simulation.scenes import SCENES
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_matrix_has_the_cells_that_mean_something() -> None:
+def test_the_matrix_has_136_cells() -> None:
     assert len(CELLS) == len(set(CELLS)) == 136
     assert set(FAULTS) == set(SCENES) == {f"F{number}" for number in range(1, 22)}
     assert set(PHASES) == {f"P{number}" for number in EVERY}
@@ -27,11 +27,11 @@ def test_every_cell_has_a_test_and_every_test_a_cell(tmp_path: Path) -> None:
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    found = json.loads(report.read_text())["cells"]
-    names = {told["cell"] for told in found}
+    entries = json.loads(report.read_text())["cells"]
+    names = {entry["cell"] for entry in entries}
     assert set(CELLS) - names == set(), "cells without a test"
     assert names - set(CELLS) == set(), "tests of cells that there are not"
-    assert {told["layer"] for told in found} <= {"simulated", "real"}
-    for told in found:
-        if "tests/chaos" in told["test"]:
-            assert f"[{told['cell']}" in told["test"], "the id of a test is its cell"
+    assert {entry["layer"] for entry in entries} <= {"simulated", "real"}
+    for entry in entries:
+        if "tests/chaos" in entry["test"]:
+            assert f"[{entry['cell']}" in entry["test"], "the id of a test is its cell"

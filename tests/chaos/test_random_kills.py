@@ -1,6 +1,6 @@
-"""Real jobs, struck at random moments again and again, must come to the student of an undisturbed run.
+"""Real jobs with faults at random moments end with the student of an undisturbed run.
 
-`NAYER_CHAOS_KILLS=200` strikes so often, `NAYER_CHAOS_STRIKES_SEED=7` chooses another order.
+`NAYER_CHAOS_KILLS=200` sets the number of faults, `NAYER_CHAOS_STRIKES_SEED=7` their order.
 """
 
 import os
@@ -27,7 +27,7 @@ from tests.support.services import fresh_database
 STRIKES = int(os.environ.get("NAYER_CHAOS_KILLS", "25"))
 STRIKES_OF_A_JOB = 8
 END_SECONDS = 240
-Struck = tuple[Strike, Fault]
+StruckFault = tuple[Strike, Fault]
 # Ten to twenty seconds on a CPU, so that it can be struck a few times.
 CONFIG = small_runs.CONFIG.model_copy(update={"epochs": 10, "generator_steps": 3, "student_steps": 40})
 
@@ -73,7 +73,7 @@ def steps(fleet: Fleet, job_id: str) -> int:
 
 
 def wait_for_a_step(fleet: Fleet, job_id: str, after: Fault | None) -> None:
-    """Wait until a job has got further than it is now and has recovered from a fault, or to its end."""
+    """Wait until a job has made a step from now and has recovered from a fault, or has ended."""
     before = steps(fleet, job_id)
 
     def further() -> bool:
@@ -84,11 +84,11 @@ def wait_for_a_step(fleet: Fleet, job_id: str, after: Fault | None) -> None:
     wait_for(further, END_SECONDS, f"job {job_id} makes a step after {after}")
 
 
-def strike_until_it_ends(fleet: Fleet, job_id: str, chance: random.Random, left: int) -> list[Struck]:
-    """Strike a job at random moments while it runs; returns what was done."""
-    done: list[Struck] = []
+def strike_until_it_ends(fleet: Fleet, job_id: str, chance: random.Random, limit: int) -> list[StruckFault]:
+    """Inject faults at random moments while a job runs; return them."""
+    done: list[StruckFault] = []
     fault: Fault | None = None
-    for _ in range(min(STRIKES_OF_A_JOB, left)):
+    for _ in range(min(STRIKES_OF_A_JOB, limit)):
         wait_for_a_step(fleet, job_id, fault)
         time.sleep(chance.uniform(0, 1.5))
         job = fleet.service.clients.get(job_id)
@@ -119,8 +119,8 @@ def test_random_strikes_lose_nothing_and_change_no_bit(
         small_runs.write_inputs(canonical, CONFIG, student_architecture="wrn_10_1")
         whole = small_runs.undisturbed(canonical, tmp_path / "whole")
         student = (whole / "student.safetensors").read_bytes()
-    strikes: list[Struck] = []
-    exact = lost = jobs = 0
+    strikes: list[StruckFault] = []
+    exact = unfinished = jobs = 0
     while len(strikes) < STRIKES:
         job_id = inspected_as(fleet.service, fleet.storage, canonical)
         strikes += strike_until_it_ends(fleet, job_id, chance, STRIKES - len(strikes))
@@ -131,21 +131,23 @@ def test_random_strikes_lose_nothing_and_change_no_bit(
         )
         job = invariants.check_job(fleet.service, fleet.storage, job_id)
         jobs += 1
-        lost += job.status is not JobStatus.SUCCEEDED
+        unfinished += job.status is not JobStatus.SUCCEEDED
         bodies = [
             b"".join(fleet.storage.open_range(a.key)) for a in job.artifacts if a.name.startswith("stud")
         ]
         exact += bodies == [student]
-    told = [fault.recovery(fleet.service) for strike, fault in strikes if strike not in NO_HARM_TO_A_RUN]
-    record_property("recoveries", [recovery.row() for recovery in told if recovery is not None])
+    recoveries = [
+        fault.recovery(fleet.service) for strike, fault in strikes if strike not in NO_HARM_TO_A_RUN
+    ]
+    record_property("recoveries", [recovery.row() for recovery in recoveries if recovery is not None])
     record_property("real_kills", len(strikes))
     record_property("struck", dict(Counter(strike.__name__ for strike, _ in strikes)))
     record_property("real_jobs", jobs)
-    record_property("lost_real", lost)
+    record_property("lost_real", unfinished)
     record_property("bit_exact", f"{exact} of {jobs}")
     stale, twice = count(fleet, STALE), count(fleet, TWICE)
     record_property("stale_writes", stale)
     record_property("duplicate_completions", twice)
     assert SECRET not in fleet.logs(), "I12"
     invariants.check_files(fleet.service, fleet.storage)
-    assert (lost, exact, stale, twice) == (0, jobs, 0, 0)
+    assert (unfinished, exact, stale, twice) == (0, jobs, 0, 0)

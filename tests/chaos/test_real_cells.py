@@ -20,7 +20,7 @@ from tests.support.services import fresh_database
 # What the whole test suite runs; the rest is left to `make chaos`.
 IN_THE_SUITE = ("F1-P6", "F2-P7", "F4-P6", "F11-P3", "F11-P5", "F11-P9", "F12-P7", "F18-P6")
 REAL = [cell for cell in CELLS if cell.split("-")[0] in SCENES]
-LEFT = {cell.replace("-", "_"): pytest.mark.chaos for cell in REAL if cell not in IN_THE_SUITE}
+ONLY_IN_MAKE_CHAOS = {cell.replace("-", "_"): pytest.mark.chaos for cell in REAL if cell not in IN_THE_SUITE}
 
 
 @pytest.fixture(scope="module")
@@ -44,13 +44,13 @@ def fleet(
 
 @pytest.fixture
 def whole(fleet: Fleet) -> Fleet:
-    """The fleet, with everything mended that the test before broke."""
+    """The fleet, with the faults of the previous test undone."""
     fleet.start()
     return fleet
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("cell", cells("real", *REAL, **LEFT))
+@pytest.mark.parametrize("cell", cells("real", *REAL, **ONLY_IN_MAKE_CHAOS))
 def test_real(
     cell: str, whole: Fleet, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:

@@ -1,6 +1,6 @@
-"""Seeds of everything at once, on the real tables; none may lose a job.
+"""Simulations with all kinds of faults, on the real tables; no seed may lose a job.
 
-`NAYER_CHAOS_SEED=7` repeats one run, `NAYER_CHAOS_JOBS=10000` goes on until so many jobs have ended.
+`NAYER_CHAOS_SEED=7` repeats one run, `NAYER_CHAOS_JOBS=10000` runs until that many jobs have ended.
 """
 
 import json
@@ -38,21 +38,21 @@ def test_no_seed_loses_a_job(
         running = []
         for first in range(PROCESSES):
             url = stack.enter_context(fresh_database(postgres))
-            asked = [url, first, PROCESSES, seeds, -(-jobs // PROCESSES)]
-            command = [sys.executable, "-m", "tests.chaos.simulation.many", *map(str, asked)]
+            arguments = [url, first, PROCESSES, seeds, -(-jobs // PROCESSES)]
+            command = [sys.executable, "-m", "tests.chaos.simulation.many", *map(str, arguments)]
             running.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
         results = [json.loads(process.communicate()[0] or "null") for process in running]
     assert None not in results, "a seed broke an invariant; its process says which, above"
-    ended, happened = Counter[str](), Counter[str]()
+    statuses, happened = Counter[str](), Counter[str]()
     for result in results:
-        ended.update(result["ended"])
+        statuses.update(result["ended"])
         happened.update(result["happened"])
     refused = sum(result["refused"] for result in results)
-    record_property("simulated_jobs", ended.total())
+    record_property("simulated_jobs", statuses.total())
     record_property("simulated_seeds", sum(result["seeds"] for result in results))
     record_property("simulated_refused_writes", refused)
     # The runs were worth it: all of it happened, most jobs came through, and zombies were refused.
     assert len(happened) == 12
-    assert ended["succeeded"] > ended.total() / 2
-    assert {"failed", "cancelled"} <= set(ended)
+    assert statuses["succeeded"] > statuses.total() / 2
+    assert {"failed", "cancelled"} <= set(statuses)
     assert refused > seeds / 10

@@ -1,4 +1,4 @@
-"""PostgreSQL and Valkey as child processes: their data survive every kind of end."""
+"""PostgreSQL and Valkey as child processes: their data survive stops, crashes and kills."""
 
 import os
 import shutil

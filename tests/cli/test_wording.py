@@ -83,7 +83,7 @@ def test_an_unreachable_service_comes_with_the_command_and_the_option() -> None:
     assert "--url" in hint
 
 
-def test_other_errors_keep_their_words() -> None:
+def test_other_errors_keep_their_message() -> None:
     assert wording.explain(DownloadCorruptError("download_corrupt", "a", "b")) == ("a", "b")
 
 
@@ -139,6 +139,6 @@ def test_the_name_of_a_file_is_a_python_literal() -> None:
     assert ast.literal_eval(line.removeprefix("torch.load(").removesuffix(")")) == str(path)
 
 
-def test_a_line_of_python_stays_as_it_is() -> None:
+def test_a_line_of_python_is_not_changed() -> None:
     line = 'import torch; sd = torch.load("teacher.pt", map_location="cpu")["state_dict"]'
     assert wording.in_options(line) == line

@@ -1,4 +1,4 @@
-"""What docker-compose.yml and the Dockerfile say, read by the programs that will read them."""
+"""The contents of docker-compose.yml, read by Compose itself, and of the Dockerfile."""
 
 import json
 import os
@@ -40,14 +40,14 @@ def write_env(folder: Path, **changes: str) -> Path:
     values = {name: f"{name.lower().replace('_', '')}0123456789" for name in SECRETS} | changes
     text = EXAMPLE.read_text()
     for name, value in values.items():
-        text, found = re.subn(rf"^#?{name}=.*$", f"{name}={value}", text, flags=re.MULTILINE)
-        assert found == 1, f"{name} is not in .env.example once"
+        text, count = re.subn(rf"^#?{name}=.*$", f"{name}={value}", text, flags=re.MULTILINE)
+        assert count == 1, f"{name} is not in .env.example once"
     (folder / ".env").write_text(text)
     return folder / ".env"
 
 
 def services(env_file: Path, folder: Path = ROOT) -> dict[str, dict[str, Any]]:
-    """Every service as Compose understands it, with what it inherits from its image filled in."""
+    """Every service as Compose reads it, with the values that it inherits from its image."""
     result = compose(env_file, "--profile", "*", "config", "--format", "json", folder=folder)
     assert result.returncode == 0, result.stderr
     recipes: dict[str, dict[str, Any]] = json.loads(result.stdout.replace("$$", "$"))["services"]
@@ -62,7 +62,7 @@ def services(env_file: Path, folder: Path = ROOT) -> dict[str, dict[str, Any]]:
 
 
 class Stage:
-    """One stage of the Dockerfile, with what it has from those below it."""
+    """One stage of the Dockerfile, with the values that it inherits."""
 
     def __init__(self, parent: "Stage | None"):
         self.environment: dict[str, str] = dict(parent.environment) if parent else {}
@@ -72,7 +72,7 @@ class Stage:
         self.copied_from: list[str] = []
         self.installed: list[str] = []
 
-    def read(self, word: str, rest: str) -> None:
+    def apply(self, word: str, rest: str) -> None:
         if word == "ENV":
             self.environment.update(re.findall(r"(\w+)=(\S+)", rest))
         elif word == "CMD":
@@ -101,5 +101,5 @@ def targets() -> Mapping[str, Stage]:
             base, _, name = rest.partition(" AS ")
             stage = stages[name] = Stage(stages.get(base))
         elif word:
-            stage.read(word, rest)
+            stage.apply(word, rest)
     return stages

@@ -1,6 +1,6 @@
-"""The commands of docker-compose.yml and the Dockerfile, run as they stand against real servers.
+"""The commands of docker-compose.yml and the Dockerfile, run unchanged against real servers.
 
-Only addresses and folders are put in their place; a container would get exactly this environment.
+Only addresses and folders are replaced; a container gets exactly this environment otherwise.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ def recipes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any
 
 @pytest.fixture(scope="module")
 def empty_database(postgres: EmbeddedPostgres) -> Iterator[str]:
-    """As the container of PostgreSQL makes it: without a table."""
+    """A database without tables, as the container of PostgreSQL creates it."""
     name = sql.Identifier(f"deployed_{os.getpid()}")
     with psycopg.connect(postgres.url, autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(name))
@@ -61,7 +61,7 @@ def places(
     seaweedfs: EmbeddedSeaweed,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, str]:
-    """What stands in for the addresses of the compose file."""
+    """Addresses and folders of this machine by those of the compose file."""
     home = tmp_path_factory.mktemp("home")
     (home / "scratch").mkdir(mode=0o700)
     return {
@@ -83,10 +83,10 @@ def migrated(recipes: dict[str, dict[str, Any]], places: Mapping[str, str], no_t
 
 
 @pytest.fixture(scope="module")
-def started(
+def running_services(
     recipes: dict[str, dict[str, Any]], places: Mapping[str, str], migrated: None, no_torch: Path
 ) -> Iterator[dict[str, "subprocess.Popen[bytes]"]]:
-    """All at once, as Compose starts them; each must live until it is told to stop, and then end."""
+    """All services, started at once as by Compose; each must run until SIGTERM, and then end."""
     with contextlib.ExitStack() as undo:
         processes = {}
         for name in ("api", "upkeep", "inspect", "distill"):
@@ -97,25 +97,25 @@ def started(
         yield processes
         for name, process in processes.items():
             assert process.poll() is None, f"{name} ended with {process.returncode}"
-            process.terminate()  # together: each may take its time
+            process.terminate()  # all at once, as each may need a while
 
 
 @pytest.mark.parametrize("name", ["api", "inspect", "distill"])
 def test_a_service_becomes_healthy(
     recipes: dict[str, dict[str, Any]],
     places: Mapping[str, str],
-    started: dict[str, "subprocess.Popen[bytes]"],
+    running_services: dict[str, "subprocess.Popen[bytes]"],
     name: str,
 ) -> None:
     kind, *test = recipes[name]["healthcheck"]["test"]
     assert kind == "CMD"
     _, environment = _as_here(recipes[name], places)
     _until_it_succeeds([word.replace(API_PORT, places[API_PORT]) for word in test], environment)
-    assert started[name].poll() is None
+    assert running_services[name].poll() is None
 
 
-def test_the_upkeep_runs(started: dict[str, "subprocess.Popen[bytes]"]) -> None:
-    assert started["upkeep"].poll() is None
+def test_the_upkeep_runs(running_services: dict[str, "subprocess.Popen[bytes]"]) -> None:
+    assert running_services["upkeep"].poll() is None
 
 
 def test_a_worker_listens_to_the_queue_it_is_named_for(recipes: dict[str, dict[str, Any]]) -> None:
@@ -133,7 +133,7 @@ def test_a_gpu_changes_nothing_but_the_device(recipes: dict[str, dict[str, Any]]
     assert differing == {"NAYER_DEVICE"}
 
 
-def test_encoders_that_cannot_be_fetched_are_told_at_once(
+def test_an_unreachable_hub_is_reported_at_once(
     recipes: dict[str, dict[str, Any]], places: Mapping[str, str]
 ) -> None:
     command, environment = _as_here(recipes["fetch-encoders"], places)
@@ -145,25 +145,25 @@ def test_encoders_that_cannot_be_fetched_are_told_at_once(
     assert "http://127.0.0.1:9 does not answer" in last["message"]
 
 
-def test_the_broker_asks_for_its_password(recipes: dict[str, dict[str, Any]], tmp_path: Path) -> None:
+def test_the_broker_requires_its_password(recipes: dict[str, dict[str, Any]], tmp_path: Path) -> None:
     port = free_port()
     places = {"/tmp/valkey.conf": str(tmp_path / "valkey.conf"), "/data": str(tmp_path)}
     command, environment = _as_here(recipes["valkey"], places)
     command[-1] += f" --port {port}"
     environment["PATH"] = f"{_valkey_binary().parent}:{environment['PATH']}"
-    asked = f"redis://:{environment['VALKEY_PASSWORD']}@127.0.0.1:{port}/0"
+    url = f"redis://:{environment['VALKEY_PASSWORD']}@127.0.0.1:{port}/0"
     with _process(command, environment):
-        assert _answers(asked)
+        assert _answers(url)
         assert not _answers(f"redis://:another@127.0.0.1:{port}/0", seconds=0)
 
 
-def test_the_store_takes_its_own_key_and_no_other(store: dict[str, str]) -> None:
+def test_the_store_accepts_only_its_own_key(store: dict[str, str]) -> None:
     assert Storage.open("s3://nayer", store).check() > 0
     with pytest.raises(ServiceUnavailable):
         Storage.open("s3://nayer", {**store, "secret_access_key": "another"}).check()
 
 
-def test_the_store_keeps_all_it_knows_in_its_volume(store: dict[str, str], store_volume: Path) -> None:
+def test_the_store_keeps_its_data_and_index_in_its_volume(store: dict[str, str], store_volume: Path) -> None:
     assert Storage.open("s3://nayer", store).check() > 0
     assert list((store_volume / "filerldb2").rglob("CURRENT")), "the index of all objects is not there"
     assert list(store_volume.glob("*.dat")), "no volume with what is in the objects is there"
@@ -178,7 +178,7 @@ def store_volume(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def store(recipes: dict[str, dict[str, Any]], store_volume: Path) -> Iterator[dict[str, str]]:
-    """The store as the compose file starts it, and how it is reached.
+    """The options to reach the store, which is started as in the compose file.
 
     Beside it is a filer.toml that names another folder for the index. The published image has such a file,
     and it takes precedence over the argument -dir.
@@ -210,11 +210,11 @@ def store(recipes: dict[str, dict[str, Any]], store_volume: Path) -> Iterator[di
 
 
 def _as_here(recipe: Mapping[str, Any], places: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
-    """A service's command and whole environment, with everything of `places` in its place."""
+    """The command and environment of a service, with addresses and folders replaced by `places`."""
     there = re.compile("|".join(map(re.escape, places)))
 
     def here(text: str) -> str:
-        return there.sub(lambda found: places[found[0]], text)  # once: a place may look like another
+        return there.sub(lambda match: places[match[0]], text)  # once: a place may look like another
 
     environment = {name: here(str(value)) for name, value in (recipe["environment"] or {}).items()}
     environment["PATH"] = f"{PROGRAMS}:{os.environ['PATH']}"

@@ -13,13 +13,13 @@ HEAVY = {"torch", "torchvision", "timm", "open-clip-torch", "sentence-transforme
 
 
 def test_hadolint_finds_nothing() -> None:
-    told = subprocess.run(
+    result = subprocess.run(
         [PROGRAMS / "hadolint", "--no-color", ROOT / "Dockerfile"],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert (told.returncode, told.stdout) == (0, "")
+    assert (result.returncode, result.stdout) == (0, "")
 
 
 def test_the_extras_exist() -> None:
@@ -29,21 +29,21 @@ def test_the_extras_exist() -> None:
     assert {extra for extras in installed.values() for extra in extras} <= set(declared)
 
 
-def test_no_torch_can_get_into_the_api_image() -> None:
-    assert _needed("nayer", *_extras("api")) & HEAVY == set()
+def test_the_api_image_has_no_torch() -> None:
+    assert _requirements("nayer", *_extras("api")) & HEAVY == set()
 
 
 def test_the_worker_image_has_torch() -> None:
-    assert _needed("nayer", *_extras("worker")) >= HEAVY
+    assert _requirements("nayer", *_extras("worker")) >= HEAVY
 
 
 @pytest.mark.parametrize("target", ["api", "worker"])
-def test_each_image_has_what_every_process_of_the_service_needs(target: str) -> None:
-    assert _needed("nayer", *_extras(target)) >= SERVICE
+def test_each_image_has_the_libraries_of_the_service(target: str) -> None:
+    assert _requirements("nayer", *_extras(target)) >= SERVICE
 
 
 def test_a_client_installs_nothing_of_the_service() -> None:
-    assert _needed("nayer") & (HEAVY | SERVICE | {"fastapi", "uvicorn", "numpy"}) == set()
+    assert _requirements("nayer") & (HEAVY | SERVICE | {"fastapi", "uvicorn", "numpy"}) == set()
 
 
 def test_nothing_runs_as_root() -> None:
@@ -69,15 +69,15 @@ def _extras(target: str) -> list[str]:
     return [extra for source in stages[target].copied_from for extra in stages[source].installed]
 
 
-def _needed(distribution: str, *extras: str) -> set[str]:
-    """Names of all that pip would install for a distribution with extras, read from metadata alone."""
-    seen: set[tuple[str, str]] = set()
+def _requirements(distribution: str, *extras: str) -> set[str]:
+    """Names of all packages that pip installs for a distribution with extras, read from metadata alone."""
+    visited: set[tuple[str, str]] = set()
     waiting = [(canonicalize_name(distribution), extra) for extra in ("", *extras)]
     while waiting:
         name, extra = waiting.pop()
-        if (name, extra) in seen:
+        if (name, extra) in visited:
             continue
-        seen.add((name, extra))
+        visited.add((name, extra))
         try:
             lines = requires(name) or []
         except PackageNotFoundError:  # for another platform
@@ -86,4 +86,4 @@ def _needed(distribution: str, *extras: str) -> set[str]:
             requirement = Requirement(line)
             if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
                 waiting += [(canonicalize_name(requirement.name), each) for each in ("", *requirement.extras)]
-    return {name for name, _ in seen}
+    return {name for name, _ in visited}

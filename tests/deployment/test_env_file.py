@@ -1,4 +1,4 @@
-"""`.env` holds every secret: how it is written, and that it stays out of the repository."""
+"""`.env` holds every secret: `make env` writes it, and it stays out of the repository."""
 
 import re
 import shutil
@@ -25,15 +25,15 @@ def make_env(folder: Path) -> str:
 
 def test_make_env_writes_five_secrets_that_only_the_owner_can_read(checkout: Path) -> None:
     make_env(checkout)
-    written = checkout / ".env"
-    assert written.stat().st_mode & 0o777 == 0o600
-    secrets = dict(re.findall(r"^(\w+)=(\w+)$", written.read_text(), flags=re.MULTILINE))
+    env_file = checkout / ".env"
+    assert env_file.stat().st_mode & 0o777 == 0o600
+    secrets = dict(re.findall(r"^(\w+)=(\w+)$", env_file.read_text(), flags=re.MULTILINE))
     assert set(secrets) == set(SECRETS)
     assert len(set(secrets.values())) == len(SECRETS)
     assert all(re.fullmatch("[0-9a-f]{48}", secret) for secret in secrets.values())
-    blanked = re.sub(r"^(\w+)=\w+$", r"\1=", written.read_text(), flags=re.MULTILINE)
+    blanked = re.sub(r"^(\w+)=\w+$", r"\1=", env_file.read_text(), flags=re.MULTILINE)
     assert blanked == EXAMPLE.read_text()
-    assert compose(written, "config", "-q", folder=checkout).returncode == 0
+    assert compose(env_file, "config", "-q", folder=checkout).returncode == 0
 
 
 def test_make_env_never_changes_a_file_that_exists(checkout: Path) -> None:

@@ -36,12 +36,12 @@ esac
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
     """A server of its own: a test changes the password of its user."""
-    started = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), durable=False)
-    started.start()
+    postgres = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), durable=False)
+    postgres.start()
     try:
-        yield started
+        yield postgres
     finally:
-        started.stop()
+        postgres.stop()
 
 
 @pytest.fixture
@@ -112,10 +112,10 @@ def test_a_backup_is_restored_with_every_row_and_file(
     (folder / "CURRENT").write_bytes(bytes(range(256)))
 
     calls = machine.follow("## Back up")
-    dumped, stopped, copied, started = calls
-    assert " postgres pg_dump " in dumped
-    assert (stopped, started) == ("compose stop s3", "compose start s3")
-    assert " tar s3 -C /data -czf -" in copied
+    dump, stop, copy, start = calls
+    assert " postgres pg_dump " in dump
+    assert (stop, start) == ("compose stop s3", "compose start s3")
+    assert " tar s3 -C /data -czf -" in copy
     for name in ("nayer.dump", "nayer-s3.tar.gz"):
         assert (machine.folder / name).stat().st_mode & 0o077 == 0, name
 

@@ -1,4 +1,4 @@
-"""Every test of this room finds its database empty."""
+"""Every test of this folder starts with an empty database."""
 
 from collections.abc import Iterator
 

@@ -36,7 +36,7 @@ def test_the_message_names_the_task_and_the_job_and_nothing_more(
     assert body[:2] == [[], {"job_id": "0" * 32}]
 
 
-def test_a_broker_that_comes_back_is_heard_again(doorbell: Doorbell, valkey: EmbeddedValkey) -> None:
+def test_a_broker_that_comes_back_is_used_again(doorbell: Doorbell, valkey: EmbeddedValkey) -> None:
     assert doorbell.ring("inspect", "a")
     valkey.kill()
     try:
@@ -50,9 +50,7 @@ def test_a_broker_that_comes_back_is_heard_again(doorbell: Doorbell, valkey: Emb
     assert doorbell.check() is not None
 
 
-def test_a_broker_that_says_nothing_does_not_hold_anyone_up(
-    doorbell: Doorbell, valkey: EmbeddedValkey
-) -> None:
+def test_a_silent_broker_does_not_delay_callers(doorbell: Doorbell, valkey: EmbeddedValkey) -> None:
     assert doorbell.ring("inspect", "a")
     assert valkey.pid is not None
     os.kill(valkey.pid, signal.SIGSTOP)
@@ -63,7 +61,7 @@ def test_a_broker_that_says_nothing_does_not_hold_anyone_up(
     assert doorbell.ring("inspect", "c")
 
 
-def test_a_port_that_accepts_and_says_nothing_does_not_hold_anyone_up() -> None:
+def test_a_silent_open_port_does_not_delay_callers() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         doorbell = Doorbell(f"redis://127.0.0.1:{silent.getsockname()[1]}/0")
         assert not doorbell.ring("inspect", "a")

@@ -1,4 +1,4 @@
-"""Settings come from the environment, and keep what is secret to themselves."""
+"""Settings come from the environment, and do not show secrets."""
 
 from pathlib import Path
 

@@ -43,7 +43,7 @@ StartProcess = Callable[..., "subprocess.Popen[bytes]"]
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    """Short leases, and no patience with children that hang."""
+    """Short leases, and short limits for children that hang."""
     short = {
         "lease_seconds": LEASE_SECONDS,
         "upkeep_seconds": 0.3,
@@ -66,7 +66,7 @@ def supervisor(settings: Settings) -> Iterator[Supervisor]:
 def submit(service: Services, storage: Storage) -> Iterator[Submit]:
     """Create a job and say how its program behaves, e.g. `submit(distill="hang")`.
 
-    What has not ended with the test is cancelled: the next one has another store.
+    Jobs that have not ended with the test are cancelled: the next test has another store.
     """
     job_ids: list[str] = []
 

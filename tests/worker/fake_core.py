@@ -56,7 +56,7 @@ def save_state(out: Path, number: int) -> None:
 
 
 def misbehave(behaviour: str, out: Path, sigterm_marker: str | None) -> None:
-    """Behave so; return where the command ends well after it."""
+    """Carry out a behaviour; return where the command continues after it."""
     if behaviour == "exit_1":
         sys.exit("a bug, with a traceback")
     if behaviour == "killed":
@@ -124,8 +124,8 @@ def inspect(options: dict[str, str]) -> None:
     (out / "spec.json").write_text(json.dumps(RESOLVED | {"reuse_bank": "bank" in behaviours}))
     if behaviours.get("inspect") != "no_embeddings":
         (out / "lte.safetensors").write_bytes(b"embeddings")
-    asked = {"memory_bytes": options["memory-bytes"]}
-    finish("inspect", {"architecture": "resnet20", "num_classes": 2, "warnings": [], "asked": asked})
+    limits = {"memory_bytes": options["memory-bytes"]}
+    finish("inspect", {"architecture": "resnet20", "num_classes": 2, "warnings": [], "limits": limits})
 
 
 def embed(options: dict[str, str]) -> None:
@@ -169,7 +169,7 @@ def main() -> None:
         emit("phase", phase=command)
         misbehave(behaviours.get(command, "well"), Path(options["out"]), behaviours.get("sigterm_marker"))
     if "resume" in options and behaviours.get("resume") == "refuse":
-        emit("failed", code="checkpoint_invalid", message="It is of another kind.", hint="Begin anew.")
+        emit("failed", code="checkpoint_invalid", message="It is of another kind.", hint="Start again.")
         sys.exit(2)
     return {"inspect": inspect, "distill": distill}[command](options)
 

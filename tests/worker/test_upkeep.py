@@ -43,7 +43,7 @@ def test_a_lost_ring_is_repeated_and_sigterm_ends_upkeep_in_order(
     assert process.wait(timeout=10) == 0
 
 
-def test_it_outlives_an_outage_of_the_database(
+def test_upkeep_survives_an_outage_of_the_database(
     service: Services, upkeep: Upkeep, submit: Submit, postgres: EmbeddedPostgres
 ) -> None:
     stop = threading.Event()
@@ -60,7 +60,7 @@ def test_it_outlives_an_outage_of_the_database(
     assert not thread.is_alive()
 
 
-def test_after_an_outage_holders_may_renew_before_anything_is_reaped(
+def test_after_an_outage_holders_can_renew_leases_before_the_reaper_runs(
     service: Services, settings: Settings, upkeep: Upkeep, submit: Submit, postgres: EmbeddedPostgres
 ) -> None:
     job_id = submit()
@@ -80,7 +80,7 @@ class TestWebHooks:
     def settings(self, settings: Settings) -> Settings:
         return settings.model_copy(update={"webhook_private_addresses": True})
 
-    def test_they_are_delivered_and_logs_hold_no_secret(
+    def test_messages_are_delivered_and_logs_contain_no_secret(
         self, service: Services, start_process: StartProcess, tmp_path: Path
     ) -> None:
         with receiving(Receiver(answers=[410])) as receiver:

@@ -1,4 +1,4 @@
-"""Messages reach whom they are meant for and nobody else: names, addresses, certificates, proxies."""
+"""Messages reach only their receiver: names, addresses, certificates, proxies."""
 
 import asyncio
 import socket
@@ -36,7 +36,7 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.fixture
 def strict_service(service: Services) -> Services:
-    """The service as it is where the operator allows nothing."""
+    """The service with its default settings for addresses: only public ones are allowed."""
     return service.with_settings(webhook_private_addresses=False)
 
 
@@ -65,7 +65,7 @@ def test_a_closed_port_and_an_unknown_name_have_errors_of_their_own(service: Ser
     assert only(service, nameless).last_error == "unresolvable"
 
 
-def test_the_system_is_asked_for_addresses() -> None:
+def test_addresses_come_from_the_resolver_of_the_system() -> None:
     assert asyncio.run(webhooks.resolve("127.0.0.1", 80)) == ["127.0.0.1"]
     assert "127.0.0.1" in asyncio.run(webhooks.resolve("localhost", 80))
 
@@ -89,8 +89,8 @@ def test_one_private_address_among_many_is_enough_to_refuse(
     assert receiver.received == []
 
 
-def test_a_name_that_changes_its_mind_gains_nothing(service: Services, receiver: Receiver) -> None:
-    """127.0.0.1 stands for a public address, 127.0.0.2 for what must not be reached."""
+def test_each_attempt_checks_the_address_that_it_connects_to(service: Services, receiver: Receiver) -> None:
+    """Here 127.0.0.1 plays a public address, and 127.0.0.2 a private one."""
     names = Names(["127.0.0.1"], ["127.0.0.2"])
     courier = Courier(service.webhooks, permits=lambda address: address == "127.0.0.1", resolve=names)
     with receiving(Receiver()) as inside:
@@ -139,7 +139,7 @@ def test_proxies_of_the_environment_are_not_used(
     assert only(service, job_id).status == "delivered"
 
 
-def test_names_that_hang_do_not_delay_other_messages(
+def test_slow_name_resolution_does_not_delay_other_messages(
     service: Services, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(webhooks, "ATTEMPT_SECONDS", 1)

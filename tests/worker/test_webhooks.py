@@ -1,4 +1,4 @@
-"""Messages arrive, signed, at least once, whatever receivers do; over real connections."""
+"""Messages are signed and arrive at least once, over real connections."""
 
 import asyncio
 import base64
@@ -102,7 +102,7 @@ def test_a_failed_message_is_sent_again_under_its_id_with_a_new_signature(
         Webhook(SECRET).verify(message.body, message.headers)
 
 
-def test_a_receiver_that_is_gone_is_left_alone(
+def test_an_answer_of_410_ends_the_attempts(
     service: Services, courier: Courier, receiver: Receiver, settings: Settings
 ) -> None:
     receiver.status = 410
@@ -115,7 +115,7 @@ def test_a_receiver_that_is_gone_is_left_alone(
 @pytest.mark.parametrize(
     ("header", "waits"), [(b"3600", 3600), (b"9" * 9, 86400), (b"soon", 10), (b"-5", 10)]
 )
-def test_a_receiver_may_ask_for_time(
+def test_retry_after_of_a_receiver_is_respected(
     service: Services, courier: Courier, receiver: Receiver, header: bytes, waits: int
 ) -> None:
     receiver.status, receiver.headers = 503, [(b"retry-after", header)]
@@ -127,16 +127,14 @@ def test_a_receiver_may_ask_for_time(
     assert 0.8 * waits <= pause_seconds <= 1.2 * waits + 60
 
 
-def test_a_body_is_not_read_however_long_it_is(
-    service: Services, courier: Courier, receiver: Receiver
-) -> None:
+def test_the_body_of_an_answer_is_not_read(service: Services, courier: Courier, receiver: Receiver) -> None:
     receiver.endless_body = True
     job_id = ended(service, receiver.url)
     courier.round()
     assert only(service, job_id).status == "delivered"
 
 
-def test_a_silent_receiver_is_given_up_after_a_limit(
+def test_a_silent_receiver_times_out(
     service: Services, courier: Courier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(webhooks, "ATTEMPT_SECONDS", 0.5)
@@ -201,7 +199,7 @@ def test_a_bug_with_one_message_does_not_stop_the_others(
     assert (only(service, bad).status, only(service, good).status) == ("pending", "delivered")
 
 
-def test_logs_hold_neither_secret_nor_url(
+def test_logs_contain_neither_secret_nor_url(
     service: Services, courier: Courier, receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "worker")

@@ -1,4 +1,4 @@
-"""Celery worker processes and what kills them: signals, sleep, a doorbell that nobody heard."""
+"""Celery worker processes and their faults: signals, sleep, a lost message."""
 
 import signal
 import subprocess
@@ -36,13 +36,13 @@ def is_gone(process: psutil.Process) -> bool:
 
 @pytest.fixture
 def queued_job(submit: Submit, supervisor: Supervisor, tmp_path: Path) -> str:
-    """A job that is queued for distillation, hangs over its first worker, and then does well."""
+    """A queued job that hangs on its first worker, and succeeds on the second."""
     job_id = submit(distill="steps", marker=str(tmp_path / "once"))
     supervisor.run_jobs("inspect")
     return job_id
 
 
-def test_a_ring_takes_a_job_through_both_queues(
+def test_a_message_starts_inspection_and_distillation(
     service: Services, submit: Submit, start_worker: StartProcess, tmp_path: Path
 ) -> None:
     start_worker("inspect", slots=2)
@@ -54,7 +54,7 @@ def test_a_ring_takes_a_job_through_both_queues(
     assert SEEDED_SECRET not in log
 
 
-def test_a_worker_looks_once_when_it_starts(
+def test_a_worker_looks_for_jobs_when_it_starts(
     service: Services, queued_job: str, start_worker: StartProcess, valkey: EmbeddedValkey, tmp_path: Path
 ) -> None:
     (tmp_path / "once.distill").touch()  # so it does well at once
@@ -63,7 +63,7 @@ def test_a_worker_looks_once_when_it_starts(
     wait_for_status(service, queued_job, JobStatus.SUCCEEDED)
 
 
-def test_a_killed_worker_takes_its_child_along_and_the_job_is_done_by_another(
+def test_the_child_of_a_killed_worker_ends_and_another_worker_does_the_job(
     service: Services, queued_job: str, start_worker: StartProcess, start_process: StartProcess
 ) -> None:
     start_process("worker.upkeep")
@@ -98,7 +98,7 @@ def test_a_worker_that_slept_past_its_lease_writes_nothing_more(
     assert sleeper.poll() is None  # it lives, and takes the next job
 
 
-def test_sigterm_puts_the_job_back_and_costs_no_attempt(
+def test_sigterm_releases_the_job_and_costs_no_attempt(
     service: Services, queued_job: str, start_worker: StartProcess
 ) -> None:
     worker = start_worker("distill")
@@ -111,7 +111,7 @@ def test_sigterm_puts_the_job_back_and_costs_no_attempt(
     wait_for_status(service, queued_job, JobStatus.SUCCEEDED)
 
 
-def test_an_idle_worker_exits_at_once_and_leaves_nothing(
+def test_an_idle_worker_exits_at_once_and_leaves_no_file(
     start_worker: StartProcess, settings: Settings
 ) -> None:
     root = settings.scratch_dir
@@ -127,7 +127,7 @@ def test_an_idle_worker_exits_at_once_and_leaves_nothing(
 
 @pytest.fixture
 def broker(valkey: EmbeddedValkey) -> Iterator[Proxy]:
-    """The way to the broker, which can become one that swallows everything."""
+    """A proxy to the broker that can swallow all bytes."""
     proxy = Proxy(valkey.port)
     yield proxy
     proxy.turn("pass")

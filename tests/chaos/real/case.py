@@ -1,4 +1,4 @@
-"""One real job brought to one phase, and held there while something is done to the service."""
+"""One real job that is held in one phase while a fault strikes the service."""
 
 import json
 import time
@@ -20,10 +20,10 @@ from tests.chaos.real.proxy import Fate, Hold
 from tests.chaos.real.recoveries import Recovery
 
 GATES = {"P2": "inspect", "P6": "step"}
-# Where the fault strikes the store, a job that is about to end must have its files still to put there.
+# Where the fault strikes the store, a job that is about to end must not have stored its files yet.
 GATES_BEFORE_FILES = {**GATES, "P9": "finalise"}
-# What is said in the transaction that stands for a phase.
-SAID = {
+# Bytes in the transaction of a phase.
+MARKERS = {
     "P5": b'"status":"running"',
     "P7": b'"state.json":"',
     "P8": b'"values":{',
@@ -37,8 +37,8 @@ class Case:
     """A job, its gates, and the worker that holds it.
 
     Args:
-        fleet: whole and running.
-        phase: where the job is to be held.
+        fleet: running, without a fault.
+        phase: the phase in which the job is held.
         folder: empty; the gates of this job.
     """
 
@@ -63,18 +63,18 @@ class Case:
         return self.member
 
     def arrive(self, gates: Mapping[str, str] = GATES) -> "Case":
-        """Submit the job and wait until it is where it is to be."""
+        """Submit the job and wait until it is in its phase."""
         fleet, phase = self.fleet, self.phase
         if phase in gates:
             (self.gates / gates[phase]).touch()
             self.submit()
-            reached = self.gates / f"{gates[phase]}.reached"
-            wait_for(reached.exists, END_SECONDS, f"the core comes to {phase}")
+            arrival = self.gates / f"{gates[phase]}.reached"
+            wait_for(arrival.exists, END_SECONDS, f"the core comes to {phase}")
             self.member = fleet.worker_of(self.job_id)
-        elif phase in SAID:
-            self.hold = fleet.hold(fleet.distillers, SAID[phase])
+        elif phase in MARKERS:
+            self.hold = fleet.hold(fleet.distillers, MARKERS[phase])
             self.submit()
-            assert self.hold.reached.wait(END_SECONDS), f"nobody came to {phase}"
+            assert self.hold.at_commit.wait(END_SECONDS), f"nobody came to {phase}"
             self.member = fleet.holder(self.hold)
         elif phase == "P4":  # it waits because every distiller is busy, and its message with it
             for number, _ in enumerate(fleet.distillers):
@@ -90,7 +90,7 @@ class Case:
         return self
 
     def leave(self, fate: Fate = "forward") -> None:
-        """Let everything go on that was held."""
+        """Release the job and the transaction that are held."""
         for name in GATES_BEFORE_FILES.values():
             (self.gates / name).unlink(missing_ok=True)
         if self.hold is not None:
@@ -99,7 +99,7 @@ class Case:
             case.leave()
 
     def submit(self) -> None:
-        """Post the job; while the service answers 503, or not at all, again with the same key."""
+        """Post the job, and again with the same key while the service answers 503 or not at all."""
         until = time.monotonic() + END_SECONDS
         while time.monotonic() < until:
             status, body = self.post()
@@ -110,12 +110,12 @@ class Case:
         raise AssertionError(f"never accepted: {self.statuses}")
 
     def post(self) -> tuple[int, Any]:
-        """One request; 0 where the connection broke."""
+        """Send one submission; the status is 0 where the connection broke."""
         files = {"spec": (None, json.dumps(spec())), "teacher": ("teacher.pt", self.teacher)}
         return self.ask("POST", "/jobs", files=files, headers={"Idempotency-Key": self.key})
 
     def ask(self, method: str, path: str, **more: Any) -> tuple[int, Any]:
-        """One request to the API, its status being noted; 0 where the connection broke."""
+        """Send a request to the API and record its status; 0 where the connection broke."""
         try:
             answer = self.fleet.client.request(method, path, **more)
         except httpx.TransportError:
@@ -129,11 +129,11 @@ class Case:
 
     @property
     def student(self) -> str:
-        """Where the student is downloaded from the API itself."""
+        """Path of the student, downloaded from the API itself."""
         return f"/jobs/{self.job_id}/artifacts/student.safetensors?redirect=false"
 
     def send_half_and(self, strike: Callable[[], object]) -> int:
-        """Begin an upload, do something, send the rest; returns what the client is told, 0 for nothing."""
+        """Begin an upload, strike, send the rest; return the status, 0 without an answer."""
         headers = {"Content-Type": CONTENT_TYPE, "Idempotency-Key": self.key}
         return self.ask("POST", "/jobs", content=self._halves(strike), headers=headers)[0]
 
@@ -154,20 +154,20 @@ class Case:
             assert not job.is_terminal or job.status is status, f"ended as {job.status}: {job.error}"
             return job if job.status is status else None
 
-        found: Job = wait_for(there, seconds, f"job {self.job_id} is {status}")
-        return found
+        result: Job = wait_for(there, seconds, f"job {self.job_id} is {status}")
+        return result
 
-    def ended(
+    def expect_end(
         self,
         *statuses: JobStatus,
         attempt: int | None = 1,
         code: str | None = None,
         seconds: float = END_SECONDS,
     ) -> Job:
-        """Wait for the end, and hold the job to all invariants.
+        """Wait for the end and check all invariants of the job.
 
         Args:
-            attempt: which attempt it must be; None where more than one is right.
+            attempt: the expected attempt; None where more than one is right.
         """
         wait_for(lambda: self.job().is_terminal, seconds, f"the end of {self.job_id}")
         fleet = self.fleet
@@ -176,12 +176,12 @@ class Case:
         assert attempt in (None, job.attempt), f"attempt {job.attempt}, not {attempt}"
         assert code is None or (job.error or {})["code"] == code
         with fleet.service.resources.database.transaction() as session:
-            asked = text("SELECT seq, fence FROM event WHERE job_id = :id")
-            invariants.check_fences([tuple(row) for row in session.execute(asked, {"id": job.id})])
+            query = text("SELECT seq, fence FROM event WHERE job_id = :id")
+            invariants.check_fences([tuple(row) for row in session.execute(query, {"id": job.id})])
         if job.status is JobStatus.SUCCEEDED:
-            (student,) = [found for found in job.artifacts if found.name == "student.safetensors"]
+            (student,) = [artifact for artifact in job.artifacts if artifact.name == "student.safetensors"]
             assert b"".join(fleet.storage.open_range(student.key)) == student_of(self.teacher), "I10"
         assert SECRET not in fleet.logs(), "I12"
         for case in self.before:
-            case.ended(attempt=None)
+            case.expect_end(attempt=None)
         return job

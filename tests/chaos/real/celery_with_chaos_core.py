@@ -1,4 +1,4 @@
-"""The worker's Celery application, with the program of `core.py` for a core."""
+"""The worker's Celery application, with the program of `core.py` as the core."""
 
 import sys
 from pathlib import Path

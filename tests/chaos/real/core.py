@@ -1,8 +1,8 @@
 """A core program for the matrix: a chain of hashes for a training, and gates at which it waits.
 
 The uploaded "teacher" is {"gates": folder, ...}. At a point called `step` the program looks for the
-file `<gates>/step`: while it is there it waits, having made `<gates>/step.reached`. A file
-`<gates>/step.killed` makes it die there, once; `.memory` makes it ask for more than it may have.
+file `<gates>/step`: while it exists the program waits, after it created `<gates>/step.reached`. A file
+`<gates>/step.killed` makes it die there, once; `.memory` makes it allocate more than its limit.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ asked_to_stop: list[int] = []
 
 
 def student_of(teacher: bytes) -> bytes:
-    """What an undisturbed run makes of a teacher."""
+    """The student of an undisturbed run on this teacher."""
     state = teacher
     for step in range(1, STEPS + 1):
         state = next_state(state, step)
@@ -55,7 +55,7 @@ def emit(event: str, **values: Any) -> None:
 
 
 def point(gates: Path, name: str) -> None:
-    """Come by a point: die there or wait there, as the files say."""
+    """Reach a point: die or wait there, as the files say."""
     with contextlib.suppress(FileNotFoundError):
         (gates / f"{name}.killed").unlink()
         os.kill(os.getpid(), signal.SIGKILL)

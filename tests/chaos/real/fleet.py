@@ -1,4 +1,4 @@
-"""The whole service as processes, each behind proxies of its own, and whatever may be done to them."""
+"""The whole service as processes, each behind proxies of its own."""
 
 import contextlib
 import os
@@ -29,17 +29,17 @@ CHAOS_CORE = "tests.chaos.real.celery_with_chaos_core"
 
 
 def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> Any:
-    """Wait for something that happens by itself."""
+    """Wait for a condition and return its value; fail after `seconds`."""
     until = time.monotonic() + seconds
-    while not (found := condition()):
+    while not (result := condition()):
         assert time.monotonic() < until, f"not within {seconds:g} s: {what}"
         time.sleep(0.03)
-    return found
+    return result
 
 
 @dataclass
 class Servers:
-    """What the service stands on."""
+    """The servers that the service uses."""
 
     postgres: EmbeddedPostgres
     valkey: EmbeddedValkey
@@ -53,8 +53,8 @@ class Member:
 
     Args:
         name: as in "distill-0".
-        command: how it is started.
-        environment: what it is started with.
+        command: its command line after `python -m`.
+        environment: its environment variables.
     """
 
     name: str
@@ -97,15 +97,15 @@ class Member:
         return self.process.wait(seconds)
 
     def cores(self) -> list[psutil.Process]:
-        """The core processes it has started."""
+        """The core processes that it has started."""
         assert self.process is not None
-        found = []
+        cores = []
         with contextlib.suppress(psutil.NoSuchProcess):
             for child in psutil.Process(self.process.pid).children(recursive=True):
                 command = " ".join(child.cmdline())
                 if ("core.py" in command or "nayer_core" in command) and "launcher" not in command:
-                    found.append(child)
-        return found
+                    cores.append(child)
+        return cores
 
     @property
     def proxies(self) -> tuple[Proxy, Proxy, Proxy]:
@@ -149,7 +149,7 @@ class Fleet:
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30)
 
     def start(self) -> None:
-        """Start whatever is not running, and undo whatever was done to the network."""
+        """Start each process that is not running, and undo all faults of the network."""
         for server in (self.servers.postgres, self.servers.valkey, self.servers.seaweedfs):
             server.start()
         for member in self.members:
@@ -173,9 +173,9 @@ class Fleet:
         self.client.close()
         self.service.close()
 
-    def hold(self, members: list[Member], said: bytes) -> Hold:
-        """Stop the first transaction of these members in which something is said at its COMMIT."""
-        hold = Hold(said)
+    def hold(self, members: list[Member], marker: bytes) -> Hold:
+        """Stop the first transaction of these members that contains the marker, at its COMMIT."""
+        hold = Hold(marker)
         for member in members:
             member.db.holds.append(hold)
         return hold
@@ -184,9 +184,9 @@ class Fleet:
         return next(member for member in self.members if member.db is hold.by)
 
     def worker_of(self, job_id: str) -> Member:
-        """Who holds a job, by the name in its row."""
+        """The member that holds a job, by the name in its row."""
 
-        def found() -> Member | None:
+        def holder() -> Member | None:
             with self.service.resources.database.transaction() as session:
                 from sqlalchemy import text
 
@@ -195,7 +195,7 @@ class Fleet:
             workers = [*self.inspectors, *self.distillers]
             return next((w for w in workers if w.process is not None and w.process.pid == pid), None)
 
-        return wait_for(found, 20, "somebody holds the job")  # type: ignore[no-any-return]
+        return wait_for(holder, 20, "somebody holds the job")  # type: ignore[no-any-return]
 
     def logs(self) -> str:
         return "".join(path.read_text(errors="replace") for path in self.folder.glob("*.log"))

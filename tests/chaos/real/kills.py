@@ -1,4 +1,4 @@
-"""What may befall a fleet at any moment; each returns once it is done, and upkeep makes it good."""
+"""Faults that can strike a fleet at any moment; each function returns after its fault is over."""
 
 import contextlib
 import random
@@ -28,7 +28,7 @@ def drain_worker(fleet: Fleet, holder: Member, chance: random.Random) -> None:
 
 
 def freeze_worker(fleet: Fleet, holder: Member, chance: random.Random) -> None:
-    """Past the lease, so that another goes on; then it comes back as a zombie."""
+    """Stop the worker past its lease, so that another continues; then it comes back as a zombie."""
     holder.send(signal.SIGSTOP)
     time.sleep(LEASE_SECONDS + 1.5)
     holder.send(signal.SIGCONT)
@@ -69,7 +69,7 @@ def cut_off_worker(fleet: Fleet, holder: Member, chance: random.Random) -> None:
     time.sleep(LEASE_SECONDS + 1.5)
     for proxy in holder.proxies:
         proxy.turn("pass")
-        proxy.cut()
+        proxy.disconnect()
 
 
 def cut_store(fleet: Fleet, holder: Member, chance: random.Random) -> None:

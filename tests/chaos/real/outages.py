@@ -1,6 +1,6 @@
-"""Servers that go away or forget, and connections that break, while a job is held in a phase.
+"""Servers that stop or lose data, and connections that break, while a job is held in a phase.
 
-Every function strikes, lets the job go on, and waits for the end that must come.
+Every function strikes, releases the job, and checks its end.
 """
 
 import threading
@@ -25,14 +25,14 @@ def broker_down(case: Case) -> None:
     case.leave()
     time.sleep(1.5)
     valkey.start()
-    case.ended(attempt=1)
+    case.expect_end(attempt=1)
 
 
 def broker_forgets(case: Case) -> None:
     case.arrive()
     case.fleet.servers.valkey.flush()
     case.leave()
-    case.ended(attempt=1)
+    case.expect_end(attempt=1)
 
 
 def database_restarts(case: Case) -> None:
@@ -43,7 +43,7 @@ def database_restarts(case: Case) -> None:
         hold = case.fleet.hold([case.fleet.api], b'"status":"validating"')
         asking = threading.Thread(target=case.post)
         asking.start()
-        assert hold.reached.wait(30)
+        assert hold.at_commit.wait(30)
         postgres.kill()
         hold.let("forward")
         asking.join()
@@ -57,34 +57,34 @@ def database_restarts(case: Case) -> None:
     if not case.job_id:
         case.submit()
     # A claim that was answered may have been lost with its lease in the outage, never more than that.
-    job = case.ended(attempt=None)
+    job = case.expect_end(attempt=None)
     assert job.attempt <= 2
 
 
 def cut_at_commit(case: Case, fate: str) -> None:
     fleet = case.fleet
     if case.phase == "P1":  # nothing is committed while a body comes in: its way to the store is cut
-        case.send_half_and(fleet.api.store.cut)
+        case.send_half_and(fleet.api.store.disconnect)
         case.submit()
     elif case.phase == "P3":
         hold = fleet.hold([fleet.api], b'"status":"validating"')
         asking = threading.Thread(target=case.post)
         asking.start()
-        assert hold.reached.wait(30)
+        assert hold.at_commit.wait(30)
         hold.let(fate)  # type: ignore[arg-type]
         asking.join()
         case.submit()
     elif case.phase == "P2":
         case.hold = fleet.hold(fleet.inspectors, b'"status":"queued"')
         case.submit()
-        assert case.hold.reached.wait(30)
+        assert case.hold.at_commit.wait(30)
         case.leave(fate)  # type: ignore[arg-type]
     elif case.phase == "P10":
         case.arrive()
         hold = fleet.hold([fleet.api], b"DELETE FROM job")
         asking = threading.Thread(target=lambda: case.ask("DELETE", f"/jobs/{case.job_id}"))
         asking.start()
-        assert hold.reached.wait(30)
+        assert hold.at_commit.wait(30)
         hold.let(fate)  # type: ignore[arg-type]
         asking.join()
         status, _ = case.ask("GET", f"/jobs/{case.job_id}")
@@ -94,7 +94,7 @@ def cut_at_commit(case: Case, fate: str) -> None:
     else:
         case.arrive()
         case.leave(fate)  # type: ignore[arg-type]
-    case.ended(attempt=1)
+    case.expect_end(attempt=1)
 
 
 def commit_cut(case: Case) -> None:
@@ -125,7 +125,7 @@ def store_down(case: Case) -> None:
         time.sleep(2.0)
         for worker in [*fleet.inspectors, *fleet.distillers]:
             worker.store.turn("pass")
-    case.ended(attempt=1)
+    case.expect_end(attempt=1)
 
 
 def black_hole(case: Case) -> None:
@@ -137,16 +137,16 @@ def black_hole(case: Case) -> None:
         time.sleep(1.5)
         for distiller in case.fleet.distillers:
             distiller.broker.turn("pass")
-            distiller.broker.cut()
-        case.ended(attempt=1)
+            distiller.broker.disconnect()
+        case.expect_end(attempt=1)
         return
-    lost = case.holder
-    for proxy in lost.proxies:
+    member = case.holder
+    for proxy in member.proxies:
         proxy.turn("hole")
     case.leave("cut" if case.phase in HELD_AT_COMMIT else "forward")
-    job = case.ended(attempt=1 if case.phase == "P5" else 2)
-    for proxy in lost.proxies:
+    job = case.expect_end(attempt=1 if case.phase == "P5" else 2)
+    for proxy in member.proxies:
         proxy.turn("pass")
-    wait_for(lambda: not lost.cores(), 40, "it finds that the job is no longer its own")
+    wait_for(lambda: not member.cores(), 40, "the worker ends the core of its lost job")
     time.sleep(0.5)
     assert case.job() == job

@@ -1,6 +1,6 @@
-"""Processes that are killed, stopped and told to go home while a job is held in a phase.
+"""Processes that are killed, stopped or drained while a job is held in a phase.
 
-Every function strikes, lets the job go on, and waits for the end that must come.
+Every function strikes, releases the job, and checks its end.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ HELD_AT_COMMIT = ("P5", "P7", "P8", "P9")
 
 
 def child_killed(case: Case) -> None:
-    if case.phase == "P5":  # the child of a fresh claim, before its first word
+    if case.phase == "P5":  # the child of a new claim, before its first event
         (case.gates / "start.killed").touch()
         case.submit()
     elif case.phase == "P9":  # after its last step
@@ -30,11 +30,11 @@ def child_killed(case: Case) -> None:
             with contextlib.suppress(ProcessLookupError):
                 core.kill()
         case.leave()
-    if case.phase == "P2":  # whoever kills its reader is not read again
-        case.ended(JobStatus.FAILED, code="teacher_rejected")
+    if case.phase == "P2":  # a teacher that kills its reader is rejected
+        case.expect_end(JobStatus.FAILED, code="teacher_rejected")
     else:
         # A child that had done its work when it was killed is not missed.
-        case.ended(attempt=None if case.phase in ("P7", "P8") else 2)
+        case.expect_end(attempt=None if case.phase in ("P7", "P8") else 2)
 
 
 def worker_killed(case: Case) -> None:
@@ -45,27 +45,27 @@ def worker_killed(case: Case) -> None:
             distiller.kill()
             distiller.start()
         case.leave()
-        case.ended()
+        case.expect_end()
         return
     case.holder.kill()
     case.leave("cut")
     # At the claim nothing was taken; at any other place the attempt was.
-    case.ended(attempt=1 if case.phase == "P5" else 2)
+    case.expect_end(attempt=1 if case.phase == "P5" else 2)
     fault = Fault(f"F2-{case.phase}", case.job_id, case.struck_at, fence)
     case.recovered = fault.recovery(case.fleet.service)
 
 
 def worker_killed_as_commit_arrives(case: Case) -> None:
-    """The COMMIT of a dead worker arrives after all."""
+    """The COMMIT of a killed worker still reaches the database."""
     if case.phase not in HELD_AT_COMMIT:
         return
     case.arrive()
     case.holder.kill()
     case.leave("forward")
-    case.ended(attempt=1 if case.phase == "P9" else 2)
+    case.expect_end(attempt=1 if case.phase == "P9" else 2)
 
 
-def worker_goes_home(case: Case) -> None:
+def worker_drained(case: Case) -> None:
     case.arrive()
     if case.phase == "P4":
         case.fleet.distillers[0].terminate()
@@ -74,29 +74,29 @@ def worker_goes_home(case: Case) -> None:
     case.leave()
     if case.phase != "P4":
         case.holder.process.wait(60)  # type: ignore[union-attr]
-    case.ended(attempt=1)
+    case.expect_end(attempt=1)
 
 
-def worker_stands_still(case: Case) -> None:
+def worker_frozen(case: Case) -> None:
     case.arrive()
     case.holder.send(signal.SIGSTOP)
     case.leave("cut" if case.phase in HELD_AT_COMMIT else "forward")
     zombie = case.holder
-    held = case.phase != "P5"
-    job = case.ended(attempt=1 + held)
+    is_held = case.phase != "P5"
+    job = case.expect_end(attempt=1 + is_held)
     zombie.send(signal.SIGCONT)
     wait_for(lambda: not zombie.cores(), 30, "the zombie ends its child")
     time.sleep(0.5)  # what it might still write
     assert case.job() == job
     assert zombie.alive()
-    case.ended(attempt=1 + held)
+    case.expect_end(attempt=1 + is_held)
 
 
 def out_of_memory(case: Case) -> None:
     point = {"P2": "inspect", "P6": "step", "P7": "saved", "P9": "finalise"}[case.phase]
     (case.gates / f"{point}.memory").touch()
     case.submit()
-    case.ended(attempt=2)
+    case.expect_end(attempt=2)
 
 
 def api_killed(case: Case) -> None:
@@ -109,14 +109,14 @@ def api_killed(case: Case) -> None:
         hold = case.fleet.hold([api], b'"status":"validating"')
         asking = threading.Thread(target=case.post)
         asking.start()
-        assert hold.reached.wait(30)
+        assert hold.at_commit.wait(30)
         api.kill()
-        hold.let("forward")  # the row is there, and nobody was told
+        hold.let("forward")  # the row is written, and no client has an answer
         asking.join()
         api.start()
         case.submit()
         body = case.ask("GET", "/jobs")[1]
-        assert sum(found["id"] == case.job_id for found in body["data"]) == 1
+        assert sum(job["id"] == case.job_id for job in body["data"]) == 1
     else:
         case.arrive()
         with contextlib.suppress(Exception), case.fleet.client.stream("GET", case.student) as answer:
@@ -125,4 +125,4 @@ def api_killed(case: Case) -> None:
         api.kill()
         api.start()
         wait_for(lambda: case.ask("GET", case.student)[0] == 200, 30, "the download comes again")
-    case.ended()
+    case.expect_end()

@@ -2,7 +2,7 @@
 wrong byte, half an answer, a late one, an error of HTTP.
 
 It runs in a thread of its own. Between PostgreSQL and a program it can also stop a transaction at its
-COMMIT, found by what was said in it: parameters travel as text.
+COMMIT. It finds the transaction by its bytes, as parameters are sent as text.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from collections.abc import Coroutine
 from typing import Any, Literal
 
 Mode = Literal["pass", "refuse", "hole"]
-# What becomes of a COMMIT that was stopped: sent on; dropped with its connection; sent on and the
+# The fate of a COMMIT that was stopped: sent on; dropped with its connection; sent on and the
 # connection dropped before the answer.
 Fate = Literal["forward", "cut", "unanswered"]
 
@@ -23,21 +23,21 @@ REFUSAL = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection:
 
 
 class Hold:
-    """A transaction in which something is said, to be stopped at its COMMIT; the first one only.
+    """The first transaction that contains a marker, to be stopped at its COMMIT.
 
     Args:
-        said: what is said in it.
+        marker: bytes in one of its statements.
     """
 
-    def __init__(self, said: bytes):
-        self.said = said
-        self.reached = threading.Event()
+    def __init__(self, marker: bytes):
+        self.marker = marker
+        self.at_commit = threading.Event()
         self.by: Proxy | None = None
         self.fate: asyncio.Future[Fate] | None = None
-        self.taken = False
+        self.in_use = False
 
     def let(self, fate: Fate) -> None:
-        """Say what becomes of it."""
+        """Decide what happens to the COMMIT."""
         if self.by is not None and self.fate is not None:
             self.by.call(self._decide(fate))
 
@@ -64,7 +64,7 @@ class Proxy:
         self.breaks: list[bytes] = []  # the next piece that holds one of these ends in its middle
         self.delay = 0.0  # seconds by which every piece is late
         self.answers_503 = False  # to every request of HTTP
-        self.lies = 0  # how often one of these was done
+        self.fault_count = 0  # how often one of these struck
         self._writers: set[asyncio.StreamWriter] = set()
         self._open = asyncio.Event()
         self._open.set()
@@ -84,15 +84,15 @@ class Proxy:
         return asyncio.run_coroutine_threadsafe(work, self.loop()).result(10)
 
     def turn(self, mode: Mode) -> None:
-        """pass: as if not there. refuse: connections are cut, new ones too. hole: nothing gets through."""
+        """pass: bytes pass. refuse: connections are closed, new ones too. hole: no byte passes."""
         self.call(self._turn(mode))
 
-    def cut(self) -> None:
-        """Cut every connection, once."""
-        self.call(self._cut())
+    def disconnect(self) -> None:
+        """Close every connection, once."""
+        self.call(self._disconnect())
 
     def behave(self) -> None:
-        """Be late, lie and refuse no more."""
+        """End all delays, wrong bytes and refusals."""
         self.flips.clear()
         self.breaks.clear()
         self.delay, self.answers_503 = 0.0, False
@@ -107,15 +107,15 @@ class Proxy:
         else:
             self._open.set()
         if mode == "refuse":
-            await self._cut()
+            await self._disconnect()
 
-    async def _cut(self) -> None:
+    async def _disconnect(self) -> None:
         for writer in list(self._writers):
             writer.transport.abort()
 
     async def _close(self) -> None:
         self._server.close()
-        await self._cut()
+        await self._disconnect()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
@@ -152,16 +152,16 @@ class Proxy:
         await asyncio.gather(*pumps, return_exceptions=True)
 
     async def _pump(
-        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, said: "Conversation | None"
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, conversation: "Conversation | None"
     ) -> None:
         with contextlib.suppress(OSError):
             while piece := await source.read(1 << 16):
                 await self._open.wait()
                 if self.delay:
                     await asyncio.sleep(self.delay)
-                    self.lies += 1
+                    self.fault_count += 1
                 piece, broken = self._break(self._flip(piece))
-                fate = await said.hear(piece) if said is not None else "forward"
+                fate = await conversation.hear(piece) if conversation is not None else "forward"
                 if fate == "cut":
                     return
                 sink.write(piece)
@@ -173,30 +173,30 @@ class Proxy:
                     return
 
     def _break(self, piece: bytes) -> tuple[bytes, bool]:
-        for wanted in self.breaks:
-            place = piece.find(wanted)
+        for marker in self.breaks:
+            place = piece.find(marker)
             if place >= 0:
-                self.breaks.remove(wanted)
-                self.lies += 1
-                return piece[: place + len(wanted) // 2], True
+                self.breaks.remove(marker)
+                self.fault_count += 1
+                return piece[: place + len(marker) // 2], True
         return piece, False
 
     def _flip(self, piece: bytes) -> bytes:
-        for wanted in self.flips:
-            place = piece.find(wanted)
+        for marker in self.flips:
+            place = piece.find(marker)
             if place >= 0:
-                self.flips.remove(wanted)
-                self.lies += 1
-                place += len(wanted) - 1
+                self.flips.remove(marker)
+                self.fault_count += 1
+                place += len(marker) - 1
                 return piece[:place] + bytes([piece[place] ^ 1]) + piece[place + 1 :]
         return piece
 
 
 class Conversation:
-    """One connection, listened to for requests to refuse and for what a hold waits for.
+    """One connection, watched for requests to refuse and for the markers of holds.
 
     Args:
-        client: the way back to who speaks.
+        client: the writer to the client.
     """
 
     def __init__(self, proxy: Proxy, client: asyncio.StreamWriter):
@@ -205,20 +205,20 @@ class Conversation:
         self._hold: Hold | None = None
 
     async def hear(self, piece: bytes) -> Fate:
-        """Listen to a piece of what a client says; waits while its COMMIT is held."""
+        """Examine a piece from the client; wait while its COMMIT is held."""
         if self._proxy.answers_503 and piece.startswith(REQUESTS):
             self._client.write(REFUSAL)
             await self._client.drain()
             await asyncio.sleep(0.05)  # it reaches the client before the connection is cut
-            self._proxy.lies += 1
+            self._proxy.fault_count += 1
             return "cut"
         for hold in self._proxy.holds:
-            if self._hold is None and not hold.taken and hold.said in piece:
-                hold.taken = True
+            if self._hold is None and not hold.in_use and hold.marker in piece:
+                hold.in_use = True
                 self._hold = hold
         if self._hold is None or COMMIT not in piece:
             return "forward"
         hold, self._hold = self._hold, None
         hold.by, hold.fate = self._proxy, asyncio.get_running_loop().create_future()
-        hold.reached.set()
+        hold.at_commit.set()
         return await hold.fate

@@ -1,6 +1,6 @@
-"""Clients, upkeeps, messages and deployments that come at the wrong moment.
+"""Cancels, upkeeps, messages and deployments at the wrong moment.
 
-Every function strikes, lets the job go on, and waits for the end that must come.
+Every function strikes, releases the job, and checks its end.
 """
 
 import signal
@@ -24,7 +24,7 @@ def delivered_five_times(case: Case) -> None:
         assert case.fleet.service.resources.doorbell.ring(queue, case.job_id)  # type: ignore[arg-type]
     time.sleep(0.5)  # those that are free have looked by then
     case.leave()
-    case.ended(attempt=1)
+    case.expect_end(attempt=1)
     assert case.job().fence == 2  # one inspection, one distillation
 
 
@@ -50,7 +50,7 @@ def cancelled(case: Case) -> None:
     wait_for(lambda: case.job().is_terminal, 30, "the end")
     case.cancel_seconds = time.monotonic() - began
     case.leave()
-    job = case.ended(*over, attempt=1)
+    job = case.expect_end(*over, attempt=1)
     status, body = case.ask("POST", f"/jobs/{case.job_id}/cancel")
     assert (status, body["status"]) == (200, job.status)
 
@@ -59,8 +59,8 @@ def upkeeps(case: Case) -> None:
     fleet = case.fleet
     fleet.upkeep.send(signal.SIGSTOP)  # none
     case.submit() if case.phase == "P3" else case.arrive()
-    held = case.phase in ("P2", "P5", "P6", "P9")
-    if held:
+    is_held = case.phase in ("P2", "P5", "P6", "P9")
+    if is_held:
         case.holder.kill()
         case.leave("forward" if case.phase == "P5" else "cut")
         time.sleep(LEASE_SECONDS + 0.5)
@@ -72,7 +72,7 @@ def upkeeps(case: Case) -> None:
     second = subprocess.Popen([sys.executable, "-m", "worker.upkeep"], env=fleet.upkeep.environment)
     try:
         fleet.upkeep.start()
-        case.ended(attempt=1 + held)
+        case.expect_end(attempt=1 + is_held)
     finally:
         second.kill()
         second.wait()
@@ -97,4 +97,4 @@ def deployment(case: Case) -> None:
     fleet.start()
     if not case.job_id:
         case.submit()
-    case.ended(attempt=1)
+    case.expect_end(attempt=1)

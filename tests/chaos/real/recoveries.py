@@ -1,7 +1,7 @@
-"""How long it takes after a fault until a job gets further, read from its log by the database's clock.
+"""The time from a fault to the next step of a job, read from its log by the database's clock.
 
-From a fault that takes a job away from its holder to the first step written by whoever took it up again;
-from the end of an outage of a server to the next step written by anybody.
+From a fault that takes a job away from its holder to the first step of the next holder;
+from the end of an outage of a server to the next step of any worker.
 """
 
 from dataclasses import asdict, dataclass
@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from tests.support.services import Services
 
-# A job that had done all its steps gets further by ending.
+# For a job that had done all its steps, the end counts as the next step.
 STEPPED = """
 SELECT extract(epoch FROM min(event.created_at)) FROM event JOIN job ON job.id = event.job_id
 WHERE job.id = :id AND job.fence > :fence AND event.created_at > to_timestamp(:since)
@@ -26,11 +26,11 @@ WHERE job_id = :id AND type = 'status' AND data ->> 'status' = 'running' AND cre
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that was done to a running job.
+    """A fault that struck a running job.
 
     Args:
-        what: to tell it apart from others.
-        since: from when on the job could be expected to recover, in seconds of the epoch.
+        what: the fault in words.
+        since: when the job could begin to recover, in seconds of the epoch.
         fence: that of the claim it was taken from; None where its holder may have kept it.
     """
 
@@ -40,11 +40,15 @@ class Fault:
     fence: int | None
 
     def recovery(self, service: Services) -> "Recovery | None":
-        """What came after it; None where the job has not got further, or had nowhere further to go."""
-        asked = {"id": self.job_id, "fence": -1 if self.fence is None else self.fence, "since": self.since}
+        """The recovery from this fault; None where the job has made no later step."""
+        parameters = {
+            "id": self.job_id,
+            "fence": -1 if self.fence is None else self.fence,
+            "since": self.since,
+        }
         with service.resources.database.transaction() as session:
-            stepped = session.execute(text(STEPPED), asked).scalar()
-            claimed = session.execute(text(CLAIMED), asked).scalar() if self.fence is not None else None
+            stepped = session.execute(text(STEPPED), parameters).scalar()
+            claimed = session.execute(text(CLAIMED), parameters).scalar() if self.fence is not None else None
         if stepped is None:
             return None
         until_claimed = None if claimed is None else round(float(claimed) - self.since, 2)
@@ -53,11 +57,11 @@ class Fault:
 
 @dataclass(frozen=True)
 class Recovery:
-    """A job that got further.
+    """The recovery of a job.
 
     Args:
         seconds: from the fault to the next step that was written.
-        claimed: how many of these went by until somebody held the job again.
+        claimed: seconds from the fault until a worker held the job again.
     """
 
     what: str

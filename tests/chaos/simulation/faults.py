@@ -1,4 +1,4 @@
-"""The real database and store behind a door that a test can slam."""
+"""The real database and store, with faults that a test injects."""
 
 import random
 from collections import deque
@@ -24,7 +24,7 @@ STORE_FAULTS: tuple[StoreFault, ...] = ("away", "unanswered", "truncated")
 
 
 class Weather:
-    """Decides which of the next calls go wrong: those that were ordered, then some by chance.
+    """Decides which of the next calls fail: those that a test ordered, then some by chance.
 
     Args:
         chance: the source of all chance; nothing happens by chance without one.
@@ -56,7 +56,7 @@ class Weather:
 
 
 class FaultyDatabase(Database):
-    """The real database, whose transactions break off as the weather wants it."""
+    """The real database, whose transactions fail as the weather decides."""
 
     def __init__(self, url: str, weather: Weather):
         super().__init__(url, pool_size=4)
@@ -78,7 +78,7 @@ class FaultyDatabase(Database):
 
 
 class FaultyStorage(Storage):
-    """The real store over a folder, which fails and damages as the weather wants it."""
+    """The real store over a folder, which fails and damages as the weather decides."""
 
     weather: Weather
 
@@ -94,7 +94,7 @@ class FaultyStorage(Storage):
             raise ServiceUnavailable("storage", "away in the simulation")
         if fault == "full":
             assert self._folder is not None
-            half = self._folder / f"{key}#1"  # what obstore leaves of a writer that was broken off
+            half = self._folder / f"{key}#1"  # the file that obstore leaves of an interrupted writer
             half.parent.mkdir(parents=True, exist_ok=True)
             half.write_bytes(b"half of a fi")
             raise ServiceUnavailable("storage", "no space left in the simulation")
@@ -117,7 +117,7 @@ class FaultyStorage(Storage):
         return iter([body])
 
     def damage(self, key: str) -> None:
-        """Flip one bit of what lies under a key."""
+        """Flip one bit of the file under a key."""
         assert self._folder is not None
         path = self._folder / key
         path.write_bytes(_flipped(path.read_bytes()))

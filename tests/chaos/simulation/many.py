@@ -1,4 +1,4 @@
-"""Many seeds in one process, which has a database of its own and says in JSON what came of them.
+"""Many seeds in one process, which has a database of its own and prints the results as JSON.
 
 python -m tests.chaos.simulation.many URL FIRST STRIDE SEEDS JOBS
 """
@@ -20,7 +20,7 @@ MEMORY = Path("/dev/shm")
 
 
 def simulated_settings() -> Settings:
-    """What simulations run with; its addresses are those of nobody."""
+    """Settings of simulations; nothing listens at their addresses."""
     return Settings(
         database_url="postgresql://nobody@127.0.0.1:9/nothing",
         redis_url="redis://127.0.0.1:9/0",
@@ -34,8 +34,8 @@ def folder_in_memory() -> "TemporaryDirectory[str]":
 
 
 def open_databases(url: str) -> tuple[FaultyDatabase, Database]:
-    """The same tables twice: through a door that fails, and through one that does not."""
-    # What a killed server forgets is no matter where no server is killed.
+    """Two connections to the same tables: one with injected faults, one without."""
+    # No server is killed here, so commits need not survive that.
     sound = Database(url, pool_size=2)
     with sound.transaction() as session:
         connection = session.connection().connection.driver_connection
@@ -46,31 +46,31 @@ def open_databases(url: str) -> tuple[FaultyDatabase, Database]:
 
 
 def simulate(url: str, seeds: "range", jobs: int) -> dict[str, Any]:
-    """Run seeds until they are used up, or until so many jobs have ended where `jobs` is not zero.
+    """Run all seeds, or until `jobs` jobs have ended where `jobs` is not zero.
 
     Raises:
         AssertionError: a seed broke an invariant; the message names it.
     """
     databases, settings = open_databases(url), simulated_settings()
-    ended, happened, refused, done = Counter[str](), Counter[str](), 0, 0
+    statuses, happened, refused, done = Counter[str](), Counter[str](), 0, 0
     with folder_in_memory() as folder:
         for seed in seeds:
             place = Path(folder) / str(seed)
             place.mkdir()
             run = Run(databases, settings, place, seed, clients=1 + (seed % 4 == 0))
             try:
-                ended.update(str(job.status) for job in run.to_the_end())
+                statuses.update(str(job.status) for job in run.to_the_end())
             except Exception as error:
                 raise AssertionError(f"seed {seed} ({type(error).__name__}): {error}") from error
             shutil.rmtree(place)
             refused += run.world.ledger.refused
             happened += run.happened
             done += 1
-            if jobs and ended.total() >= jobs:
+            if jobs and statuses.total() >= jobs:
                 break
     for database in databases:
         database.close()
-    return {"seeds": done, "ended": ended, "happened": happened, "refused": refused}
+    return {"seeds": done, "ended": statuses, "happened": happened, "refused": refused}
 
 
 if __name__ == "__main__":

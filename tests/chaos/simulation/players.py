@@ -1,8 +1,8 @@
-"""Who takes part: workers and clients, as generators that stop before every call they make.
+"""Workers and clients of the simulation, as generators that stop before every call.
 
 A player yields the name of the phase its next call belongs to. Between two calls the scheduler may let
-others go first, throw something in, or never come back: that is a crash. The workers keep to the
-protocol of `worker`: they repeat a call that was not answered, write nothing once the lease is lost,
+others go first, throw an error in, or never come back: that is a crash. The workers keep to the
+protocol of `worker`: they repeat a call that was not answered, write nothing after the lease is lost,
 and store files before the rows that name them.
 """
 
@@ -29,19 +29,19 @@ class ChildKilled(Exception):
 
 
 class ChildRefused(Exception):
-    """Thrown into a worker: its child said that it cannot work, with this code."""
+    """Thrown into a worker: its child refused the job with this code."""
 
 
 class Stopped(Exception):
-    """The work is to end: cancelled, paused, or the worker goes home."""
+    """The work must end: the job is cancelled or paused, or the worker drains."""
 
 
 class Worker:
     """A slot of a worker: claims jobs of a queue and works on them until none is left.
 
     Args:
-        world: where it works.
-        queue: whose jobs it takes.
+        world: the world of the run.
+        queue: the queue whose jobs it claims.
     """
 
     number = 0
@@ -104,7 +104,7 @@ class Worker:
     def _inspect(self, claim: Claim) -> Play:
         service, storage = self.service, self.world.storage
         teacher = yield from self._ask("P2", lambda: self.world.fetch(claim.job.uploads["teacher"]))
-        yield from self._write("P2", claim, lambda: service.record(claim, [self._said(Phase.INSPECT)]))
+        yield from self._write("P2", claim, lambda: service.record(claim, [self._numbered(Phase.INSPECT)]))
         yield from self._look(claim, "P2")
         stored = yield from self._ask("P2", lambda: storage.put_stream([teacher], self._key("inputs")))
         inputs = {"teacher.safetensors": stored}
@@ -114,13 +114,13 @@ class Worker:
         service, storage = self.service, self.world.storage
         inputs = yield from self._ask("P6", lambda: service.inputs(claim))
         state = yield from self._ask("P6", lambda: self.world.fetch(inputs["teacher.safetensors"]))
-        step, saved = yield from self._restore(claim)
-        state = saved or state
-        yield from self._write("P8", claim, lambda: service.record(claim, [self._said(Phase.DISTILL)]))
+        step, restored = yield from self._restore(claim)
+        state = restored or state
+        yield from self._write("P8", claim, lambda: service.record(claim, [self._numbered(Phase.DISTILL)]))
         while step < STEPS:
             yield from self._look(claim, "P6")
             step, state = step + 1, next_state(state, step + 1)
-            line = self._said(MetricsEvent(epoch=step, step=step, values={"kl": 1 / step}))
+            line = self._numbered(MetricsEvent(epoch=step, step=step, values={"kl": 1 / step}))
             yield from self._write("P8", claim, lambda line=line: service.record(claim, [line]))
             if step % CHECKPOINT_EVERY == 0:
                 yield from self._save(claim, step, state)
@@ -131,17 +131,21 @@ class Worker:
 
     def _restore(self, claim: Claim) -> Play:
         checkpoints = yield from self._ask("P6", lambda: self.service.checkpoints(claim))
-        for found in checkpoints:
+        for checkpoint in checkpoints:
             try:
-                state = yield from self._ask("P6", lambda found=found: self.world.fetch(found.files["state"]))
+                state = yield from self._ask(
+                    "P6", lambda checkpoint=checkpoint: self.world.fetch(checkpoint.files["state"])
+                )
             except (FileCorrupt, FileMissing):
                 continue
-            yield from self._write("P6", claim, lambda found=found: self.service.log_resume(claim, found))
-            return found.step, state
+            yield from self._write(
+                "P6", claim, lambda checkpoint=checkpoint: self.service.log_resume(claim, checkpoint)
+            )
+            return checkpoint.step, state
         return 0, None
 
     def _save(self, claim: Claim, step: int, state: bytes) -> Play:
-        """As in the worker, a checkpoint that cannot be stored keeps the run from nothing."""
+        """Store a checkpoint; as in the worker, the run continues where that fails."""
         yield "P7"
         try:
             stored = self.world.storage.put_stream([state], self._key("checkpoints"))
@@ -151,7 +155,7 @@ class Worker:
         yield from self._write("P7", claim, lambda: self.service.add_checkpoint(claim, checkpoint))
 
     def _look(self, claim: Claim, phase: str) -> Play:
-        """A heartbeat, and what it says of the client's wishes."""
+        """Send a heartbeat, and stop where its answer asks for that."""
         yield phase
         try:
             control = self.service.heartbeat(claim)
@@ -168,7 +172,7 @@ class Worker:
             raise Stopped("the worker was shut down")
 
     def _ask(self, phase: str, call: Callable[[], Any]) -> Play:
-        """Make a call, again and again while nobody answers."""
+        """Make a call, and repeat it while it is not answered."""
         damaged = 0
         for _ in range(PATIENCE):
             yield phase
@@ -187,7 +191,7 @@ class Worker:
         self.world.ledger.wrote(claim)
         return done
 
-    def _said(self, event: Any) -> tuple[int, Any]:
+    def _numbered(self, event: Any) -> tuple[int, Any]:
         self._line += 1
         return self._line, (PhaseEvent(phase=event) if isinstance(event, Phase) else event)
 
@@ -197,7 +201,7 @@ class Worker:
 
 
 class Client:
-    """Submits one job, and asks again with the same key until it is answered."""
+    """Submits one job, and repeats the request with the same key until it is answered."""
 
     number = 0
 

@@ -1,4 +1,4 @@
-"""One seed, one run: everything that can happen, in an order that chance decides and a seed repeats."""
+"""One run of the simulation: every kind of event, in a random order that its seed repeats."""
 
 import random
 from collections import Counter
@@ -23,11 +23,11 @@ WORKERS = 3
 
 
 class Run:
-    """A world, who plays in it, and what chance does to them.
+    """A world, its players, and the random events of one seed.
 
     Args:
         databases, settings, folder: as for `World`.
-        seed: what repeats this very run.
+        seed: the same seed repeats the same run.
         clients: how many jobs are submitted.
     """
 
@@ -49,7 +49,7 @@ class Run:
         self.happened: Counter[str] = Counter()
 
     def to_the_end(self) -> list[Job]:
-        """Trouble, then calm until every job has ended; returns the jobs, checked.
+        """Run with faults, then without until every job has ended; return the checked jobs.
 
         Raises:
             AssertionError: an invariant does not hold, or a job was lost.
@@ -69,7 +69,7 @@ class Run:
         return self.verdict()
 
     def turn(self) -> bool:
-        """Somebody makes one call, or a worker answers a bell; False once all is over."""
+        """Let one player make one call, or a worker answer a bell; False after all jobs have ended."""
         self.answer_bells()
         if self.playing:
             self.advance(self.chance.choice(self.playing))
@@ -100,7 +100,7 @@ class Run:
             self.playing.remove(playing)
 
     def calm_down(self) -> None:
-        """Nothing goes wrong any more; what was lost must be made good by upkeep alone."""
+        """End all faults; upkeep alone must recover what was lost."""
         world = self.world
         world.weather.clear_up()
         world.bell.down, world.bell.loses = False, 0.0
@@ -127,11 +127,11 @@ class Run:
         return self.world.observer.clients.list_jobs(limit=100).jobs
 
     def verdict(self) -> list[Job]:
-        """Check all invariants; every job of this world is looked at, answered for or not."""
+        """Check all invariants on every job of this world, and return the jobs."""
         world, ledger = self.world, self.world.ledger
-        jobs = [world.observer.clients.get(listed.id) for listed in self.jobs()]
-        found = {job.id for job in jobs}
-        assert set(ledger.submitted) - ledger.deleted <= found, "I1: an answered job is not there"
+        jobs = [world.observer.clients.get(summary.id) for summary in self.jobs()]
+        job_ids = {job.id for job in jobs}
+        assert set(ledger.submitted) - ledger.deleted <= job_ids, "I1: an answered job is not there"
         assert ledger.stale_writes == 0, "I4: a stale write was accepted"
         keys = world.execute("SELECT idempotency_key, count(*) FROM job GROUP BY 1 HAVING count(*) > 1")
         assert keys == [], f"one key made several jobs: {keys}"
@@ -140,14 +140,14 @@ class Run:
             rows = world.execute("SELECT seq, fence FROM event WHERE job_id = :id", id=job.id)
             invariants.check_fences(rows)  # type: ignore[arg-type]
             assert job.fence >= ledger.fences[job.id], "I3: a fence fell"
-            before = ledger.ended.get(job.id, job)
+            before = ledger.ended_jobs.get(job.id, job)
             assert before == job, f"I2: an ended job changed: {before} to {job}"
             self.check_student(job)
         invariants.check_files(world.observer, world.storage)
         return jobs
 
     def check_student(self, job: Job) -> None:
-        """I6 and I10: the student is what an undisturbed run would have made."""
+        """I6 and I10: the student is bitwise that of an undisturbed run."""
         for artifact in job.artifacts:
             if artifact.name == "student.safetensors":
                 teacher = self.world.ledger.submitted.get(job.id)
@@ -189,7 +189,7 @@ def _child_dies(run: Run) -> None:
         run.advance(run.chance.choice(at_work), ChildKilled())
 
 
-def _worker_goes_home(run: Run) -> None:
+def _worker_drains(run: Run) -> None:
     for player, _ in run.playing:
         if isinstance(player, Worker) and run.chance.random() < 0.5:
             player.draining = True
@@ -213,23 +213,23 @@ def _broker_toggles(run: Run) -> None:
     run.world.bell.down = not run.world.bell.down
 
 
-def _client_wishes(run: Run) -> None:
+def _client_calls(run: Run) -> None:
     job_ids = sorted(set(run.world.ledger.submitted) - run.world.ledger.deleted)
     if not job_ids:
         return
     clients = run.world.service.clients
-    wish = run.chance.choice([clients.cancel, clients.pause, clients.resume, clients.pause, clients.resume])
+    call = run.chance.choice([clients.cancel, clients.pause, clients.resume, clients.pause, clients.resume])
     with suppress(JobNotPausable, JobNotPaused, ServiceUnavailable):
-        wish(run.chance.choice(job_ids))
+        call(run.chance.choice(job_ids))
 
 
 def _client_looks(run: Run) -> None:
-    """Remember how ended jobs ended; sometimes delete one."""
+    """Record ended jobs; sometimes delete one."""
     ledger, observer = run.world.ledger, run.world.observer
     for job_id in sorted(set(ledger.submitted) - ledger.deleted):
         job = observer.clients.get(job_id)
         if job.is_terminal:
-            assert ledger.ended.setdefault(job_id, job) == job, "I2: an ended job changed"
+            assert ledger.ended_jobs.setdefault(job_id, job) == job, "I2: an ended job changed"
         if run.chance.random() < 0.05:
             with suppress(JobNotTerminal):
                 observer.clients.delete(job_id)
@@ -246,12 +246,12 @@ TROUBLE = (
     _worker_freezes,
     _worker_thaws,
     _child_dies,
-    _worker_goes_home,
+    _worker_drains,
     _upkeep,
     _upkeep_crashes,
     _broker_forgets,
     _broker_toggles,
-    _client_wishes,
+    _client_calls,
     _client_looks,
     _checkpoint_rots,
 )

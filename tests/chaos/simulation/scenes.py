@@ -1,4 +1,4 @@
-"""What each fault does to a job at a stage, and what must come of it: the simulated half of the matrix."""
+"""Each fault at a stage of a job, and its expected outcome: the simulated half of the matrix."""
 
 import errno
 import threading
@@ -17,10 +17,10 @@ from tests.chaos.simulation.stage import Stage
 from tests.support.services import Services
 
 DONE = JobStatus.SUCCEEDED
-HELD = ("P2", "P5", "P6", "P7", "P8", "P9")
+HOLDING_PHASES = ("P2", "P5", "P6", "P7", "P8", "P9")
 
 
-def ended(stage: Stage, status: JobStatus = DONE, attempt: int = 1, code: str | None = None) -> Job:
+def expect_end(stage: Stage, status: JobStatus = DONE, attempt: int = 1, code: str | None = None) -> Job:
     job = stage.end()
     assert (job.status, job.attempt) == (status, attempt), job
     assert code is None or (job.error or {})["code"] == code
@@ -30,25 +30,25 @@ def ended(stage: Stage, status: JobStatus = DONE, attempt: int = 1, code: str | 
 def child_killed(stage: Stage) -> None:
     stage.into_the_work()
     stage.call(stage.hit, ChildKilled())
-    ended(stage, attempt=2)
+    expect_end(stage, attempt=2)
 
 
 def worker_killed(stage: Stage) -> None:
     if stage.nth:
         stage.into_the_work()
-    held = stage.hit is not None and stage.hit[0].claims is not None
+    is_held = stage.hit is not None and stage.hit[0].claims is not None
     stage.kill()
     stage.lose_lease()
-    ended(stage, attempt=1 + held)
+    expect_end(stage, attempt=1 + is_held)
 
 
-def worker_goes_home(stage: Stage) -> None:
+def worker_drained(stage: Stage) -> None:
     for player, _ in stage.workers():
         player.draining = True
-    ended(stage)
+    expect_end(stage)
 
 
-def worker_stands_still(stage: Stage) -> None:
+def worker_frozen(stage: Stage) -> None:
     stage.into_the_work()
     zombie = stage.freeze()
     if stage.nth:  # it comes back while another holds the job
@@ -56,9 +56,9 @@ def worker_stands_still(stage: Stage) -> None:
         version = stage.job().version
         stage.wake(zombie)
         assert stage.job().version == version
-        ended(stage, attempt=2)
+        expect_end(stage, attempt=2)
         return
-    job = ended(stage, attempt=2)
+    job = expect_end(stage, attempt=2)
     refused = stage.world.ledger.refused
     stage.wake(zombie)
     assert stage.job() == job
@@ -69,14 +69,14 @@ def worker_stands_still(stage: Stage) -> None:
 def out_of_memory(stage: Stage) -> None:
     stage.call(stage.hit, ChildKilled())
     if stage.nth:  # once
-        ended(stage, attempt=2)
+        expect_end(stage, attempt=2)
         return
     for _ in range(2):  # again and again
         again = Stage.__new__(Stage)
         again.__dict__ = stage.__dict__
         assert again._reach()
         stage.call(stage.hit, ChildKilled())
-    ended(stage, JobStatus.FAILED, attempt=3, code="worker_lost")
+    expect_end(stage, JobStatus.FAILED, attempt=3, code="worker_lost")
 
 
 def api_killed(stage: Stage) -> None:
@@ -88,7 +88,7 @@ def api_killed(stage: Stage) -> None:
         stage.world.weather.database.append("unanswered")
         stage.call(stage.hit)
     stage.kill()
-    ended(stage)
+    expect_end(stage)
 
 
 def broker_down(stage: Stage) -> None:
@@ -96,12 +96,12 @@ def broker_down(stage: Stage) -> None:
     for playing in list(stage.playing):
         while stage.call(playing) is not None:
             pass
-    ended(stage)
+    expect_end(stage)
 
 
 def broker_forgets(stage: Stage) -> None:
     stage.world.bell.flush()
-    ended(stage)
+    expect_end(stage)
 
 
 def delivered_five_times(stage: Stage) -> None:
@@ -116,7 +116,7 @@ def delivered_five_times(stage: Stage) -> None:
     owners = [worker for worker, _ in claims if worker.claims is not None]
     assert len(owners) == (stage.phase in ("P4", "P5")), "one owner of a waiting job, none of a held one"
     assert stage.phase in ("P4", "P5") or before == [stage.job().version]
-    ended(stage)
+    expect_end(stage)
 
 
 def database_restarts(stage: Stage) -> None:
@@ -125,7 +125,7 @@ def database_restarts(stage: Stage) -> None:
         for _ in range(3):
             with pytest.raises(Exception, match="database"):
                 stage.world.service.clients.get(stage.client.job_id)
-    ended(stage)
+    expect_end(stage)
 
 
 def cut_at_commit(stage: Stage) -> None:
@@ -137,7 +137,7 @@ def cut_at_commit(stage: Stage) -> None:
             stage.world.service.clients.cancel(stage.client.job_id)
     elif stage.hit in stage.playing:
         stage.call(stage.hit)
-    ended(stage)
+    expect_end(stage)
 
 
 def store_away(stage: Stage) -> None:
@@ -148,12 +148,12 @@ def store_away(stage: Stage) -> None:
                 stage.world.fetch(stage.job().uploads["teacher"])
     elif stage.hit in stage.playing:
         stage.call(stage.hit)
-    ended(stage)
+    expect_end(stage)
 
 
 def store_damages(stage: Stage) -> None:
     job: Job
-    if stage.phase in ("P1", "P9"):  # what lies there is not what was sent
+    if stage.phase in ("P1", "P9"):  # the stored bytes differ from the ones that were sent
         before = len(list(stage.world.storage.list()))
         while len(list(stage.world.storage.list())) == before:
             stage.world.weather.store.append("flipped")
@@ -161,15 +161,15 @@ def store_damages(stage: Stage) -> None:
                 break
         stage.world.weather.store.clear()
         if stage.phase == "P1":
-            ended(stage, JobStatus.FAILED, attempt=3, code="worker_lost")
+            expect_end(stage, JobStatus.FAILED, attempt=3, code="worker_lost")
         return
-    if stage.phase == "P7":  # the newest state is damaged: the one before is gone on from
+    if stage.phase == "P7":  # the newest state is damaged: the run continues from the one before
         stage.world.weather.store.append("flipped")
         stage.call(stage.hit)
         stage.call(stage.hit)
         stage.kill()
         stage.lose_lease()
-        ended(stage, attempt=2)
+        expect_end(stage, attempt=2)
         return
     if stage.phase == "P10":
         job = stage.job()
@@ -179,13 +179,13 @@ def store_damages(stage: Stage) -> None:
                 stage.world.fetch(_student(job))
     else:
         stage.world.weather.store.extend(["truncated", "flipped"])
-    ended(stage)
+    expect_end(stage)
 
 
 def _student(job: Job):  # type: ignore[no-untyped-def]
     from jobs.values.files import StoredFile
 
-    (artifact,) = [found for found in job.artifacts if found.name == "student.safetensors"]
+    (artifact,) = [artifact for artifact in job.artifacts if artifact.name == "student.safetensors"]
     return StoredFile(artifact.key, artifact.sha256, artifact.bytes)
 
 
@@ -193,16 +193,16 @@ def disk_full(stage: Stage) -> None:
     if stage.phase in ("P5", "P6"):  # the worker's own disk
         stage.into_the_work()
         stage.call(stage.hit, OSError(errno.ENOSPC, "No space left on device"))
-        ended(stage, attempt=2)
+        expect_end(stage, attempt=2)
         return
     stage.world.weather.store.extend(["full", "full"])
-    ended(stage)
+    expect_end(stage)
 
 
 def refused_with(code: ErrorCode) -> Callable[[Stage], None]:
     def scene(stage: Stage) -> None:
         stage.call(stage.hit, refusal(code))
-        ended(stage, JobStatus.FAILED, code=code.value)
+        expect_end(stage, JobStatus.FAILED, code=code.value)
         assert stage.world.execute("SELECT count(*) FROM checkpoint") == [(0,)]
 
     return scene
@@ -217,15 +217,15 @@ def clock_is_wrong(stage: Stage) -> None:
     with patch("time.time", lambda: real() + off):
         stage.world.let_time_pass()
         stage.world.upkeep()  # takes nothing from a worker that is alive
-        ended(stage)
+        expect_end(stage)
 
 
 def cancelled(stage: Stage) -> None:
     if stage.phase == "P3":
         stage.call(stage.hit)
-    won = stage.world.service.clients.cancel(stage.client.job_id)
+    answer = stage.world.service.clients.cancel(stage.client.job_id)
     job = stage.end()
-    assert job.status in ((won.status,) if won.is_terminal else (DONE, JobStatus.CANCELLED))
+    assert job.status in ((answer.status,) if answer.is_terminal else (DONE, JobStatus.CANCELLED))
     assert job.status is JobStatus.CANCELLED or stage.phase in ("P8", "P9", "P10", "P7", "P2", "P6")
     assert stage.world.service.clients.cancel(job.id) == job
 
@@ -233,21 +233,21 @@ def cancelled(stage: Stage) -> None:
 def black_hole(stage: Stage) -> None:
     if stage.phase == "P4":
         stage.world.bell.flush()
-        ended(stage)
+        expect_end(stage)
         return
     stage.into_the_work()
-    lost = stage.freeze()
-    ended(stage, attempt=2)
-    stage.world.weather.database.extend(["refused"] * 5)  # it finds out that nobody answers, then that
+    zombie = stage.freeze()
+    expect_end(stage, attempt=2)
+    stage.world.weather.database.extend(["refused"] * 5)  # no answer, then a refusal
     job = stage.job()
-    stage.wake(lost)  # it is no longer asked
+    stage.wake(zombie)
     assert stage.job() == job
     stage.verdict()
 
 
 def upkeeps(stage: Stage) -> None:
-    held = stage.phase in HELD
-    if held:
+    is_held = stage.phase in HOLDING_PHASES
+    if is_held:
         stage.into_the_work()
         stage.kill()
     stage.world.run_out_leases()
@@ -255,16 +255,16 @@ def upkeeps(stage: Stage) -> None:
     assert before is None or stage.job() == before  # none: it waits, and nothing is lost
     stage.world.weather.database.append("cut")  # one that dies in the middle
     stage.world.upkeep(crashing=True)
-    taken: list[int] = []
+    counts: list[int] = []
     two = [
-        threading.Thread(target=lambda: taken.append(stage.world.observer.upkeep.reap())) for _ in range(2)
+        threading.Thread(target=lambda: counts.append(stage.world.observer.upkeep.reap())) for _ in range(2)
     ]
     for thread in two:
         thread.start()
     for thread in two:
         thread.join()
-    assert sum(taken) <= 1, "two upkeeps took one job"
-    ended(stage, attempt=1 + held)
+    assert sum(counts) <= 1, "two upkeeps took one job"
+    expect_end(stage, attempt=1 + is_held)
 
 
 def deployment(stage: Stage) -> None:
@@ -273,14 +273,14 @@ def deployment(stage: Stage) -> None:
     world = stage.world
     world.service.resources.database.close()  # every pooled connection is a new program's
     world.service = Services(world.service.resources)
-    ended(stage)
+    expect_end(stage)
 
 
 SCENES: dict[str, Callable[[Stage], None]] = {
     "F1": child_killed,
     "F2": worker_killed,
-    "F3": worker_goes_home,
-    "F4": worker_stands_still,
+    "F3": worker_drained,
+    "F4": worker_frozen,
     "F5": out_of_memory,
     "F6": api_killed,
     "F7": broker_down,

@@ -1,4 +1,4 @@
-"""One job brought to one phase, so that something can be done to it there."""
+"""One job that is stopped in one phase, so that a fault can strike it there."""
 
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,17 @@ from tests.chaos.simulation.run import Run
 
 Playing = tuple[Any, Any]
 
-# A job comes by here once: at these, `nth` only tells variants of a fault apart.
+# A job passes each of these once: here `nth` selects a variant of the fault.
 ONCE = ("P1", "P3", "P4", "P5", "P10")
 
 
 class Stage(Run):
-    """A run in which nothing happens by chance.
+    """A run without random events.
 
     Args:
         databases, settings, folder: as for `Run`.
-        phase: where the job is to be brought, as in "P6".
-        nth: at which of the calls of this phase to stop, from 0; or which variant of the fault it is to be.
+        phase: the phase in which to stop, as in "P6".
+        nth: the call of this phase at which to stop, from 0; or the variant of the fault.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Stage(Run):
         self.nth = nth
         (self.client, _) = self.playing[0]
         self.hit: Playing | None = None
-        self.reached = self._reach()
+        self.is_at_phase = self._reach()
 
     def _reach(self) -> bool:
         """Play until the call to stop at; False where the phase has fewer calls."""
@@ -49,23 +49,23 @@ class Stage(Run):
         if self.phase == "P10":
             self.play_until(lambda: self.job().is_terminal)
             return True
-        seen = 0
+        count = 0
         while True:
             self.answer_bells()
             if not self.playing:
                 return False
             playing = self.playing[0]
-            said = self.call(playing)
+            phase = self.call(playing)
             # The claim of interest is that of the distiller; the inspector's looks the same.
             of_interest = self.phase != "P5" or getattr(playing[0], "queue", "") == "distill"
-            if said == self.phase and of_interest:
-                if seen == self.nth or self.phase in ONCE:
+            if phase == self.phase and of_interest:
+                if count == self.nth or self.phase in ONCE:
                     self.hit = playing
                     return True
-                seen += 1
+                count += 1
 
     def play_until(self, condition: Any) -> None:
-        """Let everybody play, one after the other, until something is so."""
+        """Let all players make calls in turn until a condition holds."""
         while not (self.client.job_id and condition()):
             waits = self.client.job_id and self.job().status is JobStatus.VALIDATING
             if self.phase != "P4" or waits:
@@ -74,7 +74,7 @@ class Stage(Run):
                 self.call(playing)
 
     def call(self, playing: Playing, error: Exception | None = None) -> str | None:
-        """Let one player make its call; returns the phase of its next, None when it is done."""
+        """Let one player make its call; return the phase of its next one, None when it is done."""
         _, play = playing
         try:
             return str(next(play) if error is None else play.throw(error))
@@ -90,25 +90,25 @@ class Stage(Run):
         return [playing for playing in self.playing if isinstance(playing[0], Worker)]
 
     def into_the_work(self) -> None:
-        """At a claim: make it, so that what follows strikes a worker that holds the job."""
+        """At a claim: make it, so that the fault strikes a worker that holds the job."""
         if self.phase == "P5" and self.hit is not None:
             self.call(self.hit)
 
     def kill(self) -> None:
-        """Whoever is about to call never does."""
+        """End the player that is about to make a call."""
         if self.hit is not None:
             self.hit[1].close()
             if self.hit in self.playing:
                 self.playing.remove(self.hit)
 
     def lose_lease(self) -> None:
-        """The lease of the job runs out, and upkeep sees it."""
+        """Let the lease of the job expire, and run upkeep."""
         self.world.run_out_leases()
         self.world.let_time_pass()
         self.world.upkeep()
 
     def freeze(self) -> Playing | None:
-        """Whoever is about to call stands still, for as long as it takes others to do the job."""
+        """Stop the player that is about to make a call, until `wake`; its lease expires."""
         if self.hit is None or self.hit not in self.playing:
             return None
         self.playing.remove(self.hit)
@@ -116,7 +116,7 @@ class Stage(Run):
         return self.hit
 
     def play_until_held_again(self, zombie: Playing) -> None:
-        """Let others play until one of them holds the job that a zombie takes for its own."""
+        """Let others play until one of them holds the job of the zombie."""
         fence = zombie[0].claims.fence
         while not any(other.claims and other.claims.fence > fence for other, _ in self.workers()):
             self.answer_bells()
@@ -124,7 +124,7 @@ class Stage(Run):
                 self.call(playing)
 
     def end(self) -> Job:
-        """Nothing goes wrong any more; returns the only job, ended and checked."""
+        """End all faults; return the only job, ended and checked."""
         if not self.client.job_id:
             again = Client(self.world)
             again.key = self.client.key
@@ -136,6 +136,6 @@ class Stage(Run):
         return job
 
     def wake(self, zombie: Playing) -> None:
-        """Let one that stood still go on to its end."""
+        """Let a stopped player continue to its end."""
         while self.call(zombie) is not None:
             pass

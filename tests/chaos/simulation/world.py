@@ -1,4 +1,4 @@
-"""Everything one simulated run happens in: real tables, a real folder, and a broker in memory."""
+"""The world of one simulated run: real tables, a real folder, and a broker in memory."""
 
 import hashlib
 import json
@@ -39,18 +39,18 @@ def next_state(state: bytes, step: int) -> bytes:
 
 @dataclass
 class Ledger:
-    """What the scheduler saw, to hold the tables against.
+    """Records of the scheduler, to compare with the tables.
 
     Args:
-        submitted: jobs that were answered for, or whose request was given up unanswered.
-        fences: the highest fence that was handed out for each job.
+        submitted: the teachers of jobs whose submission was answered, by job id.
+        fences: the highest fence of the claims of each job.
         stale_writes: writes that were accepted under a fence that was not the highest.
         refused: writes that were refused because the claim was lost.
     """
 
     submitted: dict[str, bytes] = field(default_factory=dict)
     deleted: set[str] = field(default_factory=set)
-    ended: dict[str, Job] = field(default_factory=dict)
+    ended_jobs: dict[str, Job] = field(default_factory=dict)
     fences: Counter[str] = field(default_factory=Counter)
     stale_writes: int = 0
     refused: int = 0
@@ -69,7 +69,7 @@ class World:
     Args:
         databases: the one that fails and one that never does, over the same tables.
         settings: leases and attempts; its URLs are not used.
-        folder: empty; the store and scratch files lie here.
+        folder: empty; for the store and scratch files.
         chance: the source of all chance.
     """
 
@@ -91,7 +91,7 @@ class World:
         self.ledger = Ledger()
 
     def fetch(self, stored: StoredFile) -> bytes:
-        """Fetch a file as a worker does, its hash being checked."""
+        """Fetch a file as a worker does, with a check of its hash."""
         path = self.scratch / f"fetched-{uuid.uuid4().hex}"
         try:
             self.storage.get_to_file(stored, path)
@@ -100,7 +100,7 @@ class World:
             path.unlink(missing_ok=True)
 
     def run_out_leases(self, job_id: str | None = None) -> None:
-        """Let the database's clock pass the end of a job's lease, or of all."""
+        """Move the end of a job's lease, or of all leases, into the past."""
         self.execute(
             "UPDATE job SET lease_until = now() - interval '1 s' WHERE lease_until IS NOT NULL"
             " AND status IN ('validating', 'running') AND id = coalesce(:id, id)",
@@ -108,7 +108,7 @@ class World:
         )
 
     def let_time_pass(self) -> None:
-        """Let more than `ring_again_seconds` go by since the last ring."""
+        """Move the last ring more than `ring_again_seconds` into the past."""
         self.execute("UPDATE job SET rung_at = rung_at - interval '60 s' WHERE finished_at IS NULL")
 
     def execute(self, statement: str, **values: object) -> list[tuple[object, ...]]:
@@ -117,7 +117,7 @@ class World:
             return [tuple(row) for row in done] if done.returns_rows else []
 
     def upkeep(self, *, crashing: bool = False) -> None:
-        """One round of upkeep; a crashing one dies somewhere in it."""
+        """Run one round of upkeep; a crashing one dies somewhere in it."""
         upkeep = self.service.upkeep
         duties = [upkeep.reap, upkeep.expire, upkeep.ring_again]
         if crashing:

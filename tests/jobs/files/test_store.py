@@ -108,7 +108,7 @@ def test_an_upload_is_read_as_it_was_stored(store: Storage, size: int) -> None:
 
 
 @pytest.mark.parametrize("limit", [10, PIECE_BYTES + 10])
-def test_an_upload_over_the_limit_leaves_nothing(store: Storage, limit: int) -> None:
+def test_an_upload_over_the_limit_leaves_no_file(store: Storage, limit: int) -> None:
     with pytest.raises(FileTooLarge) as failure:
         asyncio.run(store.put_async("uploads/large", in_pieces(some_bytes(limit + 1)), max_bytes=limit))
     assert failure.value.limit_bytes == limit
@@ -148,7 +148,7 @@ def test_an_open_file_can_be_stored(store: Storage, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stored_bytes", [b"", b"flipped", b"what was sent and more"])
-def test_other_bytes_than_the_row_says_are_refused(
+def test_bytes_that_differ_from_the_row_are_refused(
     store: Storage, tmp_path: Path, stored_bytes: bytes
 ) -> None:
     file = store.put_stream([b"what was sent"], "inputs/corrupt")

@@ -127,7 +127,7 @@ def test_a_file_that_is_stored_again_replaces_a_damaged_one(service: Services) -
 
 
 @pytest.mark.parametrize("end", ["succeed", "fail", "cancelled"])
-def test_the_end_of_a_job_lets_its_checkpoints_go(service: Services, storage: Storage, end: str) -> None:
+def test_the_end_of_a_job_drops_its_checkpoints(service: Services, storage: Storage, end: str) -> None:
     claim = running(service)
     service.workers.add_checkpoint(claim, a_checkpoint(state=put_checkpoint_file(storage, "state")))
     service.upkeep.sweep(storage, grace_seconds=-1)

@@ -110,7 +110,7 @@ def test_the_code_was_written_for_the_newest_version() -> None:
     assert ScriptDirectory.from_config(Config(ROOT / "alembic.ini")).get_heads() == [SCHEMA_VERSION]
 
 
-def test_many_that_migrate_at_once_do_it_once(postgres: EmbeddedPostgres) -> None:
+def test_simultaneous_migrations_run_once(postgres: EmbeddedPostgres) -> None:
     with fresh_database(postgres) as url:
         command.downgrade(alembic(url), "base")
         with ThreadPoolExecutor(2) as pool:
@@ -166,9 +166,7 @@ def cut_short(service: Services, url: str) -> None:
 
 
 @pytest.mark.usefixtures("empty")
-def test_a_connection_cut_in_a_transaction_leaves_nothing_half_done(
-    service: Services, database_url: str
-) -> None:
+def test_a_connection_lost_in_a_transaction_rolls_it_back(service: Services, database_url: str) -> None:
     job = submitted(service)
     with pytest.raises(ServiceUnavailable):
         cut_short(service, database_url)

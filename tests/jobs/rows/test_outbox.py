@@ -25,7 +25,7 @@ ALL = ["job.queued", "job.running", "job.paused", "job.succeeded", "job.failed",
 
 
 def with_webhook(*events: str, **more: Any) -> dict[str, Any]:
-    """What makes a job one with a web hook."""
+    """Options of a submission with a web hook."""
     webhook = {"url": URL, "secret": SECRET, **({"events": events} if events else {}), **more}
     return {"spec": a_spec(webhook=webhook, metadata={"team": "vision"})}
 
@@ -101,7 +101,7 @@ def test_a_step_that_is_rolled_back_leaves_no_message(
     assert event_names(service, claim.job.id) == ["job.succeeded"]
 
 
-def test_a_message_holds_the_job_as_it_stood(service: Services) -> None:
+def test_a_message_contains_the_job_at_the_time_of_its_step(service: Services) -> None:
     claim = running(service, **with_webhook("job.running", "job.succeeded"))
     artifact = an_artifact()
     job = service.workers.end_stage(claim, StageResult(artifacts=[artifact], metrics={"agreement": 0.5}))
@@ -220,7 +220,7 @@ def test_a_message_can_be_sent_once_more(service: Services, answer: Answer) -> N
     assert service.clients.deliveries(job.id)[0][0].status == "delivered"
 
 
-def test_messages_are_read_in_pages_and_by_those_of_their_job_only(service: Services) -> None:
+def test_messages_are_listed_in_pages_for_their_job_only(service: Services) -> None:
     claim = running(service, **with_webhook(*ALL))
     service.workers.end_stage(claim, StageResult())
     newest, more = service.clients.deliveries(claim.job.id, limit=2)
@@ -237,7 +237,7 @@ def test_messages_are_read_in_pages_and_by_those_of_their_job_only(service: Serv
         service.clients.redeliver("nothing", newest[0].id)
 
 
-def test_messages_go_with_their_job(service: Services, database_url: str) -> None:
+def test_messages_are_deleted_with_their_job(service: Services, database_url: str) -> None:
     job, due = an_ended_job(service)
     service.clients.delete(job.id)
     service.webhooks.settle_delivery(due, Answer(status_code=500))

@@ -25,7 +25,7 @@ With = Callable[..., Services]
 
 @pytest.fixture
 def keeping(service: Services) -> With:
-    """The service with other times to keep things."""
+    """The service with other retention times."""
 
     def keeping_for(**seconds: float | None) -> Services:
         return service.with_settings(**{f"keep_{kind}_seconds": value for kind, value in seconds.items()})
@@ -57,7 +57,7 @@ def a_finished_job(service: Services, storage: Storage) -> Job:
 
 
 def let_pass(url: str, seconds: float) -> None:
-    """Let ended jobs have ended, embeddings been made and banks been used `seconds` earlier."""
+    """Move ends of jobs, creations of embeddings and uses of banks `seconds` into the past."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("ALTER TABLE job DISABLE TRIGGER job_step")  # it guards finished_at
         connection.execute("UPDATE job SET finished_at = finished_at - make_interval(secs => %s)", [seconds])
@@ -121,7 +121,7 @@ def test_refused_uploads_can_be_kept_for_a_time(
     assert service.clients.get(job.id).uploads["teacher"].sha256 == job.uploads["teacher"].sha256
 
 
-def test_an_artifact_expires_at_its_time_whether_upkeep_came_or_not(
+def test_an_artifact_expires_at_its_time_even_without_upkeep(
     service: Services, storage: Storage, keeping: With, database_url: str
 ) -> None:
     job = a_finished_job(service, storage)
@@ -161,7 +161,7 @@ def test_a_file_stays_as_long_as_another_job_names_it(
     assert keys(storage) == []
 
 
-def test_whole_jobs_go_with_all_that_hangs_from_them(
+def test_old_jobs_are_deleted_with_their_rows_and_files(
     service: Services, storage: Storage, keeping: With, database_url: str
 ) -> None:
     old = a_finished_job(service, storage)
@@ -175,9 +175,7 @@ def test_whole_jobs_go_with_all_that_hangs_from_them(
     assert keys(storage) == []
 
 
-def test_embeddings_are_forgotten(
-    service: Services, storage: Storage, keeping: With, database_url: str
-) -> None:
+def test_embeddings_expire(service: Services, storage: Storage, keeping: With, database_url: str) -> None:
     service.workers.save_embedding("k", put(storage, "embeddings/k"))
     sweep(service, storage)
     assert service.workers.find_embedding("k") is not None
@@ -197,9 +195,7 @@ def test_many_upkeeps_share_the_work_in_batches(
     assert service.upkeep.retain() == 0
 
 
-def test_banks_are_forgotten_after_their_last_use(
-    service: Services, storage: Storage, database_url: str
-) -> None:
+def test_banks_expire_after_their_last_use(service: Services, storage: Storage, database_url: str) -> None:
     claim = a_run(service, storage)
     service.workers.save_bank(claim, "k", put(storage, "banks/k"))
     let_pass(database_url, 5 * DAY)

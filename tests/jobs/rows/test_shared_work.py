@@ -119,7 +119,7 @@ def rounds(service: Services, url: str, work: Work) -> list[int]:
 
 @pytest.mark.usefixtures("empty")
 @pytest.mark.parametrize("kind", LET_GO)
-def test_many_upkeeps_let_everything_go_once(service: Services, database_url: str, kind: str) -> None:
+def test_many_upkeeps_drop_each_row_once(service: Services, database_url: str, kind: str) -> None:
     for _ in range(JOBS):
         job = submitted(service)
         service.clients.cancel(job.id)
@@ -135,7 +135,7 @@ def test_many_upkeeps_let_everything_go_once(service: Services, database_url: st
 
 @pytest.mark.usefixtures("empty")
 @pytest.mark.parametrize("kind", TAKEN)
-def test_many_takers_take_everything_once(service: Services, database_url: str, kind: str) -> None:
+def test_many_takers_take_each_row_once(service: Services, database_url: str, kind: str) -> None:
     spec = a_spec(max_runtime_seconds=60, webhook={**WEBHOOK, "events": ["job.queued"]})
     for _ in range(JOBS):
         inspected(service, spec=spec)

@@ -1,4 +1,4 @@
-"""What a list reads of jobs: little, whatever their specs hold."""
+"""The summaries of jobs in a list are small, whatever their specs hold."""
 
 import io
 import json
@@ -49,7 +49,7 @@ def test_the_summary_follows_the_inspection(service: Services) -> None:
     assert service.clients.list_jobs().jobs[0].summary == {**expected, "teacher_architecture": "resnet20"}
 
 
-def test_jobs_from_before_the_summaries_get_theirs(
+def test_the_migration_adds_summaries_to_old_jobs(
     postgres: EmbeddedPostgres, settings: Settings, tmp_path: Path
 ) -> None:
     root = Path(migrations.__file__).parent.parent
@@ -60,16 +60,14 @@ def test_jobs_from_before_the_summaries_get_theirs(
         ids = [submitted(service, spec=a_spec(labels=["a\0", f"b{n}"])).id for n in range(45)]
         command.downgrade(config, "0004")
         command.upgrade(config, "head")
-        listed = service.clients.list_jobs(limit=100).jobs
-        assert [job.id for job in listed] == ids[::-1]
-        assert all(job.summary["num_classes"] == 2 for job in listed)
+        summaries = service.clients.list_jobs(limit=100).jobs
+        assert [job.id for job in summaries] == ids[::-1]
+        assert all(job.summary["num_classes"] == 2 for job in summaries)
         service.close()
 
 
 @pytest.mark.usefixtures("empty")
-def test_a_job_that_an_older_service_wrote_is_listed_all_the_same(
-    service: Services, database_url: str
-) -> None:
+def test_a_job_from_an_older_service_is_listed(service: Services, database_url: str) -> None:
     job = submitted(service)
     with psycopg.connect(database_url) as connection:
         connection.execute("UPDATE job SET summary = NULL")

@@ -78,7 +78,7 @@ def test_each_job_is_claimed_once_by_many_workers(service: Services) -> None:
     assert claims == Counter(jobs)
 
 
-def test_one_of_many_ends_wins(service: Services) -> None:
+def test_only_one_of_many_ends_counts(service: Services) -> None:
     claim = running(service)
     ends = [
         lambda: service.workers.end_stage(claim, StageResult(artifacts=[an_artifact()])),
@@ -234,7 +234,7 @@ def test_cancelling_races_with_claiming_and_loses_nothing(service: Services) -> 
         assert answer.cancel_requested or answer.status == JobStatus.CANCELLED
 
 
-def test_of_a_cancel_and_an_end_at_once_one_counts(service: Services) -> None:
+def test_only_one_of_a_simultaneous_cancel_and_end_counts(service: Services) -> None:
     for _ in range(10):
         claim = running(service)
         ended_job, answer = all_at_once(
@@ -266,7 +266,7 @@ def test_events_have_no_gap_with_many_writers(service: Services) -> None:
     assert sum(event.type == "artifact" for event in events) == 30
 
 
-def test_lines_that_are_written_by_many_at_once_appear_once(service: Services) -> None:
+def test_lines_that_many_write_at_once_appear_once(service: Services) -> None:
     claim = running(service)
     lines = [(number, WARNING) for number in range(1, 21)]
     all_at_once(lambda _: service.workers.record(claim, lines), 4)

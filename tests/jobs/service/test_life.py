@@ -115,7 +115,7 @@ def test_a_dry_run_is_taken_first_and_ends_with_its_report(service: Services) ->
     assert service.workers.claim("distill", "tests") is None
 
 
-def test_a_job_that_cannot_work_says_why(service: Services) -> None:
+def test_a_failed_job_has_its_reason(service: Services) -> None:
     job = submitted(service)
     claim = claimed(service, "inspect", job)
     service.workers.fail(claim, "not_a_checkpoint", "\0 odd bytes", "Send a state_dict.", retryable=True)
@@ -340,7 +340,7 @@ def test_a_key_without_a_hash_is_refused() -> None:
         NewJob(kind=DISTILL, spec=a_spec(), uploads={"teacher": a_file()}, idempotency_key="k")
 
 
-def test_embeddings_are_kept_once(service: Services) -> None:
+def test_embeddings_are_stored_once(service: Services) -> None:
     assert service.workers.find_embedding("k") is None
     first, second = a_file("embeddings/1"), a_file("embeddings/2")
     assert service.workers.save_embedding("k", first) == first

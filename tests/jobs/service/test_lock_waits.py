@@ -107,9 +107,7 @@ def test_a_message_that_is_deleted_meanwhile_cannot_be_sent_again(
         )
 
 
-def test_a_damaged_bank_is_dropped_by_one_and_its_successor_stays(
-    service: Services, database_url: str
-) -> None:
+def test_a_damaged_bank_is_dropped_once_and_its_successor_stays(service: Services, database_url: str) -> None:
     damaged_bank, whole_bank = Bank(a_file("banks/damaged"), "a"), Bank(a_file("banks/whole"), "b")
     with service.resources.database.transaction() as session:
         caches.save_bank(session, "key", damaged_bank)

@@ -1,4 +1,4 @@
-"""No job is left without a holder: after a claim whose answer was lost, or a cancel that came late."""
+"""No job stays without a holder after a claim whose answer was lost, or a late cancel."""
 
 import time
 
@@ -14,7 +14,7 @@ from tests.support.services import Services
 pytestmark = pytest.mark.usefixtures("empty")
 
 
-def test_a_claim_without_an_answer_is_given_again(service: Services) -> None:
+def test_a_claim_without_an_answer_is_returned_again(service: Services) -> None:
     job, other = inspected(service), inspected(service)
     first = service.workers.claim("distill", "here:1:1")
     again = service.workers.claim("distill", "here:1:1", repeated=True)
@@ -27,7 +27,7 @@ def test_a_claim_without_an_answer_is_given_again(service: Services) -> None:
     assert following.job.id == other.id
 
 
-def test_where_nothing_was_taken_the_next_job_is_given(service: Services) -> None:
+def test_a_repeated_claim_without_a_held_job_takes_the_next_one(service: Services) -> None:
     assert service.workers.claim("inspect", "here:1:1", repeated=True) is None
     job = submitted(service)
     claim = service.workers.claim("inspect", "here:1:1", repeated=True)
@@ -35,7 +35,7 @@ def test_where_nothing_was_taken_the_next_job_is_given(service: Services) -> Non
     assert (claim.job.id, claim.fence) == (job.id, 1)
 
 
-def test_a_job_that_was_given_back_is_not_taken_for_a_held_one(service: Services) -> None:
+def test_a_released_job_does_not_count_as_held(service: Services) -> None:
     inspected(service)
     first = service.workers.claim("distill", "here:1:1")
     assert first is not None

@@ -1,4 +1,4 @@
-"""A paused job keeps its state, uses no time, and is taken by no worker."""
+"""A paused job keeps its state, uses no time, and is claimed by no worker."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ def statuses(service: Services, job_id: str) -> list[Any]:
     return [event.data["status"] for event in service.clients.events(job_id) if event.type == "status"]
 
 
-def test_a_queued_job_rests_at_once_and_waits_again_at_its_place(service: Services) -> None:
+def test_a_queued_job_is_paused_at_once_and_keeps_its_place(service: Services) -> None:
     job, behind = inspected(service), inspected(service)
     assert service.clients.pause(job.id).status is JobStatus.PAUSED
     assert service.clients.pause(job.id).status is JobStatus.PAUSED
@@ -34,7 +34,7 @@ def test_a_queued_job_rests_at_once_and_waits_again_at_its_place(service: Servic
     claimed(service, "distill", job)
 
 
-def test_a_running_job_rests_when_its_worker_puts_it_away(service: Services) -> None:
+def test_a_running_job_is_paused_when_its_worker_releases_it(service: Services) -> None:
     claim = running(service)
     service.workers.add_checkpoint(claim, a_checkpoint())
     assert not service.workers.heartbeat(claim).pause_requested
@@ -57,7 +57,7 @@ def test_a_running_job_rests_when_its_worker_puts_it_away(service: Services) -> 
     assert statuses(service, claim.job.id).count("running") == 3  # claimed, asked to pause, claimed
 
 
-def test_a_pause_under_way_can_be_taken_back(service: Services) -> None:
+def test_a_requested_pause_can_be_withdrawn(service: Services) -> None:
     claim = running(service)
     service.clients.pause(claim.job.id)
     assert not service.clients.resume(claim.job.id).pause_requested
@@ -67,7 +67,7 @@ def test_a_pause_under_way_can_be_taken_back(service: Services) -> None:
     assert job.status is JobStatus.QUEUED
 
 
-def test_a_job_whose_worker_is_lost_rests_all_the_same(service: Services, database_url: str) -> None:
+def test_a_requested_pause_holds_after_the_worker_is_lost(service: Services, database_url: str) -> None:
     claim = running(service)
     service.clients.pause(claim.job.id)
     with psycopg.connect(database_url, autocommit=True) as connection:
@@ -77,7 +77,7 @@ def test_a_job_whose_worker_is_lost_rests_all_the_same(service: Services, databa
     assert (job.status, job.attempt) == (JobStatus.PAUSED, 2)
 
 
-def test_rest_does_not_count_as_time_spent(service: Services, database_url: str) -> None:
+def test_paused_time_does_not_count_as_runtime(service: Services, database_url: str) -> None:
     claim = running(service, spec=a_spec(max_runtime_seconds=60))
     service.clients.pause(claim.job.id)
     service.workers.release(claim, counts_attempt=False, reason="paused")
@@ -98,7 +98,7 @@ def test_a_paused_job_can_be_cancelled(service: Services) -> None:
         service.clients.resume(job.id)
 
 
-def test_cancel_beats_pause(service: Services) -> None:
+def test_a_cancel_has_priority_over_a_pause(service: Services) -> None:
     claim = running(service)
     service.clients.pause(claim.job.id)
     service.clients.cancel(claim.job.id)

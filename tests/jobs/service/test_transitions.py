@@ -1,4 +1,4 @@
-"""A job's row is written in jobs/service/transitions alone, and by the few statements named here."""
+"""Only jobs/service/transitions and the few statements named here write to the row of a job."""
 
 import ast
 from collections.abc import Iterator
@@ -101,10 +101,10 @@ def test_statements_set_the_columns_that_are_theirs() -> None:
         "with lease() as row.lease_until: pass",
     ],
 )
-def test_a_write_outside_is_found(line: str) -> None:
+def test_a_write_outside_transitions_is_detected(line: str) -> None:
     assert list(writes(ast.parse(line))) == [1]
 
 
 @pytest.mark.parametrize("line", ["status = row.status", "delivery.status = 'failed'", "row.other = 1"])
-def test_a_line_that_writes_to_no_job_passes(line: str) -> None:
+def test_a_line_without_a_write_to_a_job_is_not_reported(line: str) -> None:
     assert list(writes(ast.parse(line))) == []

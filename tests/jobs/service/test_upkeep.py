@@ -59,7 +59,7 @@ def test_a_step_rings_for_the_queue_that_is_next(service: Services) -> None:
     assert pending(service) == (2, 2)
 
 
-def test_a_lost_message_is_rung_again(service: Services, valkey: EmbeddedValkey, database_url: str) -> None:
+def test_a_lost_message_is_sent_again(service: Services, valkey: EmbeddedValkey, database_url: str) -> None:
     submitted(service)
     inspected_job = service.clients.list_jobs().jobs[0]
     valkey.flush()
@@ -81,7 +81,7 @@ def test_messages_do_not_pile_up_while_workers_are_busy(service: Services, datab
     assert pending(service) == (5, 0)
 
 
-def test_a_job_submitted_without_a_broker_is_rung_for_when_it_is_back(
+def test_a_job_submitted_without_a_broker_gets_its_message_later(
     service: Services, valkey: EmbeddedValkey
 ) -> None:
     valkey.kill()
@@ -117,7 +117,7 @@ def test_a_worker_that_comes_back_in_time_keeps_its_job(service: Services, datab
     assert service.upkeep.reap() == 0
 
 
-def test_a_job_that_takes_three_workers_down_fails(service: Services, database_url: str) -> None:
+def test_a_job_that_crashes_three_workers_fails(service: Services, database_url: str) -> None:
     job = inspected(service)
     for _ in range(3):
         claimed(service, "distill", job)
@@ -155,7 +155,7 @@ def test_many_reapers_take_a_job_once(service: Services, database_url: str) -> N
     assert {service.clients.get(claim.job.id).attempt for claim in claims if claim} == {2}
 
 
-def test_a_job_out_of_time_ends(service: Services, database_url: str) -> None:
+def test_a_job_over_its_time_limit_ends(service: Services, database_url: str) -> None:
     held_claim, held_long, waiting = (running(service, spec=a_spec(max_runtime_seconds=60)) for _ in range(3))
     service.workers.release(waiting, counts_attempt=False, reason="drained")
     assert service.upkeep.expire() == 0
@@ -183,7 +183,7 @@ def keys(storage: Storage) -> list[str]:
     return sorted(entry.key for entry in storage.list())
 
 
-def test_a_sweep_removes_what_no_row_names(service: Services, storage: Storage, tmp_path: Path) -> None:
+def test_a_sweep_removes_files_without_a_row(service: Services, storage: Storage, tmp_path: Path) -> None:
     job = submitted(service, uploads={"teacher": put(storage, "uploads/teacher")})
     claim = claimed(service, "inspect", job)
     inputs = {"teacher.safetensors": put(storage, "inputs/teacher")}

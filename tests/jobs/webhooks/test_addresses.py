@@ -1,4 +1,4 @@
-"""The inside of a network is not reached, however its addresses are written."""
+"""Private addresses are refused in every notation."""
 
 import ipaddress
 
@@ -36,7 +36,7 @@ def test_public_addresses_may_be_called(address: str) -> None:
 
 
 @pytest.mark.parametrize("address", PRIVATE)
-def test_other_addresses_may_not_be_called(address: str) -> None:
+def test_private_addresses_may_not_be_called(address: str) -> None:
     assert not is_public(address)
 
 
@@ -47,7 +47,7 @@ def test_other_addresses_may_not_be_called(address: str) -> None:
         "[::ffff:127.0.0.1]", "[fe80::1]", "localhost", "a.localhost", "localhost.", "127.0.0.1.",
     ],
 )  # fmt: skip
-def test_literals_are_seen_through_in_every_notation(host: str) -> None:
+def test_address_literals_are_recognised_in_every_notation(host: str) -> None:
     assert private_literal(host) is not None
 
 
@@ -59,7 +59,7 @@ def test_names_and_public_literals_are_not_refused_before_they_are_called(host: 
 
 
 @given(st.ip_addresses(v=4))
-def test_an_ipv4_address_is_judged_alike_inside_of_ipv6(address: ipaddress.IPv4Address) -> None:
+def test_an_ipv4_address_has_the_same_verdict_inside_ipv6(address: ipaddress.IPv4Address) -> None:
     public = is_public(str(address))
     assert is_public(f"::ffff:{address}") == public
     assert (

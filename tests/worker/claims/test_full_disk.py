@@ -1,4 +1,4 @@
-"""A worker whose disk is full gives its job to another, keeps no worker busy with it, and says why."""
+"""A worker whose disk is full releases its job for another worker, with the reason."""
 
 import json
 import threading
@@ -30,7 +30,7 @@ def small(settings: Settings, tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def worker_without_room(settings: Settings, small: Path) -> Iterator[Supervisor]:
-    """A worker with next to no disk."""
+    """A worker with a very small disk."""
     supervisor = Supervisor(settings.model_copy(update={"scratch_dir": small}), FLOWS, FAKE_CORE)
     yield supervisor
     supervisor.close()
@@ -53,7 +53,7 @@ def reasons(service: Services, job_id: str) -> list[str]:
     return [event.data["reason"] for event in events if event.type == "status" and "reason" in event.data]
 
 
-def test_an_upload_that_does_not_fit_waits_for_a_worker_with_more_room(
+def test_a_job_that_does_not_fit_waits_for_a_worker_with_more_space(
     service: Services, worker_without_room: Supervisor, supervisor: Supervisor, large_job: str
 ) -> None:
     worker_without_room.run_jobs("inspect")
@@ -67,7 +67,7 @@ def test_an_upload_that_does_not_fit_waits_for_a_worker_with_more_room(
     assert service.clients.get(large_job).status is JobStatus.SUCCEEDED
 
 
-def test_a_job_that_fits_nowhere_fails_with_a_reason_of_its_own(
+def test_a_job_that_fits_on_no_worker_fails_with_its_own_code(
     service: Services, worker_without_room: Supervisor, large_job: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("worker.claims.supervisor._REST_SECONDS", 0.0)
@@ -79,7 +79,7 @@ def test_a_job_that_fits_nowhere_fails_with_a_reason_of_its_own(
     assert "the disk of the inspect worker is full" in job.error["message"]
 
 
-def test_a_core_that_finds_no_room_does_not_fail_the_job(
+def test_a_core_on_a_full_disk_does_not_fail_the_job(
     service: Services, supervisor: Supervisor, submit: Submit
 ) -> None:
     job_id = submit(inspect="disk_failed")

@@ -1,4 +1,4 @@
-"""A worker whose claim was taken away while it worked writes nothing more, and takes the next job."""
+"""A worker that lost its claim writes nothing more, and claims the next job."""
 
 import psycopg
 import pytest
@@ -22,7 +22,7 @@ OUTCOMES = {
 
 
 @pytest.mark.parametrize("outcome", OUTCOMES)
-def test_a_claim_lost_before_the_job_is_given_back_leaves_the_job_and_the_worker_as_they_are(
+def test_a_claim_lost_before_its_release_changes_neither_job_nor_worker(
     service: Services, settings: Settings, submit: Submit, outcome: str
 ) -> None:
     jobs = [submit(), submit()]

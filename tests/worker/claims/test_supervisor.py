@@ -38,7 +38,7 @@ def children() -> list[psutil.Process]:
     return [child for child in psutil.Process().children() if "fake_core.py" in str(child.cmdline())]
 
 
-def test_a_job_passes_both_queues_and_leaves_its_files(
+def test_a_job_passes_both_queues_and_its_files_are_stored(
     service: Services, storage: Storage, supervisor: Supervisor, submit: Submit, settings: Settings
 ) -> None:
     job_id = submit()
@@ -95,7 +95,7 @@ def test_a_dry_run_ends_after_inspection(service: Services, supervisor: Supervis
     assert job.report["architecture"] == "resnet20"
 
 
-def test_labels_are_embedded_once_and_every_job_says_how(
+def test_labels_are_embedded_once_and_every_job_reports_the_encoder(
     service: Services, storage: Storage, supervisor: Supervisor, submit: Submit
 ) -> None:
     jobs = [submit(inspect="no_embeddings"), submit(inspect="no_embeddings")]
@@ -117,7 +117,7 @@ def test_labels_are_embedded_once_and_every_job_says_how(
 
 
 @pytest.mark.parametrize("behaviour", ["killed", "hang"])
-def test_uploads_that_break_their_reader_are_rejected_for_good(
+def test_uploads_that_crash_their_reader_are_rejected(
     service: Services, supervisor: Supervisor, submit: Submit, behaviour: str
 ) -> None:
     job_id = submit(inspect=behaviour)
@@ -131,7 +131,7 @@ def test_uploads_that_break_their_reader_are_rejected_for_good(
 
 
 @pytest.mark.parametrize("queue", ["inspect", "distill"])
-def test_a_refusal_reaches_the_client_in_the_cores_words(
+def test_a_refusal_of_the_core_reaches_the_client_unchanged(
     service: Services, supervisor: Supervisor, submit: Submit, queue: str
 ) -> None:
     job_id = submit(**{queue: "refuse"})
@@ -172,7 +172,7 @@ def test_the_partial_student_of_a_diverged_run_can_be_downloaded(
 @pytest.mark.parametrize(
     "behaviour", ["exit_1", "killed", "silent_exit_0", "silent_exit_2", "unasked_exit_3", "hang"]
 )
-def test_a_core_that_breaks_down_once_costs_an_attempt_and_no_more(
+def test_one_crash_of_the_core_costs_one_attempt(
     service: Services, supervisor: Supervisor, submit: Submit, tmp_path: Path, behaviour: str
 ) -> None:
     job_id = submit(distill=behaviour, marker=str(tmp_path / "once"))
@@ -183,7 +183,7 @@ def test_a_core_that_breaks_down_once_costs_an_attempt_and_no_more(
 
 
 @pytest.mark.parametrize("queue", ["inspect", "distill"])
-def test_a_job_whose_core_always_breaks_down_fails_after_its_last_attempt(
+def test_a_job_whose_core_always_crashes_fails_after_its_last_attempt(
     service: Services, supervisor: Supervisor, submit: Submit, queue: str
 ) -> None:
     job_id = submit(**{queue: "exit_1"})
@@ -254,7 +254,7 @@ def test_a_job_ends_at_its_own_limit(service: Services, supervisor: Supervisor, 
 
 
 @pytest.mark.parametrize("behaviour", ["steps", "stubborn"])
-def test_a_drain_gives_the_job_back_and_costs_no_attempt(
+def test_a_drain_releases_the_job_and_costs_no_attempt(
     service: Services, settings: Settings, submit: Submit, behaviour: str
 ) -> None:
     supervisor = Supervisor(settings.model_copy(update={"drain_seconds": 2.0}), FLOWS, FAKE_CORE)

@@ -43,7 +43,7 @@ def student(service: Services, storage: Storage, job_id: str) -> str:
     return b"".join(storage.open_range(service.clients.artifact(job_id, "student.safetensors").key)).decode()
 
 
-def test_the_last_state_is_stored_before_the_job_is_given_back(
+def test_the_last_state_is_stored_before_the_job_is_released(
     service: Services, storage: Storage, supervisor: Supervisor, drained_job: str
 ) -> None:
     (checkpoint,) = event_data(service, drained_job, "checkpoint")
@@ -56,7 +56,7 @@ def test_the_last_state_is_stored_before_the_job_is_given_back(
     assert list(storage.list("checkpoints")) == []
 
 
-def test_a_crash_costs_what_came_after_the_last_state(
+def test_after_a_crash_the_run_resumes_from_the_last_state(
     service: Services, storage: Storage, supervisor: Supervisor, submit: Submit, tmp_path: Path
 ) -> None:
     job_id = submit(distill="save_and_crash", marker=str(tmp_path / "once"))
@@ -143,7 +143,7 @@ def test_a_job_that_is_being_paused_can_still_be_cancelled(
     thread.join(30)
 
 
-def test_a_store_that_is_away_at_a_pause_does_not_hold_it_for_ever(
+def test_a_store_outage_delays_a_pause_for_a_limited_time(
     service: Services, storage: Storage, settings: Settings, submit: Submit
 ) -> None:
     supervisor = Supervisor(settings.model_copy(update={"drain_seconds": 2.0}), FLOWS, FAKE_CORE)

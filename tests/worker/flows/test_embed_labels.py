@@ -1,4 +1,4 @@
-"""What embeddings are remembered by."""
+"""The cache key of embeddings."""
 
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ def hub_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def fetch_clip(hub_home: Path, revision: str) -> None:
-    """Leave what the hub's library leaves: a link to a body."""
+    """Write the same files as the hub's library: a link to a body."""
     repository = hub_home / "hub" / f"models--{CLIP_REPOSITORY.replace('/', '--')}"
     body, link = repository / "blobs" / "abc", repository / "snapshots" / revision / CLIP_FILE
     for path in (body, link):

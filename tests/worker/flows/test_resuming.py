@@ -1,6 +1,6 @@
-"""A run that is broken off goes on from its last checkpoint, to bitwise the student of a whole run.
+"""An interrupted run continues from its last checkpoint, to bitwise the student of a whole run.
 
-Real core programs on tiny networks, real worker processes, and whatever ends them.
+Real core programs on tiny networks, real worker processes, and faults that end them.
 """
 
 import json
@@ -42,14 +42,14 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def canonical(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The files that `inspect` and `embed` would leave."""
+    """The files that `inspect` and `embed` write."""
     folder = tmp_path_factory.mktemp("canonical")
     return small_runs.write_inputs(folder, CONFIG, student_architecture="wrn_10_1")
 
 
 @pytest.fixture(scope="module")
 def whole(canonical: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """What a run that nothing disturbs leaves."""
+    """The files of an undisturbed run."""
     out = small_runs.undisturbed(canonical, tmp_path_factory.mktemp("whole"))
     return {name: (out / name).read_bytes() for name in ("student.safetensors", "metrics.jsonl")}
 
@@ -84,7 +84,7 @@ def start_distiller(start_process: StartProcess) -> StartProcess:
 
 @contextmanager
 def running_supervisor(settings: Settings) -> Iterator[tuple[Supervisor, threading.Thread]]:
-    """A supervisor in this process, at work on the queue; gone at the end."""
+    """A supervisor in this process that works on the queue until the test ends."""
     supervisor = Supervisor(settings, FLOWS)
     thread = threading.Thread(target=supervisor.run_jobs, args=("distill",))
     thread.start()
@@ -110,7 +110,7 @@ def resumed_at(service: Services, job_id: str) -> int:
 
 
 def assert_whole(service: Services, storage: Storage, job: Job, whole: dict[str, bytes]) -> None:
-    """The job went on from a checkpoint, did nothing before it again, and came to the same end."""
+    """Check that the job resumed from a checkpoint, repeated no earlier step, and has the same student."""
     events = service.clients.events(job.id, limit=10_000)
     (resume,) = [event for event in events if event.type == "checkpoint" and event.data.get("resumed")]
     assert resume.data["step"] > 0
@@ -123,7 +123,7 @@ def assert_whole(service: Services, storage: Storage, job: Job, whole: dict[str,
     assert bodies == whole
 
 
-def test_a_killed_worker_costs_what_came_after_the_last_checkpoint(
+def test_after_a_kill_the_run_resumes_from_the_last_checkpoint(
     service: Services,
     storage: Storage,
     whole: dict[str, bytes],
@@ -166,7 +166,7 @@ def test_a_deploy_loses_no_step(
     assert_whole(service, storage, job, whole)
 
 
-def test_a_damaged_checkpoint_is_stepped_over(
+def test_a_damaged_checkpoint_is_skipped(
     service: Services, storage: Storage, whole: dict[str, bytes], job_id: str, settings: Settings
 ) -> None:
     with running_supervisor(settings) as (supervisor, thread):
@@ -219,7 +219,7 @@ def test_a_checkpoint_of_an_older_release_costs_no_attempt_and_the_run_starts_ag
     assert b"".join(storage.open_range(artifacts["student.safetensors"].key)) == whole["student.safetensors"]
 
 
-def test_a_run_whose_disk_fills_up_goes_on_where_there_is_room(
+def test_a_run_whose_disk_is_full_continues_on_another_worker(
     service: Services,
     storage: Storage,
     whole: dict[str, bytes],

@@ -1,4 +1,4 @@
-"""How much memory a run may need is the operator's to say, and otherwise the machine's."""
+"""The memory limit of a run is a setting; without one it is the memory of the machine."""
 
 import psutil
 import pytest
@@ -11,10 +11,10 @@ from worker.flows import FLOWS
 
 
 @pytest.mark.parametrize(
-    ("setting", "asked"), [(None, psutil.virtual_memory().total), (8_000_000_000, 8_000_000_000)]
+    ("setting", "expected"), [(None, psutil.virtual_memory().total), (8_000_000_000, 8_000_000_000)]
 )
-def test_inspection_is_told_what_a_run_may_need(
-    setting: int | None, asked: int, service: Services, settings: Settings, submit: Submit
+def test_inspection_gets_the_memory_limit_of_a_run(
+    setting: int | None, expected: int, service: Services, settings: Settings, submit: Submit
 ) -> None:
     supervisor = Supervisor(settings.model_copy(update={"max_run_bytes": setting}), FLOWS, FAKE_CORE)
     try:
@@ -24,4 +24,4 @@ def test_inspection_is_told_what_a_run_may_need(
         supervisor.close()
     report = service.clients.get(job_id).report
     assert report is not None
-    assert int(report["asked"]["memory_bytes"]) == asked
+    assert int(report["limits"]["memory_bytes"]) == expected

@@ -1,4 +1,4 @@
-"""How many processes share a distillation is the operator's to say."""
+"""A setting decides how many processes share a distillation."""
 
 import json
 
@@ -14,7 +14,7 @@ from worker.flows import FLOWS
 
 
 @pytest.mark.parametrize(("processes", "option"), [(1, None), (4, "4")])
-def test_the_program_is_asked_to_share_a_run_where_the_settings_say_so(
+def test_the_setting_for_sharing_reaches_the_program(
     service: Services,
     storage: Storage,
     settings: Settings,

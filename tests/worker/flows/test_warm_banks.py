@@ -1,4 +1,4 @@
-"""Warm-ups go from one job to the next on the same teacher, and never stand in a job's way."""
+"""A warm-up is reused by the next job on the same teacher; a job never fails because of one."""
 
 import uuid
 from typing import Any
@@ -14,7 +14,7 @@ from worker.claims.supervisor import Supervisor
 
 @pytest.fixture
 def work(service: Services, supervisor: Supervisor, submit: Submit) -> Any:
-    """Submit a job whose core behaves so, and run it; returns it and its events by type."""
+    """Submit a job whose core behaves as named, and run it; return it and its events by type."""
 
     of_this_test = uuid.uuid4().hex  # a teacher that no other test has
 
@@ -36,7 +36,7 @@ def _bank_keys(storage: Storage) -> list[str]:
     return [entry.key for entry in storage.list() if entry.key.startswith("banks/")]
 
 
-def test_the_next_job_on_the_teacher_begins_with_the_bank_and_says_so(work: Any) -> None:
+def test_the_next_job_on_the_teacher_reuses_the_bank_and_reports_it(work: Any) -> None:
     first, events = work(bank="reuse")
     assert "bank" not in events
     assert first.resolved.get("bank") is None
@@ -47,7 +47,7 @@ def test_the_next_job_on_the_teacher_begins_with_the_bank_and_says_so(work: Any)
     assert third.resolved["bank"]["job"] == first.id
 
 
-def test_another_teacher_does_not_get_it(work: Any) -> None:
+def test_a_job_on_another_teacher_does_not_reuse_the_bank(work: Any) -> None:
     work(bank="reuse", distill="well")
     _, events = work(bank="reuse", distill="garbage")  # which is another file
     assert "bank" not in events
@@ -60,7 +60,7 @@ def test_a_job_without_reuse_bank_neither_takes_nor_saves_one(work: Any, storage
     assert len(_bank_keys(storage)) == 1
 
 
-def test_a_lost_bank_costs_a_warning_and_is_made_again(work: Any, storage: Storage) -> None:
+def test_a_lost_bank_is_made_again_with_a_warning(work: Any, storage: Storage) -> None:
     first, _ = work(bank="reuse")
     (key,) = _bank_keys(storage)
     storage.delete(key)

@@ -62,7 +62,7 @@ def test_events_arrive_in_order_and_garbage_is_dropped(start: Start) -> None:
     assert [type(event) for event in events] == [MetricsEvent, FinishedEvent]
 
 
-def test_half_a_line_of_a_killed_child_is_no_event(start: Start) -> None:
+def test_a_partial_line_of_a_killed_child_is_dropped(start: Start) -> None:
     child = start(f"""
         import os, signal
         os.write(1, b'{METRICS}\\n{FINISHED[:40]}')
@@ -98,7 +98,7 @@ def test_stderr_is_kept_to_a_bounded_tail(start: Start) -> None:
     assert len(tail) == child_module.STDERR_TAIL_BYTES
 
 
-def test_ending_takes_the_whole_group_along(start: Start, tmp_path: Path) -> None:
+def test_the_end_of_a_child_ends_its_process_group(start: Start, tmp_path: Path) -> None:
     child = start("""
         import os, signal, time
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -142,7 +142,7 @@ def test_a_child_dies_with_its_supervisor(tmp_path: Path) -> None:
     wait_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
 
 
-def test_the_environment_is_only_what_is_given(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_has_only_the_passed_variables(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "seeded-secret")
     child = start("import os, sys; sys.stderr.write(repr(dict(os.environ)))", NAME="value")
     finish(child)

@@ -23,7 +23,7 @@ def settings(**values: Any) -> Settings:
     return Settings(database_url="postgresql://h/d", redis_url="redis://h", storage_url="file:///s", **values)
 
 
-def test_the_core_sees_the_machine_and_no_secret(tmp_path: Path) -> None:
+def test_the_core_gets_variables_of_the_machine_and_no_secret(tmp_path: Path) -> None:
     environment = core_environment(tmp_path, INHERITED)
     assert environment == {
         "PATH": "/bin",
@@ -43,7 +43,7 @@ def test_embed_stays_offline_unless_the_operator_allows_the_hub(tmp_path: Path) 
     assert "secret" not in str(environment)
 
 
-def test_embed_gets_the_way_out_where_it_may_use_it(tmp_path: Path) -> None:
+def test_embed_gets_the_proxy_where_the_hub_is_allowed(tmp_path: Path) -> None:
     environment = embed_environment(tmp_path, settings(allow_hub=True), INHERITED)
     assert environment["HF_HUB_OFFLINE"] == "0"
     assert environment["HTTPS_PROXY"] == INHERITED["HTTPS_PROXY"]

@@ -36,7 +36,7 @@ def complaint_within(watchdog: Watchdog, child: Child, seconds: float) -> str | 
     return None
 
 
-def test_a_child_that_makes_steps_is_left_alone(child: Child) -> None:
+def test_a_child_that_makes_steps_is_not_reported(child: Child) -> None:
     assert complaint_within(Watchdog(stall_seconds=1.0), child, 2.0) is None
 
 
@@ -51,7 +51,7 @@ def test_a_child_that_runs_too_long_is_reported(child: Child) -> None:
     assert complaint_within(Watchdog(seconds=0.3), child, 20.0) == "it ran longer than 0 s"
 
 
-def test_time_in_which_the_supervisor_slept_is_not_the_childs(child: Child) -> None:
+def test_time_while_the_supervisor_slept_does_not_count(child: Child) -> None:
     watchdog = Watchdog(seconds=1.5, stall_seconds=1.5)
     time.sleep(2.0)
     assert watchdog.complaint(child) is None

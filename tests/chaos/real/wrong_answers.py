@@ -1,6 +1,6 @@
-"""A store that is there, and is slow, breaks down, answers with half of what it has, or with something else.
+"""A store that answers slowly, with errors, with half a body, or with wrong bytes.
 
-Every function strikes, lets the job go on, and waits for the end that must come.
+Every function strikes, releases the job, and checks its end.
 """
 
 import time
@@ -16,41 +16,41 @@ ERRORS_SECONDS = 2.0
 
 
 def askers(case: Case) -> list[Member]:
-    """Who asks the store in the phase of a case."""
+    """The members that call the store in the phase of a case."""
     fleet = case.fleet
     return [fleet.api] if case.phase in ("P1", "P10") else [*fleet.inspectors, *fleet.distillers]
 
 
 def marker(case: Case) -> bytes:
-    """What only the body in question holds: the teacher, or a state of the run, [step, "hash"]."""
+    """Bytes that occur only in the body to damage: the teacher, or a state of the run, [step, "hash"]."""
     return case.key.encode() if case.phase in ("P1", "P2", "P5") else b', "'
 
 
-def lies_of(case: Case) -> int:
-    return sum(member.store.lies for member in askers(case))
+def faults_of(case: Case) -> int:
+    return sum(member.store.fault_count for member in askers(case))
 
 
 def store_flips_bits(case: Case) -> None:
-    before = lies_of(case)
+    before = faults_of(case)
     if case.phase == "P10":
         case.arrive()
         case.fleet.api.store.flips.append(marker(case))
         _, body = case.ask("GET", case.student)
-        assert lies_of(case) > before
-        assert body != student_of(case.teacher)  # the digest in the header tells it
-        case.ended()
+        assert faults_of(case) > before
+        assert body != student_of(case.teacher)  # the digest in the header differs
+        case.expect_end()
         return
     for member in askers(case):
         member.store.flips.append(marker(case))
     case.submit()
-    job = case.ended(DONE, JobStatus.FAILED, attempt=None)
-    assert lies_of(case) > before
+    job = case.expect_end(DONE, JobStatus.FAILED, attempt=None)
+    assert faults_of(case) > before
     assert job.status is DONE or case.phase == "P1"
 
 
 def store_breaks_off(case: Case) -> None:
-    """In the middle of a body, on its way to the store or back, the connection ends."""
-    before = lies_of(case)
+    """The connection ends in the middle of a body, on its way to the store or back."""
+    before = faults_of(case)
     if case.phase == "P10":
         case.arrive()
     for member in askers(case):
@@ -61,12 +61,12 @@ def store_breaks_off(case: Case) -> None:
         assert case.ask("GET", case.student) == (200, student_of(case.teacher))
     else:
         case.submit()
-    case.ended(attempt=1)
-    assert lies_of(case) > before
+    case.expect_end(attempt=1)
+    assert faults_of(case) > before
 
 
 def store_is_slow(case: Case) -> None:
-    before = lies_of(case)
+    before = faults_of(case)
 
     def slow() -> None:
         for member in askers(case):
@@ -81,12 +81,12 @@ def store_is_slow(case: Case) -> None:
         case.leave()
         if case.phase == "P10":
             assert case.ask("GET", case.student) == (200, student_of(case.teacher))
-    case.ended(attempt=1)
-    assert lies_of(case) > before
+    case.expect_end(attempt=1)
+    assert faults_of(case) > before
 
 
 def store_answers_503(case: Case) -> None:
-    before = lies_of(case)
+    before = faults_of(case)
 
     def refuse(yes: bool) -> None:
         for member in askers(case):
@@ -107,5 +107,5 @@ def store_answers_503(case: Case) -> None:
         refuse(False)
         if case.phase == "P10":
             assert case.ask("GET", case.student) == (200, student_of(case.teacher))
-    case.ended(attempt=1)
-    assert lies_of(case) > before
+    case.expect_end(attempt=1)
+    assert faults_of(case) > before
