@@ -11,7 +11,7 @@ JobsError
   ArtifactNotReady     the job has not ended, and may still produce the artifact
   ArtifactExpired      the time for which the artifact was kept is over
   FileTooLarge         a body exceeded its limit while it was streamed
-  FileCorrupt          stored bytes do not have the hash their row says
+  FileCorrupt          stored bytes do not have the hash in their row
   FileMissing          the store holds no such file
   LeaseLost            another worker has the job, or it has ended: write nothing more
   ServiceUnavailable   database, broker or store does not answer; try again
@@ -106,7 +106,7 @@ class FileTooLarge(JobsError):
 
 
 class FileCorrupt(JobsError):
-    """The bytes in the store do not have the length and hash that their row says."""
+    """The bytes in the store do not have the length and hash in their row."""
 
     code = "file_corrupt"
 

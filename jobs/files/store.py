@@ -126,7 +126,7 @@ class Storage:
 
         Raises:
             FileMissing: the store has no such key.
-            FileCorrupt: length or hash differ from what the row says.
+            FileCorrupt: length or hash differ from those in the row.
         """
         body = Body()
         try:

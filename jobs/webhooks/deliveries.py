@@ -16,7 +16,7 @@ MAX_ATTEMPTS = 10
 FIRST_DELAY = timedelta(seconds=10)
 DELAY_FACTOR = 3
 LONGEST_DELAY = timedelta(days=1)  # that a receiver may request
-JITTER = 0.2  # messages that fail together, because a receiver is away, are not retried together
+JITTER = 0.2  # messages that fail together, because a receiver does not answer, are not retried together
 
 GONE = 410
 

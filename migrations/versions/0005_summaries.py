@@ -30,10 +30,10 @@ def upgrade() -> None:
     # Computed here, because the database's functions refuse U+0000 in a label.
     ids = list(connection.scalars(sa.select(job.c.id)))
     for start in range(0, len(ids), _BATCH):
-        read = sa.select(job.c.id, job.c.spec, job.c.resolved).where(
+        query = sa.select(job.c.id, job.c.spec, job.c.resolved).where(
             job.c.id.in_(ids[start : start + _BATCH])
         )
-        for row in connection.execute(read).all():
+        for row in connection.execute(query).all():
             summary = _summary(row.spec, row.resolved)
             connection.execute(sa.update(job).where(job.c.id == row.id).values(summary=summary))
 
