@@ -1,7 +1,7 @@
 """Start the API: `python -m api [--host ADDRESS] [--port N]`; settings come from the environment.
 
-Exit codes: 0 stopped in order (or the signal that stopped it), 2 it cannot start as asked, 3 it failed
-to start.
+Exit codes: 0 after an orderly stop (or the signal that stopped it), 2 for wrong arguments or settings,
+3 if the start failed.
 """
 
 import argparse
@@ -26,7 +26,7 @@ def main(argv: Sequence[str]) -> int:
     """Serve until SIGINT or SIGTERM.
 
     Args:
-        argv: the words after `python -m api`.
+        argv: the arguments after `python -m api`.
     """
     arguments = _parser().parse_args(argv)
     settings = _settings()
@@ -35,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
     if settings.api_key is None and not arguments.insecure and not is_loopback(address[0]):
         _refuse(
             f"{address[0]} can be reached from other machines, and NAYER_API_KEY is not set.",
-            "Set it to 16 characters or more, or give --insecure to let everyone in.",
+            "Set it to 16 characters or more, or pass --insecure to serve everyone.",
         )
     config = ServerConfig(
         create_app(settings),
@@ -52,14 +52,14 @@ def main(argv: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m api", description="Serve the HTTP API.")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
-    parser.add_argument("--port", type=int, default=8000, help="0 takes a free one (default 8000)")
-    parser.add_argument("--fd", type=int, help="an open socket to answer on, instead of --host and --port")
+    parser.add_argument("--port", type=int, default=8000, help="0 picks a free port (default 8000)")
+    parser.add_argument("--fd", type=int, help="an open socket to serve, instead of --host and --port")
     parser.add_argument("--root-path", default="", help="path below which a proxy mounts the service")
     parser.add_argument(
-        "--stop-seconds", type=int, default=10, help="what open answers get to end (default 10)"
+        "--stop-seconds", type=int, default=10, help="time for open responses to end (default 10)"
     )
     parser.add_argument(
-        "--insecure", action="store_true", help="answer everyone on an address that other machines reach"
+        "--insecure", action="store_true", help="serve everyone on an address that other machines can reach"
     )
     return parser
 
@@ -81,11 +81,11 @@ def _listener(arguments: argparse.Namespace) -> socket.socket:
         where = (
             f"descriptor {arguments.fd}" if arguments.fd is not None else f"{arguments.host}:{arguments.port}"
         )
-        _refuse(f"Cannot listen on {where}: {error.strerror}.", "Give another with --host and --port.")
+        _refuse(f"Cannot listen on {where}: {error.strerror}.", "Choose another with --host and --port.")
 
 
 def _refuse(message: str, hint: str) -> NoReturn:
-    print(f"{message} {hint}", file=sys.stderr)  # noqa: T201 - for whoever starts it
+    print(f"{message} {hint}", file=sys.stderr)  # noqa: T201 - for the operator who starts it
     raise SystemExit(EXIT_REFUSED)
 
 

@@ -1,11 +1,11 @@
-"""What one connection may cost before the application sees a request: bytes, seconds, and a place.
+"""Limits on connections before the application sees a request: bytes, seconds, and their number.
 
-uvicorn's parser takes request heads of any size at any pace, so that 20 KB of traffic from one
-machine can occupy every descriptor, and one header of 64 MB a core for seconds. This subclass of its
-protocol counts and times what the parser is given. The application bounds bodies (`api.multipart`).
+uvicorn's parser accepts request heads of any size at any speed. So 20 KB of traffic from one machine
+can occupy every descriptor, and a header of 64 MB can keep a core busy for seconds. This subclass of
+uvicorn's protocol counts and times the input of the parser. `api.multipart` limits the bodies.
 
-A connection is idle while the server owes it no answer. At the limit of connections the one that has
-been idle for longest gives way to a new one, so half-open requests cannot keep others out.
+A connection is idle while no response to it is pending. At the limit of connections, the one that has
+been idle longest is closed for a new one. So half-open requests cannot keep other clients out.
 """
 
 import asyncio
@@ -25,14 +25,14 @@ KIB = 1024
 
 @dataclass(frozen=True)
 class ConnectionLimits:
-    """Bounds of each connection, and of their number.
+    """Limits of each connection, and of the number of connections.
 
     Args:
-        head_bytes: request line and headers together, and trailers likewise.
+        head_bytes: request line and headers together; the same limit applies to trailers.
         head_seconds: from the connection, or the first byte of a later request, to the end of the head.
-        drain_seconds: for the rest of a body whose request is answered already.
-        unread_seconds: how long a client may read nothing of an answer that is ready.
-        pipelined: requests that wait behind the one being answered.
+        drain_seconds: time for the rest of a body after the response to its request.
+        unread_seconds: how long a client may leave a response unread.
+        pipelined: requests that wait behind the current one.
         connections: open at once; each may need a second descriptor, for a file or the database.
     """
 
@@ -45,12 +45,12 @@ class ConnectionLimits:
 
 
 class BoundedConfig(uvicorn.Config):
-    """uvicorn's configuration, and what its connections share.
+    """uvicorn's configuration, with the limits and the idle list that its connections share.
 
     Args:
-        app: what answers.
-        limits: bounds of the connections.
-        options: uvicorn's own.
+        app: the application.
+        limits: limits of the connections.
+        options: uvicorn's own options.
     """
 
     def __init__(self, app: Any, limits: ConnectionLimits, **options: Any):
@@ -60,7 +60,7 @@ class BoundedConfig(uvicorn.Config):
 
 
 class _Stage(Enum):
-    """What the next byte of the client belongs to."""
+    """The part of a message that the client's next byte belongs to."""
 
     BETWEEN = auto()
     HEAD = auto()
@@ -86,7 +86,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._idle = config.idle
         self._stage = _Stage.BETWEEN
         self._head_bytes = 0  # of names and values that the parser has reported
-        self._unreported_bytes = 0  # fed since the parser last got on with the message
+        self._unreported_bytes = 0  # fed to the parser since its last progress in the message
         self._refusal: Problem | None = None
         self._answering: RequestResponseCycle | None = None  # uvicorn knows only the newest of a pipeline
         self._deadline: asyncio.TimerHandle | None = None
@@ -95,7 +95,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     # The connection
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
-        """Take the connection, in the place of an idle one where there are too many."""
+        """Accept the connection; if there are too many, close the one that has been idle longest."""
         super().connection_made(transport)
         if len(self.connections) > self._limits.connections:
             longest_idle = next(iter(self._idle), None)
@@ -115,7 +115,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Feed the parser, then see whether the head has become too large or too slow."""
+        """Feed the parser, then check the size and the time of the head."""
         self._unreported_bytes += len(data)
         super().data_received(data)
         if self._unreported_bytes > self._limits.head_bytes and not self.transport.is_closing():
@@ -123,17 +123,17 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._watch()
 
     def pause_writing(self) -> None:
-        """The client reads more slowly than the application writes: it must not stop altogether."""
+        """Start a deadline: the client reads more slowly than the application writes, and must not stop."""
         super().pause_writing()
         if self._read_deadline is None:
             self._read_deadline = self.loop.call_later(self._limits.unread_seconds, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """The client has read on."""
+        """Cancel the deadline: the client reads again."""
         self._cancel_read_deadline()
         super().resume_writing()
 
-    # What the parser reports
+    # Callbacks of the parser
 
     def on_message_begin(self) -> None:
         """A request line begins."""
@@ -147,7 +147,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A whole header; a whole trailer, where the body has begun."""
+        """A complete header, or a complete trailer once the body has begun."""
         self._count(len(name) + len(value) + len(b": \r\n"))
         if self._stage is _Stage.HEAD:  # uvicorn would add a trailer to the headers
             super().on_header(name, value)
@@ -173,7 +173,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """An answer has been written, though perhaps not read."""
+        """A response has been written, but the client may not have read it yet."""
         self._answering = self.pipeline[-1][0] if self.pipeline else None
         super().on_response_complete()
         if self._answering is None and not self.transport.is_closing():
@@ -197,7 +197,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         raise _HeadRefused
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - the parser's words
-        """Answer what the parser could not read, or what stopped it; uvicorn calls this."""
+        """Send the error for invalid or excessive input to the parser; uvicorn calls this."""
         refusal = self._refusal or Problem("malformed_request", "The request breaks the syntax of HTTP/1.1.")
         self._refuse(refusal.code, refusal.detail)
 
@@ -209,14 +209,14 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         return "headers_too_large", f"The request line and headers have more than {limit:,} bytes."
 
     def _refuse(self, code: str, detail: str) -> None:
-        if self._answering is None:  # else this answer would be taken for that of an earlier request
+        if self._answering is None:  # else it would look like the response to an earlier request
             self.transport.write(self._answer(Problem(code, detail)))
         self._disconnect()
         self.transport.close()
         self._watch()
 
     def _disconnect(self) -> None:
-        """Let the application write into nothing what it still has to say."""
+        """Drop everything that the application still writes."""
         if self._answering is not None:
             self._answering.disconnected = True
             self._answering.message_event.set()
@@ -233,7 +233,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     # Deadlines
 
     def _patience(self) -> float | None:
-        """How many seconds the client has for what is expected of it now; None where nothing is."""
+        """Seconds that the client has for its next action; None if the server waits for none."""
         if self.transport.is_closing():
             return self._limits.unread_seconds
         if self._stage is _Stage.HEAD:
@@ -246,7 +246,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         return self._limits.head_seconds if self.timeout_keep_alive_task is None else None
 
     def _watch(self) -> None:
-        """Start the deadline that `_patience` asks for, unless one runs already."""
+        """Start the deadline that `_patience` returns, unless one runs already."""
         patience = self._patience()
         if patience is None:
             self._cancel_deadline()

@@ -1,4 +1,4 @@
-"""What routes are given: the parts that `create_app` assembled, and the caller's right to use them."""
+"""Dependencies of the routes: the parts that `create_app` assembled, and checks of each request."""
 
 import secrets
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ def parts(request: Request) -> Parts:
 def authenticate(
     request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
 ) -> None:
-    """Let pass who holds the service's key; everyone, where it has none.
+    """Accept a request with the service's key; accept every request if the service has no key.
 
     Raises:
         Problem: `unauthorized`.
@@ -49,9 +49,9 @@ def authenticate(
     expected = parts(request).settings.api_key
     if expected is None:
         return
-    given = credentials.credentials if credentials else ""
-    # Header values reach us as Latin-1; this gives back the bytes that were sent.
-    if not secrets.compare_digest(given.encode("latin-1", "replace"), expected.get_secret_value().encode()):
+    token = credentials.credentials if credentials else ""
+    # Header values are decoded as Latin-1; encoding them restores the bytes that the client sent.
+    if not secrets.compare_digest(token.encode("latin-1", "replace"), expected.get_secret_value().encode()):
         detail = "The Bearer token is not the key." if credentials else "There is no Bearer token."
         raise Problem("unauthorized", detail, headers={"WWW-Authenticate": "Bearer"})
 
@@ -59,8 +59,8 @@ def authenticate(
 def check_declared_length(request: Request) -> None:
     """Refuse a body by its Content-Length, before a byte of it is read.
 
-    A dependency, so that a wrong path, method or key is answered first. A body without a length is
-    counted by `api.uploads`, and read by no other route.
+    It is a dependency, so that errors of path, method and key come first. `api.uploads` counts the
+    bytes of a body without a length; no other route reads a body.
 
     Raises:
         Problem: `payload_too_large`.

@@ -1,4 +1,4 @@
-"""One stored file as an HTTP answer: ranges, conditions and digests (RFC 9110, RFC 9530)."""
+"""One stored file as an HTTP response: ranges, conditions and digests (RFC 9110, RFC 9530)."""
 
 import base64
 import re
@@ -25,9 +25,9 @@ class Span:
 
 
 def requested_span(header: str | None, size: int) -> Span | None:
-    """The part of a file of `size` bytes that a Range header asks for.
+    """The part of a file of `size` bytes that a Range header requests.
 
-    Several ranges at once, other units and nonsense are ignored, as RFC 9110 allows: None.
+    Returns None, as RFC 9110 allows, for several ranges, other units and malformed headers.
 
     Raises:
         Problem: `range_not_satisfiable`.
@@ -55,16 +55,16 @@ async def serve(
 ) -> Response:
     """Answer a GET or HEAD for `artifact`.
 
-    The strong ETag is the SHA-256 of the whole file, so a range that is resumed on another day or
-    from another process can be trusted to continue the same bytes. Where clients reach the store, a
-    GET is sent on to it; one with If-Range is not, for the store's own ETag is another.
+    The strong ETag is the SHA-256 of the whole file. So a client can resume a download later, or
+    from another process, and get the same bytes. If clients can reach the store, a GET is redirected
+    to it, except a GET with If-Range, because the store has an ETag of its own.
 
     Args:
-        redirect_seconds: how long a redirect can be followed; None where the client wants none.
+        redirect_seconds: lifetime of a redirect; None for no redirect.
 
     Raises:
         Problem: `range_not_satisfiable`.
-        JobsError: the store is away.
+        JobsError: the store does not answer.
     """
     etag = f'"{artifact.sha256}"'
     digest = base64.b64encode(bytes.fromhex(artifact.sha256)).decode()
@@ -78,8 +78,8 @@ async def serve(
     }
     if matches(request.headers.get("if-none-match"), etag):
         return Response(status_code=304, headers=headers)
-    wanted = request.headers.get("range") if request.headers.get("if-range", etag) == etag else None
-    span = requested_span(wanted, artifact.bytes)
+    range_header = request.headers.get("range") if request.headers.get("if-range", etag) == etag else None
+    span = requested_span(range_header, artifact.bytes)
     if span is not None:
         headers["Content-Range"] = f"bytes {span.start}-{span.end - 1}/{artifact.bytes}"
     start, end = (span.start, span.end) if span else (0, artifact.bytes)
@@ -92,15 +92,15 @@ async def serve(
     if request.method == "HEAD" or start == end:
         return Response(status_code=status, headers=headers, media_type=artifact.media_type)
     chunks = storage.stream_async(artifact.key, start, end)
-    first = await anext(chunks)  # a store that is away shall answer 503, not break a 200
+    first = await anext(chunks)  # a failing store must lead to 503, not to a truncated 200
     return StreamingResponse(_join(first, chunks), status, headers, artifact.media_type)
 
 
 def _redirect(url: str, headers: dict[str, str]) -> Response:
-    told = {name: headers[name] for name in ("ETag", "Repr-Digest", "Accept-Ranges")}
-    # Whoever has the URL may read the file: no cache may keep it, no page may be told of it.
+    public = {name: headers[name] for name in ("ETag", "Repr-Digest", "Accept-Ranges")}
+    # Anyone with the URL can read the file: no cache may store it, and no Referer may reveal it.
     secret = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
-    return Response(status_code=307, headers={**told, **secret, "Location": url})
+    return Response(status_code=307, headers={**public, **secret, "Location": url})
 
 
 def matches(header: str | None, etag: str) -> bool:

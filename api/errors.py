@@ -1,4 +1,4 @@
-"""Every way a request can fail, told as a problem; nothing else leaves the API as an error."""
+"""Turns every failure of a request into a problem document; no other error leaves the API."""
 
 import logging
 
@@ -26,7 +26,7 @@ def install(app: FastAPI) -> None:
 
 
 def spec_problem(error: ValidationError) -> Problem:
-    """Tell what is wrong with a spec; a single unknown name gives the whole answer its code."""
+    """Describe an invalid spec; if its first error is an unknown name, the problem has that error's code."""
     items = error.errors(include_url=False, include_input=False)[:MAX_ERRORS]
     errors = [field_error(item) for item in items]
     first = errors[0]
@@ -49,7 +49,7 @@ def _jobs_error(request: Request, error: Exception) -> Response:
 
 
 def jobs_problem(error: JobsError) -> Problem:
-    """The problem that `error` is for a client."""
+    """The problem that a client gets for `error`."""
     return Problem(error.code, error.message)
 
 

@@ -1,7 +1,7 @@
-"""Live events: one poller a process asks the database once for all of its open streams.
+"""Live events: one poller in each process queries the database for all open streams at once.
 
-A stream first pages through what the log already holds, then subscribes from its last number;
-the poller asks for what lies after that number, so nothing is missed or sent twice in between.
+A stream first reads the stored log page by page, then subscribes with its last number. The poller
+queries the events after that number, so no event is missed or sent twice.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from jobs.service.for_clients import ClientJobs
 from jobs.states import TERMINAL
 from jobs.values.log import JobEvent
 
-PAGE = 500  # events a query while a stream catches up
+PAGE = 500  # events in one query while a stream catches up
 log = logging.getLogger(__name__)
 
 
@@ -31,12 +31,12 @@ class _Subscription:
 
 
 class EventFeed:
-    """Fans new events out to the streams of this process.
+    """Sends new events to the streams of this process.
 
     Args:
-        service: where events come from.
-        poll_seconds: time between two looks; what a live event is late by, at most.
-        keep_alive_seconds: silence after which a comment is sent, so that no proxy hangs up.
+        service: the source of events.
+        poll_seconds: time between two queries, which is the largest delay of a live event.
+        keep_alive_seconds: silence after which a comment is sent, so that no proxy closes the connection.
     """
 
     def __init__(self, service: ClientJobs, *, poll_seconds: float = 0.5, keep_alive_seconds: float = 15.0):
@@ -48,7 +48,7 @@ class EventFeed:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Poll while the application lives; streams that are open at its end are closed."""
+        """Poll while the application runs; close the open streams when it stops."""
         poller = asyncio.create_task(self._poll())
         try:
             yield
@@ -59,13 +59,13 @@ class EventFeed:
                 await poller
 
     def close(self) -> None:
-        """End every stream; clients come back with Last-Event-ID and miss nothing."""
+        """End every stream; clients reconnect with Last-Event-ID and miss nothing."""
         self._closing = True
         for subscription in self._subscriptions:
             subscription.arrived.set()
 
     async def stream(self, job_id: str, after: int) -> AsyncIterator[bytes]:
-        """The job's events with a number above `after` as text/event-stream, up to the last one."""
+        """Yield the job's events with a number above `after` as text/event-stream, up to the last one."""
         cursor = after
         while page := await run_in_threadpool(self._service.events, job_id, cursor, PAGE):
             for event in page:
@@ -107,18 +107,18 @@ class EventFeed:
                 log.exception("events are late")
 
     async def _deliver(self) -> None:
-        # Who has not taken the last batch is left out: a slow client holds one batch, no more.
+        # A stream that has not taken its last batch is skipped: a slow client holds at most one batch.
         ready = [item for item in self._subscriptions if not item.inbox]
         if not ready:
             return
         cursors: dict[str, int] = {}
         for item in ready:
             cursors[item.job_id] = min(item.cursor, cursors.get(item.job_id, item.cursor))
-        found: dict[str, list[JobEvent]] = {}
+        events: dict[str, list[JobEvent]] = {}
         for event in await run_in_threadpool(self._service.events_of_many, cursors):
-            found.setdefault(event.job_id, []).append(event)
+            events.setdefault(event.job_id, []).append(event)
         for item in ready:
-            item.inbox = [event for event in found.get(item.job_id, ()) if event.seq > item.cursor]
+            item.inbox = [event for event in events.get(item.job_id, ()) if event.seq > item.cursor]
             if item.inbox:
                 item.cursor = item.inbox[-1].seq
                 item.arrived.set()

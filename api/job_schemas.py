@@ -1,4 +1,4 @@
-"""What the API answers of jobs: whole documents, and the bounded ones of lists."""
+"""Response bodies for jobs: the whole document of one job, and the bounded summaries of a list."""
 
 from datetime import datetime
 from typing import Any
@@ -11,7 +11,7 @@ from nayer_core.contract.artifacts import STUDENT
 
 
 class Progress(BaseModel):
-    """Where the job is; fields are null until they are known."""
+    """Progress of a job; a field is null until its value is known."""
 
     fraction: float | None = Field(None, ge=0, le=1)
     epoch: int | None = None
@@ -21,7 +21,7 @@ class Progress(BaseModel):
 
 
 class TimelineEntry(BaseModel):
-    """When a phase began and ended."""
+    """Start and end of one phase."""
 
     phase: str
     started_at: datetime
@@ -29,7 +29,7 @@ class TimelineEntry(BaseModel):
 
 
 class JobError(BaseModel):
-    """Why a job failed and what to change."""
+    """The reason why a job failed, and what to change."""
 
     code: str
     message: str
@@ -38,7 +38,7 @@ class JobError(BaseModel):
 
 
 class UploadedFile(BaseModel):
-    """A file as it was received. `filename` is what the client called it."""
+    """An uploaded file. `filename` is the client's name for it."""
 
     filename: str | None
     bytes: int
@@ -46,7 +46,7 @@ class UploadedFile(BaseModel):
 
 
 class ArtifactBody(BaseModel):
-    """A file that a job made, and where to download it."""
+    """A file that a job produced, and its download path."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -69,12 +69,14 @@ class ArtifactBody(BaseModel):
     sha256: str
     media_type: str
     created_at: datetime
-    expires_at: datetime | None = Field(description="Until when it can be downloaded; null is no limit yet.")
+    expires_at: datetime | None = Field(
+        description="End of the time for downloads; null while there is none."
+    )
     href: str
 
 
 class ArtifactList(BaseModel):
-    """The files a job made."""
+    """The files that a job produced."""
 
     data: list[ArtifactBody]
 
@@ -86,21 +88,21 @@ class LatestMetrics(BaseModel):
 
 
 class _JobFields(BaseModel):
-    """What a job and its line in a list have in common."""
+    """The fields that a job and its entry in a list share."""
 
     id: str
     status: JobStatus
     phase: str | None = Field(
-        description="inspect, embed, warmup, distill or evaluate; null before and after."
+        description="The last phase that began: inspect, embed, warmup, distill or evaluate; null before."
     )
     is_terminal: bool
-    kind: str = Field(description="distill, or validate: a job that ends after inspection.")
-    dry_run: bool = Field(description="Whether the kind is validate.")
+    kind: str = Field(description="distill, or validate for a job that ends after inspection.")
+    dry_run: bool = Field(description="True if the kind is validate.")
     progress: Progress
-    queue_position: int | None = Field(description="1 is next; null where the job does not wait.")
-    attempt: int = Field(description="1 at first; one more for each crash, hang or lost machine.")
+    queue_position: int | None = Field(description="1 for the next job; null if the job does not wait.")
+    attempt: int = Field(description="Starts at 1; rises by 1 with each crash, hang or lost worker.")
     cancel_requested: bool
-    pause_requested: bool = Field(description="A running job is about to be paused.")
+    pause_requested: bool = Field(description="True while a running job is about to pause.")
     files: dict[str, UploadedFile] = Field(description="The optional uploads: evaluation, embeddings.")
     metrics: LatestMetrics
     error: JobError | None
@@ -112,7 +114,7 @@ class _JobFields(BaseModel):
 
 
 class JobBody(_JobFields):
-    """One job. `is_terminal` says whether anything can still change."""
+    """One job. `is_terminal` is true once it has ended."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -166,15 +168,17 @@ class JobBody(_JobFields):
     )
 
     timeline: list[TimelineEntry]
-    spec: dict[str, Any] = Field(description="As asked, with the preset expanded.")
-    resolved: dict[str, Any] | None = Field(description="What 'auto' came to; null until inspected.")
-    teacher: dict[str, Any] = Field(description="The uploaded file, and what inspection found in it.")
+    spec: dict[str, Any] = Field(description="The spec of the request, with its preset expanded.")
+    resolved: dict[str, Any] | None = Field(
+        description="The spec with each 'auto' resolved; null until inspected."
+    )
+    teacher: dict[str, Any] = Field(description="The uploaded file, and the results of its inspection.")
 
 
 class SpecSummary(BaseModel):
-    """What a list tells of a job's spec; its labels, which may have megabytes, are counted.
+    """The values of a job's spec that a list shows. Labels may have megabytes, so it shows their number.
 
-    All null for a job that was submitted while the service was being upgraded to these summaries.
+    All fields are null for a job that was submitted during the upgrade to the release with summaries.
     """
 
     num_classes: int | None = None
@@ -187,7 +191,7 @@ class SpecSummary(BaseModel):
 
 
 class JobSummaryBody(_JobFields):
-    """One job of a list: without the documents that may be large, which `links.self` leads to."""
+    """One job of a list, without the documents that may be large; `links.self` is the whole job."""
 
     summary: SpecSummary
     teacher: UploadedFile

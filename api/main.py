@@ -26,10 +26,10 @@ log = logging.getLogger(__name__)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """Build the application and everything it needs; connects to nothing yet.
+    """Build the application and its parts. It does not connect to anything yet.
 
     Args:
-        settings: read from the environment (`NAYER_*`) when left out.
+        settings: None reads them from the environment (`NAYER_*`).
     """
     settings = settings or Settings()
     resources = Resources.open(settings)
@@ -50,10 +50,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         openapi_tags=openapi.TAGS,
         webhooks=deliveries.messages,
-        # Their pages load scripts from a CDN, which a closed network does not have.
+        # The documentation pages load scripts from a CDN, which a closed network cannot reach.
         docs_url=None,
         redoc_url=None,
-        redirect_slashes=False,  # a client that posts gigabytes to /jobs/ must hear of its mistake at once
+        redirect_slashes=False,  # a client that posts gigabytes to /jobs/ must get the error at once
         lifespan=_lifespan,
     )
     app.state.parts, app.state.close = parts, resources.close
@@ -61,7 +61,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     errors.install(app)
     openapi.install(app, locked=settings.api_key is not None)
     app.add_middleware(Measured, measurements=parts.measurements.http)
-    # It warns about each malformed body, with bytes of it; the answer tells the client already.
+    # It logs each malformed body with some of its bytes; the response reports the error to the client.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
     return app
 
@@ -77,7 +77,7 @@ def _install_routes(app: FastAPI) -> None:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     parts: Parts = app.state.parts
     if parts.settings.api_key is None:
-        log.warning("NAYER_API_KEY is not set: everyone who reaches this address may use it")
+        log.warning("NAYER_API_KEY is not set: anyone who can reach this address can use the service")
     async with parts.feed.running():
         _close_at_signal(parts.feed)
         yield
@@ -85,8 +85,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 def _close_at_signal(feed: EventFeed) -> None:
-    # The server waits for open answers to end before it tells the application that it stops, and a
-    # live stream ends only when it is told. So we listen too, in front of the server.
+    # The server waits for open responses before it notifies the application of the stop, but a live
+    # stream ends only after that notice. So this handler runs before the server's handler.
     if threading.current_thread() is not threading.main_thread():
         return
     loop = asyncio.get_running_loop()

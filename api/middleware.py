@@ -1,4 +1,4 @@
-"""What wraps every request: the measurements."""
+"""Middleware that measures every request."""
 
 import time
 
@@ -11,8 +11,8 @@ class Measured:
     """Counts and times every request under its route's template, never under its path.
 
     Args:
-        app: what is wrapped.
-        measurements: where the numbers go.
+        app: the application to measure.
+        measurements: receives the numbers.
     """
 
     def __init__(self, app: ASGIApp, measurements: HttpMeasurements):
@@ -20,17 +20,17 @@ class Measured:
         self._measurements = measurements
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on and note its status and duration up to the start of the answer."""
+        """Pass the request on; record its status and the time until the response starts."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started = time.perf_counter()
+        start = time.perf_counter()
 
-        async def noting(message: Message) -> None:
+        async def record(message: Message) -> None:
             if message["type"] == "http.response.start":
                 route = getattr(scope.get("route"), "path", "unmatched")
-                seconds = time.perf_counter() - started
+                seconds = time.perf_counter() - start
                 self._measurements.observe(scope["method"], route, message["status"], seconds)
             await send(message)
 
-        await self._app(scope, receive, noting)
+        await self._app(scope, receive, record)

@@ -1,8 +1,8 @@
-"""A multipart/form-data body (RFC 7578) as a stream of parts; no part is ever held.
+"""Reads a multipart/form-data body (RFC 7578) as a stream of parts; no part is held in memory.
 
-The framework's own `UploadFile` spools a whole body to disk, unbounded, before a handler runs.
-Here the parser of python-multipart is fed chunk by chunk and pulled from by the consumer, so
-that what is in memory is one chunk of the network and one of the store.
+The framework's own `UploadFile` writes a whole body of any size to disk before a handler runs.
+Here the consumer pulls chunks through the parser of python-multipart, so memory holds one chunk of
+the network and one of the store.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ class Part:
     Attributes:
         name: the name of the form field.
         filename: what the client calls the file: a label, never a path.
-        chunks: the bytes, to be read to their end before the next part is asked for.
+        chunks: the bytes; the consumer must read them to the end before the next part.
     """
 
     name: str
@@ -55,7 +55,7 @@ def boundary_of(content_type: str | None) -> bytes:
     """The boundary in a Content-Type.
 
     Raises:
-        Problem: `unsupported_media_type` where it is no multipart/form-data with a usable boundary.
+        Problem: `unsupported_media_type` if it is not multipart/form-data with a usable boundary.
     """
     media_type, options = parse_options_header(content_type)
     boundary = options.get(b"boundary", b"")
@@ -72,14 +72,14 @@ def boundary_of(content_type: str | None) -> bytes:
 
 
 class MultipartBody:
-    """Reads the parts of one body in the order they come.
+    """Reads the parts of one body in order.
 
     Args:
         stream: the body's chunks, of any size.
-        boundary: what separates the parts.
-        window_seconds: in each window of so much waiting for the client, `MIN_BYTES_PER_SECOND` must
-            come on average. A client that vanished, or sends a byte a minute, would hold its connection
-            for ever.
+        boundary: the separator of the parts.
+        window_seconds: length of a window, counted in seconds of waiting for the client. In each window
+            the client must send `MIN_BYTES_PER_SECOND` on average. Without this rule a client that
+            vanished, or sends a byte a minute, would hold its connection for ever.
     """
 
     def __init__(self, stream: AsyncIterator[bytes], boundary: bytes, window_seconds: float = WINDOW_SECONDS):
@@ -104,11 +104,10 @@ class MultipartBody:
         )
 
     async def parts(self) -> AsyncIterator[Part]:
-        """Each part, once the one before it was read to its end.
+        """Yield each part after the one before it was read to its end.
 
         Raises:
-            Problem: `malformed_body`, `upload_stalled`, or `truncated_body` where the last boundary
-                never came.
+            Problem: `malformed_body`, `upload_stalled`, or `truncated_body` without a last boundary.
         """
         while (token := await self._next()) is not _Mark.BODY_ENDS:
             if not isinstance(token, _Head):
@@ -129,17 +128,17 @@ class MultipartBody:
         return self._tokens.popleft()
 
     async def _receive(self) -> bytes | None:
-        """Wait for a chunk, as long as the client keeps to the least rate; None at the end."""
+        """Wait for a chunk while the client keeps the minimum rate; None at the end."""
         least = self._window_seconds * MIN_BYTES_PER_SECOND
-        spent = 0.0 if self._window_bytes >= least else self._waited_seconds
+        window_age = 0.0 if self._window_bytes >= least else self._waited_seconds
         began = time.monotonic()
         try:
-            async with asyncio.timeout(self._window_seconds - spent):
+            async with asyncio.timeout(self._window_seconds - window_age):
                 chunk = await anext(self._stream, None)
         except ClientDisconnect:
             return None
         except TimeoutError as error:
-            detail = f"Less than {least:,.0f} bytes of the body came in {self._window_seconds:g} seconds."
+            detail = f"Less than {least:,.0f} bytes of the body arrived in {self._window_seconds:g} seconds."
             raise Problem("upload_stalled", detail, headers={"Connection": "close"}) from error
         self._waited_seconds += time.monotonic() - began
         if self._waited_seconds >= self._window_seconds:
@@ -183,7 +182,7 @@ def _head(headers: dict[bytes, bytes]) -> _Head:
 
 
 def label(filename: bytes) -> str | None:
-    """The last part of the client's path in printable characters, at most 200; None if none is left."""
+    """The last component of the client's path: at most 200 printable characters; None if there are none."""
     text = filename.decode("utf-8", "replace").replace("\\", "/").rsplit("/", 1)[-1]
     printable = "".join(character for character in text if character.isprintable()).strip()
     return printable[:MAX_FILENAME_CHARS] or None

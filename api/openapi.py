@@ -1,4 +1,4 @@
-"""What FastAPI cannot read off the code: the multipart body, error media types, the description."""
+"""The parts of OpenAPI that FastAPI cannot derive: multipart body, error media types, description."""
 
 from typing import Any
 
@@ -13,17 +13,17 @@ from nayer_core.contract.spec import JobSpec
 DESCRIPTION = """\
 Send a trained network and its class names; get a smaller network back. No data needed.
 
-* `POST /jobs` answers `202` with a `Location`; poll that with `If-None-Match`, or follow its `events`.
+* `POST /jobs` returns `202` with a `Location`. Poll it with `If-None-Match`, or follow the job's `events`.
 * Every error is `application/problem+json` (RFC 9457) with a stable `code` and a `hint`.
-* A failed job is not an HTTP error: it has the status `failed` and an `error` of its own.
+* A failed job is not an HTTP error: the job has the status `failed` and its own `error`.
 """
 TAGS = [
-    {"name": "jobs", "description": "Submit, look, list, pause, resume, cancel, delete."},
-    {"name": "events", "description": "What happened, as pages or live; series of numbers."},
-    {"name": "artifacts", "description": "The student and what was made beside it."},
-    {"name": "web hooks", "description": "What the service sends, and what became of it."},
-    {"name": "catalog", "description": "What may be asked, with every default."},
-    {"name": "operations", "description": "Is it alive, is it ready, what does it do."},
+    {"name": "jobs", "description": "Submit, read, list, pause, resume, cancel, delete."},
+    {"name": "events", "description": "A job's log, as pages or as a live stream, and its metrics."},
+    {"name": "artifacts", "description": "The student and the other files of a job."},
+    {"name": "web hooks", "description": "The messages to a job's web hook, and their status."},
+    {"name": "catalog", "description": "Architectures, presets and the schema of a spec."},
+    {"name": "operations", "description": "Liveness, readiness, metrics and version."},
 ]
 
 _FILE = {"type": "string", "format": "binary"}
@@ -45,16 +45,16 @@ def multipart_body(kind: JobKind) -> dict[str, Any]:
     }
     examples = {"cifar10": {"value": {"teacher": "<bytes>", "spec": SPEC_EXAMPLE}}}
     content = {"multipart/form-data": {"schema": schema, "encoding": encoding, "examples": examples}}
-    description = "Each part once, in any order. Files are streamed and never parsed here."
+    description = "Send each part once, in any order. The API streams the files and does not parse them."
     return {"requestBody": {"required": True, "description": description, "content": content}}
 
 
 def install(app: FastAPI, *, locked: bool) -> None:
-    """Give `app` an `/openapi.json` that also tells what is documented by hand.
+    """Give `app` an `/openapi.json` that includes the parts written by hand.
 
     Args:
-        app: has all of its routes.
-        locked: whether the service has a key; without one no operation asks for it.
+        app: with all of its routes.
+        locked: whether the service has a key; without a key no operation requires one.
     """
 
     def document() -> dict[str, Any]:
@@ -82,7 +82,7 @@ def _document(app: FastAPI, locked: bool) -> dict[str, Any]:
         schemas |= schema.pop("$defs", {})
         schemas[model.__name__] = schema
     schemas["JobSpec"]["examples"] = [SPEC_EXAMPLE]
-    # FastAPI documents its own validation answer wherever it is not told of another.
+    # FastAPI documents its own validation response for each route that does not declare another.
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
     for operations in (*document["paths"].values(), *document["webhooks"].values()):

@@ -1,7 +1,7 @@
-"""What the API answers when it cannot do what was asked: RFC 9457, with stable codes.
+"""Error responses of the API: problem documents of RFC 9457 with stable codes.
 
-A client branches on `code`; people read `detail` and `hint`. Words of a library never get in.
-A failed job is not a problem of HTTP: it answers 200 and carries its own `error`.
+Clients branch on `code`; people read `detail` and `hint`. No text of a library gets into them.
+A failed job is not an HTTP error: its response has status 200 and the job's own `error`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,13 +14,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 MAX_DETAIL_CHARS = 500  # details name the client's own values, which may be megabytes long
-RETRY_SECONDS = 5  # how long a client waits before it asks a service that is away again
-MAX_ERRORS = 50  # 100,000 wrong labels need not be listed to be understood
+RETRY_SECONDS = 5  # how long a client waits before it repeats a request to an unavailable service
+MAX_ERRORS = 50  # a spec may have 100,000 wrong labels, and the first ones are enough
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What all problems of one code have in common."""
+    """Status, title and hint of all problems with one code."""
 
     status: int
     title: str
@@ -30,10 +30,10 @@ class Kind:
 KINDS: Mapping[str, Kind] = MappingProxyType(
     {
         "malformed_request": Kind(
-            400, "The request is not HTTP/1.1 that can be read", "Let an HTTP library build the request."
+            400, "The request is not valid HTTP/1.1", "Use an HTTP library to build the request."
         ),
         "malformed_body": Kind(
-            400, "The body is not well-formed multipart/form-data", "Let an HTTP library build the body."
+            400, "The body is not well-formed multipart/form-data", "Use an HTTP library to build the body."
         ),
         "truncated_body": Kind(
             400, "The body ended before its last boundary", "Send the request again; nothing was kept."
@@ -53,7 +53,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             "The API key is missing or wrong",
             "Send 'Authorization: Bearer <key>' with the key of this service.",
         ),
-        "not_found": Kind(404, "There is nothing at this path", "The paths are listed in /openapi.json."),
+        "not_found": Kind(404, "There is no such path", "The paths are listed in /openapi.json."),
         "job_not_found": Kind(
             404, "There is no such job", "Jobs are listed at /jobs; a deleted job is gone."
         ),
@@ -64,31 +64,33 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             404, "This job has no such artifact", "The artifacts are listed at /jobs/{id}/artifacts."
         ),
         "method_not_allowed": Kind(
-            405, "This path does not take this method", "The Allow header names the methods it takes."
+            405, "This path does not allow this method", "The Allow header lists the allowed methods."
         ),
         "headers_stalled": Kind(
-            408, "The headers came too slowly", "Send the request again, on a faster connection."
+            408, "The headers arrived too slowly", "Send the request again, on a faster connection."
         ),
         "upload_stalled": Kind(
             408,
-            "The body stopped coming, or came too slowly",
+            "The body stopped, or arrived too slowly",
             "Send the request again, on a faster connection; nothing was kept.",
         ),
-        "job_not_terminal": Kind(409, "The job has not ended", "Cancel it first, or wait until is_terminal."),
+        "job_not_terminal": Kind(
+            409, "The job has not ended", "Cancel it first, or wait until is_terminal is true."
+        ),
         "job_not_pausable": Kind(
             409, "The job cannot be paused now", "Only a job that is queued or running can be paused."
         ),
         "job_not_paused": Kind(409, "The job is not paused", "Only a paused job can be resumed."),
         "artifact_not_ready": Kind(
-            409, "The artifact is not there yet", "Wait until is_terminal, then ask again."
+            409, "The artifact does not exist yet", "Wait until is_terminal is true, then try again."
         ),
         "artifact_expired": Kind(
-            410, "The artifact is no longer kept", "Submit the job again; expires_at tells until when."
+            410, "The artifact has expired", "Submit the job again; expires_at is the time of expiry."
         ),
         "payload_too_large": Kind(
             413,
-            "More bytes than this service takes",
-            "Send a smaller file, or raise the limit where you run it.",
+            "The request has more bytes than this service accepts",
+            "Send a smaller file, or ask the operator to raise the limit.",
         ),
         "unsupported_media_type": Kind(
             415, "The body has the wrong type", "Send multipart/form-data with a boundary."
@@ -99,7 +101,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             "Send the body as it is, without Content-Encoding.",
         ),
         "range_not_satisfiable": Kind(
-            416, "The range lies outside the file", "Content-Range tells the length of the file."
+            416, "The range is outside the file", "Content-Range has the length of the file."
         ),
         "invalid_parameter": Kind(
             422, "A parameter is out of range", "errors[] names the parameter and its limit."
@@ -112,10 +114,10 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         ),
         "duplicate_part": Kind(422, "A part was sent twice", "Send each part once."),
         "empty_file": Kind(
-            422, "A file is empty", "Send the file's bytes, or leave the part out if optional."
+            422, "A file is empty", "Send the file's bytes, or leave the part out if it is optional."
         ),
         "invalid_spec": Kind(
-            422, "The spec cannot work", "errors[] points at each field; the schema is at /schema."
+            422, "The spec is invalid", "errors[] names each wrong field; the schema is at /schema."
         ),
         "unknown_architecture": Kind(
             422, "There is no such architecture", "The names are listed at /architectures."
@@ -130,8 +132,8 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         ),
         "webhook_address_refused": Kind(
             422,
-            "The web hook leads to an address that is not public",
-            "Name a receiver with a public address; the operator can allow others.",
+            "The address of the web hook is not public",
+            "Use a receiver with a public address; the operator can allow others.",
         ),
         "idempotency_key_reused": Kind(
             422, "This Idempotency-Key belongs to another request", "Use a new key for a new request."
@@ -144,7 +146,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "internal_error": Kind(
             500,
             "The service has a bug",
-            "Nothing you sent has to change; its operator finds the cause in the log.",
+            "The request need not change; the operator finds the cause in the log.",
         ),
         "storage_full": Kind(
             503, "The service has no room for files", "Reading still works; send the request again later."
@@ -155,14 +157,16 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             "Send the same request again after Retry-After seconds.",
         ),
         "service_unavailable": Kind(
-            503, "A part of the service is away", "Send the same request again after Retry-After seconds."
+            503,
+            "A part of the service is unavailable",
+            "Send the same request again after Retry-After seconds.",
         ),
     }
 )
 
 
 class FieldError(BaseModel):
-    """One thing that is wrong, and where."""
+    """One error, and its place."""
 
     pointer: str = Field(description="JSON pointer into the spec, or the name of a parameter.")
     code: str
@@ -206,13 +210,13 @@ class ProblemBody(BaseModel):
 
 
 class Problem(Exception):
-    """Ends a request with the answer of `code`.
+    """Ends a request with the error response for `code`.
 
     Args:
         code: one of `KINDS`.
-        detail: what is wrong here, with the value found and the limit.
-        errors: each single fault, where there can be several.
-        headers: what the answer carries besides, e.g. `Retry-After`.
+        detail: what is wrong, with the value and the limit.
+        errors: the single errors, if there can be several.
+        headers: further headers of the response, such as `Retry-After`.
     """
 
     def __init__(
@@ -230,7 +234,7 @@ class Problem(Exception):
         self.headers = dict(headers or {})
 
     def response(self, instance: str) -> JSONResponse:
-        """Answer the request for `instance`, a path."""
+        """The response to the request for `instance`, a path."""
         kind = KINDS[self.code]
         body = ProblemBody(
             type=f"urn:nayer:problem:{self.code}",
@@ -252,13 +256,13 @@ class Problem(Exception):
 
 
 def shorten(text: str) -> str:
-    """`text` in at most `MAX_DETAIL_CHARS`, and in what UTF-8 can say: a lone surrogate is not."""
+    """Cut `text` to `MAX_DETAIL_CHARS`; replace unpaired surrogates, which UTF-8 cannot encode."""
     text = text.encode("utf-8", "replace").decode("utf-8")
     return text if len(text) <= MAX_DETAIL_CHARS else text[: MAX_DETAIL_CHARS - 1] + "…"
 
 
 def documented(*codes: str) -> dict[int | str, dict[str, Any]]:
-    """The OpenAPI responses of a route that may answer with `codes`, and with those any route may."""
+    """The OpenAPI responses for `codes`, and for the codes that every route may return."""
     responses: dict[int | str, dict[str, Any]] = {}
     for code in (*codes, "unauthorized", "internal_error", "service_unavailable"):
         kind = KINDS[code]

@@ -1,4 +1,4 @@
-"""What the API answers: the shapes of its JSON documents, with examples for the reader of OpenAPI."""
+"""Response bodies: models of the JSON documents, with examples for OpenAPI."""
 
 from datetime import datetime
 from typing import Any
@@ -47,7 +47,7 @@ class EventBody(BaseModel):
 
 
 class EventPage(BaseModel):
-    """Events in order. `next` is the value of `after` that continues, also when nothing is there yet."""
+    """Events in order. `next` is the value of `after` for the next page, even if this page is empty."""
 
     data: list[EventBody]
     has_more: bool
@@ -78,14 +78,14 @@ class ArchitectureBody(BaseModel):
 
 
 class ArchitectureList(BaseModel):
-    """Networks whose name, family or notes hold what was searched for."""
+    """Networks whose name, family or notes contain every search word."""
 
     data: list[ArchitectureBody]
     total: int
 
 
 class PresetBody(BaseModel):
-    """A named configuration with every value it means."""
+    """A named configuration with all of its values."""
 
     name: str
     summary: str
@@ -100,7 +100,7 @@ class PresetList(BaseModel):
 
 
 class SchemaBody(BaseModel):
-    """JSON Schema 2020-12 of what may be asked, with defaults, limits and sources."""
+    """JSON Schema 2020-12 of a spec and of its `config`, with defaults, limits and sources."""
 
     job_spec: dict[str, Any]
     distill_config: dict[str, Any]
@@ -113,7 +113,7 @@ class Health(BaseModel):
 
 
 class Check(BaseModel):
-    """Whether one part of the service is there, and how long it took to say so."""
+    """Whether one part of the service works, and how long the check took."""
 
     ok: bool
     latency_ms: float
@@ -121,15 +121,15 @@ class Check(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Whether requests can be served: every part must be there."""
+    """Whether requests can be served: every part must work."""
 
     ready: bool
     checks: dict[str, Check]
 
 
 class Version(BaseModel):
-    """What runs here."""
+    """Name, version and commit of the running service."""
 
     name: str
     version: str
-    revision: str | None = Field(description="The commit it was built from, where the build knows.")
+    revision: str | None = Field(description="The commit of the build; null if it is unknown.")

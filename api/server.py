@@ -1,4 +1,4 @@
-"""How the API is served: uvicorn with bounded connections. `python -m api` and the tests start it here."""
+"""Serves the API with uvicorn and bounded connections, for `python -m api` and for the tests."""
 
 import dataclasses
 import logging
@@ -15,14 +15,14 @@ log = logging.getLogger(__name__)
 
 
 class ServerConfig(BoundedConfig):
-    """How uvicorn serves the API.
+    """uvicorn's configuration for the API.
 
     Args:
-        app: what answers.
-        limits: bounds of the connections.
+        app: the application.
+        limits: limits of the connections.
         log_level: of uvicorn itself; None is "info".
-        root_path: what precedes every path, where a proxy mounts the service below its root.
-        stop_seconds: what open answers get to end when the server stops.
+        root_path: the prefix of every path if a proxy mounts the service below its root; else empty.
+        stop_seconds: time for open responses to end when the server stops.
     """
 
     def __init__(
@@ -47,21 +47,21 @@ class ServerConfig(BoundedConfig):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Open the socket that the API answers on.
+    """Open the socket that the API listens on.
 
     Args:
         host: an address or a name; an address with colons is IPv6.
-        port: 0 takes a free one.
+        port: 0 picks a free port.
 
     Raises:
-        OSError: the address cannot be listened on.
+        OSError: the socket cannot listen on this address.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     return socket.create_server((host, port), family=family, backlog=BACKLOG)
 
 
 def raise_descriptor_limit() -> int:
-    """Raise the soft limit of open files to the hard one, and give what this process may have open.
+    """Raise the soft limit of open files to the hard limit; return how many files may now be open.
 
     The usual soft limit of 1,024 is there for programs that call select(); this one does not.
     """

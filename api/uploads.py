@@ -1,6 +1,6 @@
-"""The body of `POST /jobs`: files streamed into the store, one spec read into memory.
+"""Reads the body of `POST /jobs`: files are streamed into the store, the spec is read into memory.
 
-Files lie under quarantine keys until `inspect` has seen them. A refused request leaves none.
+Files have quarantine keys until `inspect` has read them. A refused request leaves no file.
 """
 
 import codecs
@@ -31,7 +31,7 @@ from jobs.webhooks.addresses import private_literal
 from nayer_core.contract.spec import JobSpec
 
 OVERHEAD_BYTES = 64 * 1024  # boundaries and headers of the parts
-MAX_ITEMS = 1000  # of an object or a list of a spec; configurations have a few dozen
+MAX_ITEMS = 1000  # in one object or list of a spec; a configuration has a few dozen
 log = logging.getLogger(__name__)
 
 
@@ -42,7 +42,7 @@ class Upload:
     Attributes:
         kind: which kind of job is requested.
         spec: the document of the request.
-        files: stored files by the name of their part; those that the kind requires are there.
+        files: stored files by the name of their part; all files that the kind requires are present.
     """
 
     kind: JobKind
@@ -50,34 +50,34 @@ class Upload:
     files: Mapping[str, StoredFile]
 
     def fingerprint(self) -> str:
-        """SHA-256 of the request: equal for equal kinds, specs and files, however they were sent."""
+        """SHA-256 of kind, spec and files; the order and encoding of the parts do not change it."""
         request = {
             "kind": self.kind.name,
             "spec": self.spec.model_dump(mode="json"),
             "files": {name: file.sha256 for name, file in self.files.items()},
         }
-        if self.spec.webhook and self.spec.webhook.secret:  # which no dump of the spec holds
+        if self.spec.webhook and self.spec.webhook.secret:  # a dump of the spec leaves it out
             request["webhook_secret"] = self.spec.webhook.secret.get_secret_value()
         return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
 
 
 def part_limits(kind: JobKind, settings: Settings) -> dict[str, int]:
-    """Most bytes of each part by its name."""
+    """The largest size of each part in bytes, by its name."""
     files = {name: part.max_bytes(settings) for name, part in kind.uploads.items()}
     return {"spec": settings.max_spec_bytes, **files}
 
 
 def max_upload_bytes(kind: JobKind, settings: Settings) -> int:
-    """Most bytes of a whole body."""
+    """The largest size of a whole body in bytes."""
     return sum(part_limits(kind, settings).values()) + OVERHEAD_BYTES
 
 
 async def receive(request: Request, kind: JobKind, storage: Storage, settings: Settings) -> Upload:
-    """Read a whole body, storing its files on the way.
+    """Read a whole body and store its files.
 
     Raises:
-        Problem: the body cannot be accepted; nothing of it is kept.
-        JobsError: the store is away; nothing of it is kept.
+        Problem: the body is refused; none of its files is kept.
+        JobsError: the store does not answer; none of the files is kept.
     """
     _require_plain(request.headers.get("content-encoding"))
     body = MultipartBody(request.stream(), boundary_of(request.headers.get("content-type")))
@@ -105,7 +105,7 @@ async def receive(request: Request, kind: JobKind, storage: Storage, settings: S
 async def discard(storage: Storage, files: Iterable[StoredFile]) -> None:
     """Delete files that no job refers to, even while the request is being cancelled.
 
-    What the store cannot delete now is found by the sweep of upkeep.
+    The sweep of upkeep deletes the files that the store cannot delete now.
     """
     with anyio.CancelScope(shield=True):
         for file in files:
@@ -136,9 +136,9 @@ def parse_spec(document: bytes) -> JobSpec:
             "invalid_json", f"Line {error.lineno}, column {error.colno} of the spec is not JSON."
         ) from error
     except RecursionError as error:
-        raise Problem("invalid_json", "The spec is nested too deep.") from error
+        raise Problem("invalid_json", "The spec is nested too deeply.") from error
     except ValueError as error:  # Python reads integers of at most 4,300 digits
-        raise Problem("invalid_json", "The spec holds an integer of thousands of digits.") from error
+        raise Problem("invalid_json", "The spec has an integer of more than 4,300 digits.") from error
     _require_storable(parsed)
     _require_few_items(parsed)
     try:
@@ -148,7 +148,7 @@ def parse_spec(document: bytes) -> JobSpec:
 
 
 def _require_utf8(document: bytes) -> None:
-    """Name the two encodings that editors write unasked; any other is no UTF-8 either."""
+    """Refuse the two encodings that some editors write by default, each with a message of its own."""
     if document.startswith(codecs.BOM_UTF8):
         detail = "The spec begins with a byte order mark. Save it as UTF-8 without one."
         raise Problem("invalid_json", detail)
@@ -158,7 +158,7 @@ def _require_utf8(document: bytes) -> None:
 
 def _require_plain(encoding: str | None) -> None:
     if encoding is not None and encoding.strip().lower() not in ("", "identity"):
-        # The header by which RFC 7694 tells what would have been taken.
+        # RFC 7694: this header lists the encodings that the server accepts.
         raise Problem(
             "compressed_body",
             f"The body is compressed: its Content-Encoding is {encoding}.",
@@ -167,12 +167,12 @@ def _require_plain(encoding: str | None) -> None:
 
 
 def _require_receiver(spec: JobSpec, settings: Settings) -> None:
-    # A name is judged when it is called: what it leads to now says nothing of then.
+    # A host name is checked when the web hook is called, because its addresses may change until then.
     if spec.webhook is None or settings.webhook_private_addresses:
         return
-    refused = private_literal(spec.webhook.url.host or "")
-    if refused is not None:
-        detail = f"the web hook leads to {refused}, which is not open to everybody"
+    address = private_literal(spec.webhook.url.host or "")
+    if address is not None:
+        detail = f"the host of the web hook is {address}, which is not a public address"
         error = FieldError(pointer="/webhook/url", code="webhook_address_refused", detail=detail)
         raise Problem("webhook_address_refused", f"/webhook/url: {detail}", errors=[error])
 
@@ -211,9 +211,9 @@ def _complete(kind: JobKind, spec: JobSpec | None, files: Mapping[str, StoredFil
 
 
 def _require_few_items(spec: Any) -> None:
-    """Refuse objects and lists each of whose items could be an error of its own.
+    """Refuse objects and lists with more than `MAX_ITEMS` items: each item could cause an error of its own.
 
-    `labels` alone may be long; the contract tells its first wrong items.
+    Only `labels` may have more; the contract reports its first wrong items.
     """
     waiting = [spec]
     while waiting:
@@ -231,30 +231,30 @@ def _require_few_items(spec: Any) -> None:
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    items: dict[str, Any] = {}
     for name, value in pairs:
-        if name in found:
-            raise Problem("invalid_json", f"The key '{name}' stands twice in one object of the spec.")
-        found[name] = value
-    return found
+        if name in items:
+            raise Problem("invalid_json", f"The key '{name}' occurs twice in one object of the spec.")
+        items[name] = value
+    return items
 
 
 def _refuse_number(text: str) -> NoReturn:
-    raise Problem("invalid_json", f"The spec holds {text}, which JSON does not have.")
+    raise Problem("invalid_json", f"The spec contains {text}, which is not valid in JSON.")
 
 
 def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise Problem("invalid_json", f"The spec holds {text[:40]}, which no float64 can hold.")
+        raise Problem("invalid_json", f"The spec contains {text[:40]}, which is too large for a float64.")
     return number
 
 
 def _require_storable(value: Any) -> None:
-    # Legal in JSON, and refused by PostgreSQL: NUL and surrogates without their partner.
+    # JSON allows NUL and unpaired surrogates, but PostgreSQL refuses them.
     if isinstance(value, str):
         if "\0" in value or not _is_unicode(value):
-            raise Problem("invalid_json", "A text of the spec holds U+0000 or half a surrogate pair.")
+            raise Problem("invalid_json", "A string of the spec contains U+0000 or an unpaired surrogate.")
     elif isinstance(value, dict):
         for key, item in value.items():
             _require_storable(key)

@@ -1,4 +1,4 @@
-"""From the records of `jobs` to the documents of the API."""
+"""Converts the records of `jobs` to the documents of the API."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +22,7 @@ from jobs.values.jobs import Job, JobSummary
 from jobs.values.log import JobEvent
 from nayer_core.contract.artifacts import STUDENT
 
-# Seconds until asking again can be worth it: inspection is short, epochs are not.
+# Seconds until the next poll is useful: inspection is short, epochs are long.
 RETRY_AFTER = {JobStatus.VALIDATING: 1, JobStatus.QUEUED: 5, JobStatus.RUNNING: 5, JobStatus.PAUSED: 30}
 
 
@@ -32,9 +32,9 @@ class SummaryView:
 
     Args:
         job: the record.
-        queue_position: 1 for the job that is taken next; None where it does not wait.
+        queue_position: 1 for the next job; None if it does not wait.
         keep_artifacts_seconds: the setting of that name.
-        root: what precedes every path, where a proxy mounts the service below its root.
+        root: the prefix of every path if a proxy mounts the service below its root; else empty.
     """
 
     job: JobSummary
@@ -44,11 +44,11 @@ class SummaryView:
 
     @property
     def path(self) -> str:
-        """Where the job is."""
+        """The path of the job."""
         return f"{self.root}/jobs/{self.job.id}"
 
     def summary(self) -> JobSummaryBody:
-        """The document of a list."""
+        """The job's entry in a list."""
         return JobSummaryBody(
             **self._fields(),
             summary=SpecSummary.model_validate(self.job.summary),
@@ -56,7 +56,7 @@ class SummaryView:
         )
 
     def artifacts(self) -> list[ArtifactBody]:
-        """The documents of its artifacts, those that are no longer kept among them."""
+        """The documents of the job's artifacts, including expired ones."""
         expires_at = self.job.artifacts_expire_at(self.keep_artifacts_seconds)
         return [
             ArtifactBody(
@@ -118,7 +118,7 @@ class JobView(SummaryView):
     job: Job
 
     def headers(self) -> dict[str, str]:
-        """`ETag` of everything that can change and, until the end, `Retry-After`."""
+        """`ETag`, which covers everything that can change, and `Retry-After` until the job has ended."""
         waiting = "" if self.queue_position is None else f"-{self.queue_position}"
         headers = {"ETag": f'W/"{self.job.version}{waiting}"', "Cache-Control": "private, no-cache"}
         if not self.job.is_terminal:
@@ -138,7 +138,7 @@ class JobView(SummaryView):
 
 
 def event_body(event: JobEvent) -> EventBody:
-    """What a client sees of an event, as a page and in a stream alike."""
+    """The document of an event, the same in a page and in a stream."""
     return EventBody(seq=event.seq, type=event.type, data=event.data, created_at=event.created_at)
 
 

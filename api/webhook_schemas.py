@@ -1,4 +1,4 @@
-"""The documents of web hooks: what receivers are sent, and what clients read of it."""
+"""The documents of web hooks: messages to receivers, and deliveries as clients see them."""
 
 from datetime import datetime
 from typing import Any
@@ -38,10 +38,10 @@ class DeliveryBody(BaseModel):
 
     id: str = Field(description="The `webhook-id` of every attempt.")
     event: WebhookEvent
-    status: DeliveryStatus = Field(description="`failed` once nothing more is tried.")
+    status: DeliveryStatus = Field(description="`failed` once there is no further attempt.")
     attempts: int
-    last_status_code: int | None = Field(description="What the receiver answered last.")
-    last_error: DeliveryError | None = Field(description="Why no answer came, at the last attempt.")
+    last_status_code: int | None = Field(description="HTTP status of the receiver's last response.")
+    last_error: DeliveryError | None = Field(description="Why the last attempt got no response.")
     next_attempt_at: datetime | None
     created_at: datetime
     delivered_at: datetime | None
@@ -64,7 +64,7 @@ class MessageArtifact(BaseModel):
 
 
 class MessageJob(BaseModel):
-    """The job as it stood when it took the step; its fields mean what they mean in `GET /jobs/{id}`."""
+    """The job at the time of its step; the fields are those of `GET /jobs/{id}`."""
 
     id: str
     status: JobStatus
@@ -101,10 +101,10 @@ MESSAGE_EXAMPLE: dict[str, Any] = {
 
 
 class Message(BaseModel):
-    """What a web hook is sent, by the shape of Standard Webhooks."""
+    """A message to a web hook, in the format of Standard Webhooks."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [MESSAGE_EXAMPLE]})
 
     type: WebhookEvent
-    timestamp: datetime = Field(description="When the job took the step, not when this was sent.")
+    timestamp: datetime = Field(description="Time of the job's step, not of this delivery.")
     data: MessageJob

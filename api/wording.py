@@ -1,6 +1,6 @@
-"""What is wrong with a value, in the words of JSON; none of the library that found it gets out.
+"""Turns pydantic's errors into messages about JSON values.
 
-The library speaks of tuples, dictionaries and instances, which a client's language need not have.
+Pydantic's own messages name tuples, dictionaries and instances, which a client's language may not have.
 """
 
 import difflib
@@ -18,11 +18,11 @@ from nayer_core.contract.spec import JobSpec
 
 @dataclass(frozen=True)
 class _Wording:
-    """How one kind of error is told.
+    """Code and text for one kind of error.
 
     Args:
         code: of `FieldError`.
-        detail: continues the name of the field; the values in braces come with the error.
+        detail: the text after the name of the field; the error has the values for the braces.
     """
 
     code: str
@@ -75,7 +75,7 @@ WORDINGS: Mapping[str, _Wording] = MappingProxyType(
 
 
 def field_error(item: Mapping[str, Any]) -> FieldError:
-    """Tell one of pydantic's errors with a JSON pointer (RFC 6901).
+    """Convert one of pydantic's errors; its place becomes a JSON pointer (RFC 6901).
 
     Args:
         item: an entry of `ValidationError.errors()`.
@@ -94,7 +94,7 @@ def field_error(item: Mapping[str, Any]) -> FieldError:
 
 
 def _suggestion(location: Sequence[int | str]) -> str:
-    """Name the field that may have been meant, or all there are."""
+    """Suggest the field with the nearest name, or list all fields."""
     fields = _fields_at(location[:-1])
     name = str(location[-1])[:MAX_NAME_CHARS]  # comparing a longer one would take seconds
     nearest = difflib.get_close_matches(name, fields, n=1, cutoff=0.5)

@@ -1,1 +1,1 @@
-"""What a job is, the states it may pass, and where it and its files are kept."""
+"""Jobs: their states, their rows in the database, and their files in the object store."""

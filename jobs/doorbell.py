@@ -1,4 +1,4 @@
-"""Messages to workers, sent after a commit. One says "look" and nothing more: the row is the job."""
+"""Messages to workers, sent after a commit. A message only wakes a worker: the row is the job."""
 
 import logging
 import time
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 class Doorbell:
-    """Sends one small message to a queue; a lost one costs seconds, because upkeep rings again.
+    """Sends small messages to queues; a lost message delays a job by seconds, because upkeep rings again.
 
     Args:
         redis_url: the broker, `redis://host:port/0`.
@@ -40,13 +40,13 @@ class Doorbell:
                 "socket_connect_timeout": CONNECT_SECONDS,
                 "socket_timeout": ANSWER_SECONDS,
                 "retry_on_timeout": False,
-                # kombu would try again for as long as it takes, in the middle of a request.
+                # Otherwise kombu would retry without end, in the middle of a request.
                 "max_retries": 0,
             },
         )
 
     def ring(self, queue: QueueName, job_id: str) -> bool:
-        """Send the workers of `queue` to look: task `worker.<queue>` with the argument `job_id`.
+        """Wake the workers of `queue`: send task `worker.<queue>` with the argument `job_id`.
 
         Never raises and blocks no longer than about two seconds.
 

@@ -1,4 +1,4 @@
-"""What can go wrong between a caller and a job; each with a stable code, translated only at the edges.
+"""The errors of operations on jobs. Each has a stable code; only the outermost layers translate it.
 
 JobsError
   JobNotFound          there is no such job
@@ -8,10 +8,10 @@ JobsError
   IdempotencyConflict  the key was used for another request
   DeliveryNotFound     the job has no such message to its web hook
   ArtifactNotFound     no artifact has this name
-  ArtifactNotReady     the artifact may still come
-  ArtifactExpired      the artifact was kept for its time and is gone
+  ArtifactNotReady     the job has not ended, and may still produce the artifact
+  ArtifactExpired      the time for which the artifact was kept is over
   FileTooLarge         a body exceeded its limit while it was streamed
-  FileCorrupt          stored bytes do not have the hash their row says
+  FileCorrupt          stored bytes do not have the hash in their row
   FileMissing          the store holds no such file
   LeaseLost            another worker has the job, or it has ended: write nothing more
   ServiceUnavailable   database, broker or store does not answer; try again
@@ -22,10 +22,10 @@ from typing import ClassVar
 
 
 class JobsError(Exception):
-    """Something a caller must know about a job.
+    """An operation on a job failed.
 
     Args:
-        message: what is wrong, with the value found and the limit.
+        message: what is wrong, with the value and the limit.
         hint: what to do about it; one sentence.
     """
 
@@ -44,7 +44,7 @@ class JobNotFound(JobsError):
 
 
 class JobNotTerminal(JobsError):
-    """The job must have ended before this can be done to it."""
+    """This operation needs a job that has ended."""
 
     code = "job_not_terminal"
 
@@ -86,7 +86,7 @@ class ArtifactNotReady(JobsError):
 
 
 class ArtifactExpired(JobsError):
-    """The job had this artifact; it was kept for as long as this service keeps them."""
+    """The job had this artifact, but the time for which this service keeps artifacts is over."""
 
     code = "artifact_expired"
 
@@ -106,7 +106,7 @@ class FileTooLarge(JobsError):
 
 
 class FileCorrupt(JobsError):
-    """The bytes in the store do not have the length and hash that their row says."""
+    """The bytes in the store do not have the length and hash in their row."""
 
     code = "file_corrupt"
 
@@ -145,5 +145,5 @@ class StorageFull(ServiceUnavailable):
 
     def __init__(self) -> None:
         message = "The storage has no room left for a file."
-        JobsError.__init__(self, message, "Nothing is lost; try again when its operator has made room.")
+        JobsError.__init__(self, message, "Nothing is lost; try again when the operator has made room.")
         self.part = "storage"

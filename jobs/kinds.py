@@ -1,4 +1,4 @@
-"""The kinds of job there are. A new one is an entry here and a flow for each of its stages."""
+"""The kinds of job. A new kind needs an entry here and a flow for each of its stages."""
 
 from types import MappingProxyType
 
@@ -30,8 +30,8 @@ DISTILL = JobKind(
     path="/jobs",
     operation_id="createJob",
     summary="Submit a teacher, get a student",
-    description="Stream the parts into the store and queue the job. Parts may come in any order; `spec` "
-    "first lets a mistake in it be answered before the teacher is sent.",
+    description="Stream the parts into the store and queue the job. Parts may come in any order; with `spec` "
+    "first, the client gets its errors before it sends the teacher.",
     uploads=_UPLOADS,
     stages=("inspect", "distill"),
     artifacts=MappingProxyType(
@@ -51,8 +51,8 @@ VALIDATE = JobKind(
     path="/jobs/validate",
     operation_id="validateJob",
     summary="Inspect a teacher without distilling it",
-    description="The same body; the job ends after inspection, with the report and an estimate, or with the "
-    "reason.",
+    description="The body is the same. The job ends after inspection, with a report and an estimate, or with "
+    "an error.",
     uploads=_UPLOADS,
     stages=("inspect",),
     artifacts=MappingProxyType({REPORT: _JSON}),

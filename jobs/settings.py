@@ -1,4 +1,4 @@
-"""Everything an operator may set, read from `NAYER_*` environment variables."""
+"""The settings of an operator, read from `NAYER_*` environment variables."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -44,18 +44,18 @@ class Settings(BaseSettings):
     api_key: SecretStr | None = Field(
         None,
         min_length=16,
-        description="What clients send as a Bearer token; without it everyone may ask, on loopback only.",
+        description="The Bearer token of clients; without it the API serves everyone, on loopback only.",
     )
 
     lease_seconds: Seconds = Field(30, description="How long a silent worker keeps its job.")
     upkeep_seconds: Seconds = Field(5, description="Pause between two rounds of upkeep.")
-    ring_again_seconds: Seconds = Field(30, description="A waiting job is rung for again after this.")
+    ring_again_seconds: Seconds = Field(30, description="Upkeep rings again for a waiting job after this.")
     sweep_seconds: Seconds = Field(3600, description="Pause between two sweeps of the object store.")
     sweep_grace_seconds: Seconds = Field(
         3600, description="A file that no row names is removed only when older than this."
     )
     keep_uploads_seconds: AfterTheEnd = Field(
-        0, description="What was sent stays this long after the end of a job that inspection did not pass on."
+        0, description="Uploads stay this long after the end of a job that ended with its inspection."
     )
     keep_inputs_seconds: AfterTheEnd = Field(
         0, description="The teacher and other canonical files stay this long after the end of their job."
@@ -70,13 +70,13 @@ class Settings(BaseSettings):
         None, description="A job is deleted, its log too, this long after its end; unset, never."
     )
     keep_embeddings_seconds: Seconds = Field(
-        30 * DAY, description="Label-text embeddings are remembered this long for jobs with these labels."
+        30 * DAY, description="Label-text embeddings are kept this long, for jobs with the same labels."
     )
     keep_banks_seconds: Seconds = Field(
         7 * DAY, description="A warm-up is kept this long after its last use, for jobs with `reuse_bank`."
     )
     max_attempts: Annotated[int, Field(ge=1)] = Field(
-        3, description="A job is given up when it took this many workers down."
+        3, description="A job fails once this many of its attempts have crashed, hung or lost their worker."
     )
 
     max_teacher_bytes: Bytes = 2 * GIB
@@ -85,17 +85,17 @@ class Settings(BaseSettings):
     max_spec_bytes: Bytes = 4 * MIB
     max_run_bytes: Bytes | None = Field(
         None,
-        description="Most memory that a run may need by its estimate; unset, the memory of the machine that "
-        "inspects.",
+        description="Largest estimate of memory that a run may have; unset, the memory of the machine that "
+        "inspects it.",
     )
 
     inspect_seconds: Seconds = 120
     embed_seconds: Seconds = 300
     stall_seconds: Seconds = Field(300, description="A child that makes no step for this long is hung.")
-    drain_seconds: Seconds = Field(60, description="What a stopping worker gives its child for a checkpoint.")
+    drain_seconds: Seconds = Field(60, description="Time for a stopping worker to save and release its jobs.")
 
     webhook_private_addresses: bool = Field(
-        False, description="Whether web hooks may lead to addresses that are not public, as inside a company."
+        False, description="Whether web hooks may call addresses that are not public, as inside a company."
     )
     allow_hub: bool = Field(False, description="Whether `embed` may fetch encoder weights from the hub.")
     clip_weights: Path | None = Field(None, description="A local open_clip ViT-B/32 checkpoint.")

@@ -8,7 +8,7 @@
         │            │
         └────────────┴──▶ succeeded (dry run) | failed | cancelled, as every waiting job may
 
-The database has the same table as a trigger (`migrations/versions`); a test holds the two equal.
+The database has the same table as a trigger (`migrations/versions`); a test compares the two.
 """
 
 from collections.abc import Mapping
@@ -43,7 +43,7 @@ class JobStatus(StrEnum):
 
 TERMINAL = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED})
 
-# What has a state worth keeping, or none yet that could be lost.
+# Jobs with a state that can be saved, or with no state yet.
 PAUSABLE = frozenset({JobStatus.QUEUED, JobStatus.RUNNING})
 
 TRANSITIONS: Mapping[JobStatus, frozenset[JobStatus]] = MappingProxyType(

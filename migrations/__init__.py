@@ -1,1 +1,1 @@
-"""The history of the tables. `python -m migrations` brings a database to its newest version."""
+"""The versions of the tables. `python -m migrations` brings a database to the newest version."""

@@ -1,4 +1,4 @@
-"""How alembic reaches the database; one at a time, however many services start together."""
+"""Runs alembic on the database, in one process at a time even if many services start together."""
 
 import os
 

@@ -1,8 +1,6 @@
 """Plain words: names say what a value is, sentences use common verbs, and no class name occurs twice.
 
-A room is a package, or a folder of tests. The rules hold for every room; `STILL_ALLOWED` lists the rooms that
-do not comply yet, with the number of words that remain. These numbers may only fall, and an entry that has
-reached 0 is removed.
+A room is a package, or a folder of tests. The rules hold for every room.
 """
 
 import ast
@@ -11,7 +9,6 @@ import re
 import tokenize
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -33,23 +30,6 @@ LARGEST_SHARE = 0.012  # of all names of a room: `read` is a verb too, and `left
 WORST = frozenset({"asked", "found", "given", "told", "wanted"})
 DIALECT_OF_DOCUMENTS = re.compile(r"\b(lie|lies|stand|stands|shall|wish|anew)\b")
 DIALECT = re.compile(r"\b(?:anew|lies|shall|stands|wish|wishes)\b", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Allowance:
-    """What a room may still have: participles above the share, worst participles, words of `DIALECT`."""
-
-    participles: int = 0
-    worst: int = 0
-    dialect: int = 0
-
-
-STILL_ALLOWED = {
-    "api": Allowance(participles=21, worst=13, dialect=5),
-    "jobs": Allowance(dialect=1),
-    "migrations": Allowance(participles=1, dialect=1),
-    "worker": Allowance(dialect=1),
-}
 
 
 def room_of(path: Path) -> str:
@@ -105,7 +85,7 @@ def sentences(path: Path) -> Iterator[tuple[str, int]]:
 @pytest.mark.parametrize("room", sources())
 def test_a_name_says_what_a_value_is(room: str) -> None:
     total, participles = named_participles(room)
-    largest = max(int(LARGEST_SHARE * total), STILL_ALLOWED.get(room, Allowance()).participles)
+    largest = int(LARGEST_SHARE * total)
     places = "\n".join(place for _, place in participles)
     assert len(participles) <= largest, (
         f"{len(participles)} of {total} names, {largest} are allowed:\n{places}"
@@ -115,18 +95,17 @@ def test_a_name_says_what_a_value_is(room: str) -> None:
 @pytest.mark.parametrize("room", sources())
 def test_the_worst_participles_are_no_names(room: str) -> None:
     worst = [place for word, place in named_participles(room)[1] if word in WORST]
-    assert len(worst) <= STILL_ALLOWED.get(room, Allowance()).worst, "\n".join(worst)
+    assert worst == []
 
 
 @pytest.mark.parametrize("room", sources())
 def test_sentences_use_plain_verbs(room: str) -> None:
-    places = [
+    assert [
         f"{path.relative_to(ROOT)}:{line} {word}"
         for path in sources()[room]
         for text, line in sentences(path)
         for word in DIALECT.findall(text)
-    ]
-    assert len(places) <= STILL_ALLOWED.get(room, Allowance()).dialect, "\n".join(places)
+    ] == []
 
 
 def test_no_class_name_occurs_twice() -> None:

@@ -1,1 +1,1 @@
-"""The queue edge: claims jobs, runs the core as child processes, keeps rows and files in step."""
+"""The workers: they claim jobs, run the core in child processes, and keep rows and files consistent."""

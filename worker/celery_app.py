@@ -1,4 +1,4 @@
-"""The Celery application. A message is a doorbell that says "look"; the job is the row.
+"""The Celery application. A message only wakes a worker; the job is the row.
 
     celery -A worker.celery_app worker -Q inspect -P threads -c 2
     celery -A worker.celery_app worker -Q distill -P threads -c 1      (one for each GPU)
@@ -30,24 +30,24 @@ def create_celery(load_settings: Callable[[], Settings]) -> Celery:
 def _configuration(settings: Settings) -> dict[str, Any]:
     return {
         "broker_url": settings.redis_url,
-        # A broker that is away at the start, or later, is waited for; upkeep rings again.
+        # Wait for a broker that does not answer, at the start or later; upkeep rings again.
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
-        # A connection that went dead without a word is noticed, not listened to for ever. The broker
-        # answers a worker that waits for a message every second.
+        # These time-outs detect a dead connection. The broker answers a worker that waits for a message
+        # every second.
         "broker_transport_options": {"socket_connect_timeout": 3, "socket_timeout": 5},
-        # The lease decides what becomes of running work, never the state of a connection.
+        # The lease decides about running work, never the state of a connection.
         "worker_cancel_long_running_tasks_on_connection_loss": False,
-        # Early: a late ack on Redis was measured running one long task three times. The lease and
-        # the reaper give what late acks promise.
+        # Acknowledge early: with late acks on Redis, one long task ran three times (measured). The lease
+        # and the reaper do the work of late acks.
         "task_acks_late": False,
         # A worker that is busy for hours must not hold a second message.
         "worker_disable_prefetch": True,
         "worker_prefetch_multiplier": 1,
-        # Our tables are the result.
+        # The results are in our tables.
         "result_backend": None,
         "task_ignore_result": True,
-        # Nothing but data comes over the wire.
+        # Messages contain data only.
         "task_serializer": "json",
         "accept_content": ["json"],
         "task_routes": {"worker.inspect": {"queue": "inspect"}, "worker.distill": {"queue": "distill"}},

@@ -1,4 +1,4 @@
-"""One JSON object a line on stderr, with the job it is about."""
+"""The log: one JSON object on each line of stderr, with the name of its job."""
 
 import contextlib
 import contextvars
@@ -11,13 +11,13 @@ from datetime import UTC, datetime
 
 _current_job: contextvars.ContextVar[str | None] = contextvars.ContextVar("job", default=None)
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
-# Celery puts whole messages into `extra`; the formatted line says what matters of them.
+# Celery puts whole messages into `extra`; the formatted line is enough.
 _OWN = "worker"
 
 
 @contextlib.contextmanager
 def job_in_log(job_id: str) -> Iterator[None]:
-    """Name the job in every line that this thread, and those of `thread_of_job`, write."""
+    """Name the job in every line of this thread and of threads from `thread_of_job`."""
     token = _current_job.set(job_id)
     try:
         yield
@@ -26,9 +26,9 @@ def job_in_log(job_id: str) -> Iterator[None]:
 
 
 def thread_of_job(target: Callable[..., None], *arguments: object) -> threading.Thread:
-    """Make a thread, not yet started, whose lines name the job that this thread's lines name.
+    """Make a thread, not yet started, whose lines name the same job as the lines of this thread.
 
-    It ends with the process at the latest.
+    It is a daemon thread: it ends with the process at the latest.
     """
     context = contextvars.copy_context()
     return threading.Thread(target=context.run, args=(target, *arguments), daemon=True)

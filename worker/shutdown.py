@@ -1,4 +1,4 @@
-"""Ends a worker process that was asked to shut down, although its broker does not answer.
+"""Ends a worker process after a request to shut down, even if its broker does not answer.
 
 Celery closes its connections to the broker in several steps, each of which waits for an answer. Behind a
 network that drops packets these waits add up to minutes. Nothing depends on them: the row is the job, and
@@ -18,7 +18,7 @@ from worker.claims.supervisor import Supervisor
 logger = logging.getLogger(__name__)
 
 CLOSE_SECONDS = 5.0  # for Celery, once no job is in hand
-# A job that is not put away in its time waits for a server that is away, too; its lease runs out.
+# A job that is not put away in time waits for another server that does not answer; its lease runs out.
 OVERTIME_SECONDS = 3.0
 _TICK_SECONDS = 0.2
 

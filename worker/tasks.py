@@ -1,4 +1,4 @@
-"""The tasks, two lines each, and what a worker process does when it starts and when it shuts down."""
+"""The Celery tasks, and the start and the shutdown of a worker process."""
 
 import logging
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 class Process:
-    """What lives as long as the worker process; made when that starts."""
+    """The objects of the worker process, from its start to its end."""
 
     program: Sequence[str] = CORE_PROGRAM
     supervisor: Supervisor

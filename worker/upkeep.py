@@ -20,10 +20,10 @@ logger = logging.getLogger(__name__)
 
 
 class Upkeep:
-    """Rings again, reaps, ends what is overdue, sweeps, and delivers to web hooks; an outage only delays it.
+    """Rings again, reaps, ends overdue jobs, sweeps, and sends to web hooks; an outage only delays it.
 
     Args:
-        settings: the pace of everything.
+        settings: intervals and limits.
     """
 
     def __init__(self, settings: Settings):
@@ -48,7 +48,7 @@ class Upkeep:
         courier.join()
 
     def round(self) -> None:
-        """Do once what is due."""
+        """Do each duty that is due, once."""
         if time.monotonic() >= self._reap_from and not self._attempt("reap", self._reap):
             # While the database was away no lease could be renewed: live holders get time to do so.
             self._reap_from = time.monotonic() + self._settings.lease_seconds
@@ -59,17 +59,17 @@ class Upkeep:
             self._attempt("sweep", self._sweep)
 
     def close(self) -> None:
-        """Give back connections."""
+        """Close all connections."""
         self._resources.close()
 
-    def _attempt(self, what: str, action: Callable[[], object]) -> bool:
+    def _attempt(self, duty: str, action: Callable[[], object]) -> bool:
         try:
             action()
         except ServiceUnavailable as error:
-            logger.warning("could not %s: %s", what, error.message)
+            logger.warning("could not %s: %s", duty, error.message)
             return False
         except Exception:  # a bug in one of its duties must not end the loop
-            logger.exception("could not %s", what)
+            logger.exception("could not %s", duty)
         return True
 
     def _deliver(self, stop: threading.Event) -> None:

@@ -1,7 +1,7 @@
-"""Sends messages to web hooks: many at once, each with little time and to checked addresses only.
+"""Sends messages to web hooks: many at once, each with a short time limit and to checked addresses only.
 
-The addresses of a host are asked for once, all of them are judged, and the connection goes to one that
-was judged: a name that changes its mind between the check and the call (DNS rebinding) gains nothing.
+The addresses of a host are resolved once, all of them are checked, and the connection goes to one of
+them. So a name whose addresses change between the check and the call (DNS rebinding) gains nothing.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from jobs.webhooks.deliveries import Answer, DueDelivery
 
 BATCH = 20
 WRITERS = 4  # connections to the database at once
-ATTEMPT_SECONDS = 10  # from the name to the status, however slowly a receiver drips
+ATTEMPT_SECONDS = 10  # from the look-up of the name to the status, even if a receiver sends slowly
 CONNECT_SECONDS = 3  # for one of several addresses
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
@@ -34,7 +34,7 @@ logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs whole URLs, whic
 
 
 async def resolve(host: str, port: int) -> list[str]:
-    """Ask the system for the addresses of a host.
+    """Look up the addresses of a host with the system's resolver.
 
     Raises:
         OSError: it has none.
@@ -44,13 +44,13 @@ async def resolve(host: str, port: int) -> list[str]:
 
 
 class Courier:
-    """Takes what is due, sends it, and writes down the answers.
+    """Takes due messages, sends them, and writes the outcomes.
 
     Args:
-        service: where messages are taken from.
+        service: the source of messages.
         permits: decides whether an address may be called; public ones, unless the operator allows all.
-        resolve: gives the addresses of a host.
-        tls: what certificates are checked against; the bundle of `certifi`, or `SSL_CERT_FILE`.
+        resolve: looks up the addresses of a host.
+        tls: the trusted certificates; by default the bundle of `certifi`, or `SSL_CERT_FILE`.
     """
 
     def __init__(
@@ -68,24 +68,24 @@ class Courier:
         self._agent = f"nayer/{version('nayer')}"
 
     def deliver(self, stop: threading.Event) -> None:
-        """Send what is due, batch by batch, until nothing is or `stop` is set.
+        """Send due messages, batch by batch, until none is left or `stop` is set.
 
         Raises:
-            ServiceUnavailable: the database does not answer; what was taken will be due again.
+            ServiceUnavailable: the database does not answer; messages that were taken become due again.
         """
         while not stop.is_set() and self.round() == BATCH:
             pass
 
     def round(self) -> int:
-        """Send one batch, and return how many messages it held."""
+        """Send one batch, and return its number of messages."""
         batch = self._service.take_deliveries(BATCH)
         if batch:
             asyncio.run(self._deliver_all(batch))
         return len(batch)
 
     async def _deliver_all(self, batch: Sequence[DueDelivery]) -> None:
-        # Looking up a name blocks a thread for as long as the system likes. Each message has its own
-        # thread, so that slow lookups do not keep others from writing their answers.
+        # A look-up of a name can block a thread for a long time. Each message has its own thread, so that
+        # slow look-ups do not delay the outcomes of other messages.
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(BATCH + WRITERS))
         writing = asyncio.Semaphore(WRITERS)
         await asyncio.gather(*(self._deliver(due, writing) for due in batch))
@@ -138,8 +138,8 @@ class Courier:
             "Connection": "close",
         }
         timeout = httpx.Timeout(ATTEMPT_SECONDS, connect=CONNECT_SECONDS)
-        # One client a message: connections to one address are not shared between names. No proxy of
-        # the environment: it would look the name up once more.
+        # One client for each message: names do not share connections to one address. No proxy of the
+        # environment: it would look up the name once more.
         async with (
             httpx.AsyncClient(
                 verify=self._tls, trust_env=False, follow_redirects=False, timeout=timeout
@@ -153,7 +153,7 @@ class Courier:
                 extensions={"sni_hostname": url.raw_host.decode("ascii")},
             ) as response,
         ):
-            # Its body is not read.
+            # The body is not read.
             return Answer(response.status_code, retry_after=_retry_after(response.headers))
 
 

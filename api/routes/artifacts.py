@@ -1,4 +1,4 @@
-"""What a job made: list and download."""
+"""Artifacts of a job: list and download."""
 
 from typing import Annotated, Any
 
@@ -25,16 +25,16 @@ _HEADERS = {
 }
 _LOCATION = {
     "Location": {
-        "description": "A signed URL. Send it `Range` where wanted, and never the API key.",
+        "description": "A signed URL. A request to it may have `Range`, and must not have the API key.",
         "schema": {"type": "string"},
     },
     **_HEADERS,
 }
 DOWNLOAD_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"description": "The whole file.", "content": _BYTES, "headers": _HEADERS},
-    206: {"description": "The bytes that `Range` asked for.", "content": _BYTES, "headers": _HEADERS},
-    304: {"description": "The file that `If-None-Match` names."},
-    307: {"description": "Where the store itself gives the file, for a while.", "headers": _LOCATION},
+    206: {"description": "The bytes that `Range` requests.", "content": _BYTES, "headers": _HEADERS},
+    304: {"description": "The file still has the ETag in `If-None-Match`."},
+    307: {"description": "The store itself serves the file at `Location` for a time.", "headers": _LOCATION},
     **documented(
         "job_not_found",
         "artifact_not_found",
@@ -48,26 +48,26 @@ _RANGE_PARAMETERS = {
         {"name": name, "in": "header", "required": False, "schema": {"type": "string"}, "description": text}
         for name, text in (
             ("Range", "One range of bytes, e.g. `bytes=0-1023` or `bytes=-1024`."),
-            ("If-Range", "An ETag: the range counts only while it is still that file."),
-            ("If-None-Match", "An ETag: answer 304 if it is still that file."),
+            ("If-Range", "An ETag: the range applies only if the file still has it."),
+            ("If-None-Match", "An ETag: the response is 304 if the file still has it."),
         )
     ]
 }
 Redirect = Annotated[
     bool,
-    Query(description="Whether the answer may lead to the store itself, where this service has one."),
+    Query(description="Whether the response may be a redirect to the store, if clients can reach it."),
 ]
 
 
 @router.get(
     "/jobs/{job_id}/artifacts",
     operation_id="listArtifacts",
-    summary="List the files a job made",
+    summary="List the files that a job produced",
     response_model=ArtifactList,
     responses=documented("job_not_found"),
 )
 def list_artifacts(request: Request, job_id: JobId, parts: PartsOf) -> ArtifactList:
-    """Each with its size, its SHA-256, and where and until when it can be downloaded."""
+    """Each file with its size, SHA-256, download path and time of expiry."""
     keep_artifacts = parts.settings.keep_artifacts_seconds
     view = JobView(parts.service.get(job_id), None, keep_artifacts, request.scope.get("root_path", ""))
     return ArtifactList(data=view.artifacts())
@@ -88,7 +88,7 @@ async def download_artifact(
     parts: PartsOf,
     redirect: Redirect = True,
 ) -> Response:
-    """Whole or in ranges, so that a broken download can be continued; HEAD tells size and digest."""
+    """The whole file or a range, so that a client can resume a download. HEAD returns size and digest."""
     if not any(name in kind.artifacts for kind in KINDS.values()):
         await run_in_threadpool(parts.service.get, job_id)
         raise ArtifactNotFound(f"No job has an artifact named {shorten(name)!r}.")
@@ -106,7 +106,7 @@ async def download_artifact(
 async def download_student(
     request: Request, job_id: JobId, parts: PartsOf, redirect: Redirect = True
 ) -> Response:
-    """Short for the artifact `student.safetensors`."""
+    """A short path for the artifact `student.safetensors`."""
     return await _serve(request, parts, job_id, STUDENT, redirect=redirect)
 
 
@@ -116,6 +116,6 @@ async def _serve(request: Request, parts: Parts, job_id: str, name: str, *, redi
     try:
         return await serve(request, artifact, parts.storage, seconds)
     except FileMissing:
-        # Deleted or expired since it was looked up? Else the store has lost it.
+        # This raises if the job was deleted or the file has expired; otherwise the store has lost it.
         await run_in_threadpool(parts.service.artifact, job_id, name)
         raise

@@ -1,4 +1,4 @@
-"""What may be asked: architectures, presets and the schema of a spec. No database needed."""
+"""The catalog: architectures, presets and the schema of a spec. It needs no database."""
 
 import functools
 from typing import Annotated
@@ -38,17 +38,19 @@ OWN_FAMILIES = (
     responses=documented("invalid_parameter"),
 )
 def list_architectures(
-    q: Annotated[str, Query(max_length=100, description="Part of a name, family or note.")] = "",
+    q: Annotated[
+        str, Query(max_length=100, description="Words to search for in names, families and notes.")
+    ] = "",
 ) -> ArchitectureList:
-    """Our own first, then those of torchvision and timm."""
-    wanted = q.casefold().split()
-    found = [item for item in _architectures() if all(word in _text(item) for word in wanted)]
-    return ArchitectureList(data=found, total=len(found))
+    """The service's own networks first, then those of torchvision and timm."""
+    words = q.casefold().split()
+    matches = [item for item in _architectures() if all(word in _text(item) for word in words)]
+    return ArchitectureList(data=matches, total=len(matches))
 
 
 @router.get("/presets", operation_id="listPresets", summary="List the presets", responses=documented())
 def list_presets() -> PresetList:
-    """Each with the whole configuration it means for small images; `auto` is the default."""
+    """Each preset with its whole configuration for small images. A spec without a preset uses `auto`."""
     presets = [
         PresetBody(name=name, summary=preset.summary, config=preset.config.model_dump(mode="json"))
         for name, preset in PRESETS.items()
@@ -58,17 +60,17 @@ def list_presets() -> PresetList:
 
 @router.get("/schema", operation_id="getSchema", summary="The JSON Schema of a spec", responses=documented())
 def get_schema() -> SchemaBody:
-    """The document of the part `spec`, and that of its field `config`, with defaults and sources."""
+    """The schemas of the part `spec` and of its field `config`, with defaults and sources."""
     return SchemaBody(job_spec=JobSpec.model_json_schema(), distill_config=DistillConfig.model_json_schema())
 
 
 @functools.cache
 def _architectures() -> tuple[ArchitectureBody, ...]:
-    listed = [(name, family, notes) for names, family, notes in OWN_FAMILIES for name in names]
+    entries = [(name, family, notes) for names, family, notes in OWN_FAMILIES for name in names]
     for name in catalog.library_architectures():
         library, _, network = name.partition("/")
-        listed.append((name, library, f"{network} as {library} builds it"))
-    return tuple(ArchitectureBody(name=name, family=family, notes=notes) for name, family, notes in listed)
+        entries.append((name, library, f"{network} as {library} builds it"))
+    return tuple(ArchitectureBody(name=name, family=family, notes=notes) for name, family, notes in entries)
 
 
 def _text(item: ArchitectureBody) -> str:

@@ -1,4 +1,4 @@
-"""Messages to the web hook of a job: what was sent, and once more."""
+"""Messages to the web hook of a job: list them, and send one again."""
 
 from dataclasses import asdict
 from typing import Annotated
@@ -15,13 +15,13 @@ from jobs.webhooks.deliveries import Delivery
 router = Router(tags=["web hooks"])
 messages = APIRouter(tags=["web hooks"])
 
-MessageId = Annotated[str, Header(description="The same in every attempt: what came twice is known by it.")]
-Sent = Annotated[int, Header(description="When this attempt was made, in seconds since 1970.")]
+MessageId = Annotated[str, Header(description="The same in every attempt: identifies a repeated message.")]
+SentAt = Annotated[int, Header(description="Time of this attempt in seconds since 1970.")]
 Signature = Annotated[
     str | None,
     Header(
         alias="webhook-signature",
-        description="`v1,` and base64 of HMAC-SHA256 over id, timestamp and body, where there is a secret.",
+        description="`v1,` and base64 of HMAC-SHA256 over id, timestamp and body, if there is a secret.",
     ),
 ]
 DeliveryId = Annotated[str, Path(description="The `id` of a delivery.", examples=[EXAMPLE_DELIVERY_ID])]
@@ -40,13 +40,13 @@ def list_deliveries(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     after: Annotated[str | None, Query(max_length=200, description="`next` of the page before.")] = None,
 ) -> DeliveryPage:
-    """Newest first, with what became of each. A job without a web hook has none."""
+    """Messages, newest first, each with its status. A job without a web hook has none."""
     try:
-        shown, has_more = parts.service.deliveries(job_id, limit, after)
+        page, has_more = parts.service.deliveries(job_id, limit, after)
     except DeliveryNotFound as error:
         raise Problem("invalid_parameter", f"after: {error.message}") from error
-    following = shown[-1].id if has_more else None
-    return DeliveryPage(data=[_body(delivery) for delivery in shown], has_more=has_more, next=following)
+    following = page[-1].id if has_more else None
+    return DeliveryPage(data=[_body(delivery) for delivery in page], has_more=has_more, next=following)
 
 
 @router.post(
@@ -58,7 +58,7 @@ def list_deliveries(
     responses=documented("job_not_found", "delivery_not_found"),
 )
 def redeliver(job_id: JobId, delivery_id: DeliveryId, parts: PartsOf) -> DeliveryBody:
-    """It is sent within seconds under its old `webhook-id`, also where it was delivered or given up."""
+    """The message is sent within seconds with its old `webhook-id`, even if it is delivered or failed."""
     return _body(parts.service.redeliver(job_id, delivery_id))
 
 
@@ -66,14 +66,15 @@ def redeliver(job_id: JobId, delivery_id: DeliveryId, parts: PartsOf) -> Deliver
     "job",
     status_code=204,
     operation_id="jobMessage",
-    summary="Told of a step of a job",
-    responses={410: {"description": "Gone: the job's web hook is told nothing more."}},
+    summary="A step of a job",
+    responses={410: {"description": "Gone: the job's web hook gets no more messages."}},
 )
 def job_message(
-    message: Message, webhook_id: MessageId, webhook_timestamp: Sent, signature: Signature = None
+    message: Message, webhook_id: MessageId, webhook_timestamp: SentAt, signature: Signature = None
 ) -> None:
-    """Sent to `webhook.url` of the spec, at least once. Any 2xx within 10 seconds takes it; all else is
-    tried again, 10 times in 27 hours. Redirects are not followed. See standardwebhooks.com.
+    """The service sends this message to `webhook.url` of the spec, at least once. A 2xx within 10 seconds
+    accepts it. Otherwise the service tries again, 10 times in 27 hours. It does not follow redirects.
+    See standardwebhooks.com.
     """
 
 

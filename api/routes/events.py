@@ -1,4 +1,4 @@
-"""What happened to a job: its ordered log as pages or live, and its series of numbers."""
+"""Events of a job: its ordered log, as pages or as a live stream, and its metrics."""
 
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -19,7 +19,7 @@ EVENT_STREAM = "text/event-stream"
 MAX_SEQ = 2**63 - 1  # a PostgreSQL bigint
 EVENTS_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "A page, or a live stream where `Accept: text/event-stream` asks for one.",
+        "description": "A page, or a live stream for `Accept: text/event-stream`.",
         "content": {
             EVENT_STREAM: {
                 "schema": {"type": "string"},
@@ -27,7 +27,7 @@ EVENTS_RESPONSES: dict[int | str, dict[str, Any]] = {
             }
         },
     },
-    204: {"description": "A stream was asked for, and the job's last event has been seen: do not reconnect."},
+    204: {"description": "The client of a stream has the job's last event already: do not reconnect."},
     **documented("job_not_found", "invalid_parameter"),
 }
 
@@ -44,13 +44,13 @@ async def list_events(
     job_id: JobId,
     parts: PartsOf,
     after: Annotated[int, Query(ge=0, le=MAX_SEQ, description="Only events with a higher `seq`.")] = 0,
-    limit: Annotated[int, Query(ge=1, le=1000, description="Most events of a page.")] = 200,
+    limit: Annotated[int, Query(ge=1, le=1000, description="Largest number of events.")] = 200,
     last_event_id: Annotated[
-        str | None, Header(alias="Last-Event-ID", description="Where a stream broke off.")
+        str | None, Header(alias="Last-Event-ID", description="The last `id` before a stream broke off.")
     ] = None,
 ) -> Response | EventPage:
-    """Events in order. As `text/event-stream`: the log from `Last-Event-ID` (or `after`) on, then what
-    happens, with comments to keep the line open, until the job has ended.
+    """Events in order. A `text/event-stream` has the log after `Last-Event-ID` (or `after`), then new
+    events as they come, until the job has ended. Comments keep the connection open.
     """
     if EVENT_STREAM in request.headers.get("accept", ""):
         return await _stream(request.method, parts, job_id, _resume_from(last_event_id, after))
@@ -60,7 +60,7 @@ async def list_events(
 @router.get(
     "/jobs/{job_id}/metrics",
     operation_id="getMetrics",
-    summary="Read a job's series of numbers",
+    summary="Read a job's metrics",
     response_model=MetricsBody,
     responses=documented("job_not_found", "invalid_parameter"),
 )
@@ -70,32 +70,32 @@ def get_metrics(
     name: Annotated[list[str] | None, Query(description="Only these series; repeatable.")] = None,
     max_points: Annotated[int, Query(ge=2, le=2000, description="Longer series are thinned out.")] = 2000,
 ) -> MetricsBody:
-    """Series by name over the step, which counts updates of generator and student together."""
-    found = parts.service.metrics(job_id, names=name, max_points=max_points)
+    """Series by name. The step counts updates of generator and student together."""
+    series = parts.service.metrics(job_id, names=name, max_points=max_points)
     return MetricsBody(
         series={
-            series: [MetricPointBody.model_validate(asdict(point)) for point in points]
-            for series, points in found.items()
+            series_name: [MetricPointBody.model_validate(asdict(point)) for point in points]
+            for series_name, points in series.items()
         }
     )
 
 
 def _page(parts: Parts, job_id: str, after: int, limit: int) -> EventPage:
     events = parts.service.events(job_id, after=after, limit=limit + 1)
-    shown = events[:limit]
+    page = events[:limit]
     return EventPage(
-        data=[event_body(event) for event in shown],
+        data=[event_body(event) for event in page],
         has_more=len(events) > limit,
-        next=shown[-1].seq if shown else after,
+        next=page[-1].seq if page else after,
     )
 
 
 async def _stream(method: str, parts: Parts, job_id: str, after: int) -> Response:
     job = await run_in_threadpool(parts.service.get, job_id)
     if job.is_terminal and not await run_in_threadpool(parts.service.events, job_id, after, 1):
-        return Response(status_code=204)  # the HTML standard's way to tell EventSource to stop
+        return Response(status_code=204)  # by the HTML standard this stops an EventSource
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-    # For HEAD nobody would read the stream, and it would run until the job ends.
+    # The stream of a HEAD request would run until the job ends, without a reader.
     content = iter(()) if method == "HEAD" else parts.feed.stream(job_id, after)
     return StreamingResponse(content, headers=headers, media_type=EVENT_STREAM)
 

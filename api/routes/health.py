@@ -1,4 +1,4 @@
-"""For whoever operates the service: is it alive, is it ready, what does it do, what is it."""
+"""Routes for operators: liveness, readiness, metrics and version."""
 
 import os
 import time
@@ -19,18 +19,18 @@ router = Router(tags=["operations"])
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
 
-@probes.get("/healthz", operation_id="getHealth", summary="Is the process alive")
+@probes.get("/healthz", operation_id="getHealth", summary="Check that the process is alive")
 async def get_health() -> Health:
-    """Says nothing about what the process needs: a database that is away is no reason to restart it."""
+    """Does not check other services: a restart of this process is no cure for a failed database."""
     return Health()
 
 
 @probes.get(
     "/readyz",
     operation_id="getReadiness",
-    summary="Can requests be served",
+    summary="Check that requests can be served",
     response_model=Readiness,
-    responses={503: {"model": Readiness, "description": "A part is away; `checks` says which."}},
+    responses={503: {"model": Readiness, "description": "A part is unavailable; `checks` shows which."}},
 )
 def get_readiness(parts: PartsOf) -> Response:
     """Database, migrations, broker and storage, each with its latency."""
@@ -45,7 +45,7 @@ def get_readiness(parts: PartsOf) -> Response:
 @router.get(
     "/metrics",
     operation_id="getPrometheusMetrics",
-    summary="Numbers for Prometheus",
+    summary="Read metrics for Prometheus",
     response_class=PlainTextResponse,
     responses=documented(),
 )
@@ -54,25 +54,27 @@ def get_prometheus_metrics(parts: PartsOf) -> Response:
     return Response(parts.measurements.exposition(), headers={"Content-Type": PROMETHEUS})
 
 
-@router.get("/version", operation_id="getVersion", summary="What runs here", responses=documented())
+@router.get(
+    "/version", operation_id="getVersion", summary="Read the version of the service", responses=documented()
+)
 def get_version() -> Version:
-    """The package's version and, where the image was built with it, the commit."""
+    """The package's version and, if the image has it, the commit."""
     revision = os.environ.get("NAYER_REVISION") or None  # empty in an image that was built without it
     return Version(name="nayer", version=version("nayer"), revision=revision)
 
 
 def _checks(parts: Parts) -> dict[str, Check]:
-    found = {name: _check(seconds) for name, seconds in parts.service.check().items()}
-    started = time.perf_counter()
+    checks = {name: _check(seconds) for name, seconds in parts.service.check().items()}
+    start = time.perf_counter()
     try:
-        found["storage"] = _check(parts.storage.check())
-    except StorageFull:  # what is there can be fetched, and deleted, which is the cure
-        waited = time.perf_counter() - started
-        detail = "full: files can be read and deleted, none can be stored"
-        found["storage"] = Check(ok=True, latency_ms=round(1000 * waited, 1), detail=detail)
+        checks["storage"] = _check(parts.storage.check())
+    except StorageFull:  # files can still be read, and deleted to make room
+        waited = time.perf_counter() - start
+        detail = "full: files can be read and deleted, but not stored"
+        checks["storage"] = Check(ok=True, latency_ms=round(1000 * waited, 1), detail=detail)
     except ServiceUnavailable:
-        found["storage"] = _check(None, time.perf_counter() - started)
-    return found
+        checks["storage"] = _check(None, time.perf_counter() - start)
+    return checks
 
 
 def _check(seconds: float | None, waited: float = 0.0) -> Check:

@@ -1,4 +1,4 @@
-"""Jobs: create, list, look, pause, resume, cancel, delete."""
+"""Jobs: create, list, read, pause, resume, cancel, delete."""
 
 import contextlib
 from collections.abc import Awaitable, Callable
@@ -33,10 +33,10 @@ SUBMISSION_PROBLEMS = documented(
     "storage_full",
 )  # fmt: skip
 ACCEPTED_HEADERS = {
-    "Location": {"description": "Where the job is.", "schema": {"type": "string"}},
-    "Retry-After": {"description": "Seconds until looking is worth it.", "schema": {"type": "integer"}},
+    "Location": {"description": "The path of the job.", "schema": {"type": "string"}},
+    "Retry-After": {"description": "Seconds until the next poll is useful.", "schema": {"type": "integer"}},
     "Idempotent-Replayed": {
-        "description": "`true` where this key had created the job before.",
+        "description": "`true` if an earlier request with this key created the job.",
         "schema": {"type": "string"},
     },
 }
@@ -44,14 +44,16 @@ IdempotencyKey = Annotated[
     str | None,
     Header(
         alias="Idempotency-Key",
-        description="Any 1 to 255 printable characters; the same key and body create one job only.",
+        description="1 to 255 printable ASCII characters; equal requests with one key create one job.",
     ),
 ]
-IfNoneMatch = Annotated[str | None, Header(alias="If-None-Match", description="An ETag seen before.")]
+IfNoneMatch = Annotated[
+    str | None, Header(alias="If-None-Match", description="An ETag of an earlier response.")
+]
 
 
 def submissions() -> Router:
-    """Make the routes that take requests: one for each kind of job there is."""
+    """Make the routes that create jobs: one for each kind of job."""
     routes = Router(tags=["jobs"])
     for kind in KINDS.values():
         routes.add_api_route(
@@ -91,7 +93,7 @@ def list_jobs(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     after: Annotated[str | None, Query(max_length=200, description="`next` of the page before.")] = None,
 ) -> JobPage:
-    """A page of jobs without their large documents; `next` and the `Link` header lead to the following."""
+    """A page of jobs without their large documents; `next` and the `Link` header lead to the next page."""
     try:
         page = parts.service.list_jobs(status=status, limit=limit, after=after)
     except JobNotFound as error:
@@ -108,7 +110,7 @@ def list_jobs(
 @router.get(
     "/jobs/{job_id}",
     operation_id="getJob",
-    summary="Look at a job",
+    summary="Read a job",
     response_model=JobBody,
     responses={
         304: {"description": "Nothing has changed since `If-None-Match`."},
@@ -116,8 +118,8 @@ def list_jobs(
     },
 )
 def get_job(request: Request, job_id: JobId, parts: PartsOf, if_none_match: IfNoneMatch = None) -> Response:
-    """The job as it stands: 200 while it exists, whatever became of it. Poll with `If-None-Match`."""
-    view = _seen(request, parts, parts.service.get(job_id))
+    """The job's current state; the status is 200 even if the job failed. Poll with `If-None-Match`."""
+    view = _view_of(request, parts, parts.service.get(job_id))
     if matches(if_none_match, view.headers()["ETag"]):
         return Response(status_code=304, headers=view.headers())
     return _answer(view)
@@ -131,8 +133,8 @@ def get_job(request: Request, job_id: JobId, parts: PartsOf, if_none_match: IfNo
     responses=documented("job_not_found"),
 )
 def cancel_job(request: Request, job_id: JobId, parts: PartsOf) -> Response:
-    """Effective within 5 seconds, and harmless to repeat; a job that has ended stays as it is."""
-    return _answer(_seen(request, parts, parts.service.cancel(job_id)))
+    """The job ends within 5 seconds. A repeated request changes nothing; an ended job stays as it is."""
+    return _answer(_view_of(request, parts, parts.service.cancel(job_id)))
 
 
 @router.post(
@@ -143,10 +145,10 @@ def cancel_job(request: Request, job_id: JobId, parts: PartsOf) -> Response:
     responses=documented("job_not_found", "job_not_pausable"),
 )
 def pause_job(request: Request, job_id: JobId, parts: PartsOf) -> Response:
-    """A queued job rests at once; a running one saves its state first and has `pause_requested` until
-    then. Harmless to repeat. Time spent paused does not count against `max_runtime_seconds`.
+    """A queued job is paused at once. A running job saves its state first; `pause_requested` is true until
+    then. A repeated request changes nothing. Paused time does not count towards `max_runtime_seconds`.
     """
-    return _answer(_seen(request, parts, parts.service.pause(job_id)))
+    return _answer(_view_of(request, parts, parts.service.pause(job_id)))
 
 
 @router.post(
@@ -157,10 +159,10 @@ def pause_job(request: Request, job_id: JobId, parts: PartsOf) -> Response:
     responses=documented("job_not_found", "job_not_paused"),
 )
 def resume_job(request: Request, job_id: JobId, parts: PartsOf) -> Response:
-    """The job waits at its old place in the queue and goes on from its last step. Harmless to repeat;
-    a pause that is still under way is taken back.
+    """The job waits at its old place in the queue and continues from its last step. A pause that is still
+    in progress is cancelled. A repeated request changes nothing.
     """
-    return _answer(_seen(request, parts, parts.service.resume(job_id)))
+    return _answer(_view_of(request, parts, parts.service.resume(job_id)))
 
 
 @router.delete(
@@ -171,18 +173,20 @@ def resume_job(request: Request, job_id: JobId, parts: PartsOf) -> Response:
     responses=documented("job_not_found", "job_not_terminal"),
 )
 def delete_job(job_id: JobId, parts: PartsOf) -> None:
-    """Files that another job shares stay until the last of them is deleted."""
+    """A file that several jobs share stays until the last of these jobs is deleted."""
     for key in parts.service.delete(job_id):
-        with contextlib.suppress(ServiceUnavailable):  # what stays is found by the sweep of upkeep
+        with contextlib.suppress(ServiceUnavailable):  # the sweep of upkeep removes files that remain
             parts.storage.delete(key)
 
 
 async def _submit(request: Request, parts: Parts, kind: JobKind, key: str | None) -> Response:
     if key is not None and not (1 <= len(key) <= 255 and key.isascii() and key.isprintable()):
-        raise Problem("invalid_idempotency_key", f"The key has {len(key)} characters, or some do not print.")
+        raise Problem(
+            "invalid_idempotency_key", f"The key has {len(key)} characters, or some are not printable ASCII."
+        )
     upload = await receive(request, kind, parts.storage, parts.settings)
     job, replayed = await _create(parts, upload, key)
-    view = await run_in_threadpool(_seen, request, parts, job)
+    view = await run_in_threadpool(_view_of, request, parts, job)
     answer = _answer(view, 202)
     answer.headers["Location"] = view.path
     if replayed:
@@ -201,7 +205,7 @@ async def _create(parts: Parts, upload: Upload, key: str | None) -> tuple[Job, b
     try:
         job, replayed = await run_in_threadpool(parts.service.submit, new)
     except ServiceUnavailable:
-        raise  # the commit may have happened: its files must stay, and the sweep knows which are unused
+        raise  # the commit may have succeeded, so the files must stay; the sweep removes unused ones
     except Exception:
         await discard(parts.storage, upload.files.values())
         raise
@@ -210,7 +214,7 @@ async def _create(parts: Parts, upload: Upload, key: str | None) -> tuple[Job, b
     return job, replayed
 
 
-def _seen(request: Request, parts: Parts, job: Job) -> JobView:
+def _view_of(request: Request, parts: Parts, job: Job) -> JobView:
     position = parts.service.queue_positions([job]).get(job.id)
     keep_artifacts = parts.settings.keep_artifacts_seconds
     return JobView(job, position, keep_artifacts, request.scope.get("root_path", ""))

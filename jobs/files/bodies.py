@@ -13,7 +13,7 @@ PIECE_BYTES = 5 * 2**20
 
 
 class Body:
-    """Counts and hashes what passes through it.
+    """Counts and hashes the bytes that pass through it.
 
     Args:
         max_bytes: more than this raises `FileTooLarge`.
@@ -26,21 +26,21 @@ class Body:
 
     @property
     def sha256(self) -> str:
-        """The hexadecimal digest of what has passed so far."""
+        """The hexadecimal digest of the bytes so far."""
         return self._digest.hexdigest()
 
     def as_file(self, key: str) -> StoredFile:
-        """Describe what has passed as the file under `key`."""
+        """Describe the bytes so far as the file under `key`."""
         return StoredFile(key, self.sha256, self.bytes)
 
     def passing(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
-        """Let pieces through."""
+        """Yield the pieces, and count and hash each."""
         for piece in pieces:
             self._take(piece)
             yield piece
 
     async def passing_async(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """Let pieces through."""
+        """Yield the pieces, and count and hash each."""
         async for piece in pieces:
             self._take(piece)
             yield piece
@@ -59,7 +59,7 @@ def pieces_of(path: Path) -> Iterator[bytes]:
 
 
 def gather(pieces: Iterable[bytes]) -> bytes | Iterator[bytes]:
-    """Turn a short body into one value, which the store takes with one request; leave a long one a stream."""
+    """Join a short body into one value, which needs one request to the store; a long body stays a stream."""
     remaining = iter(pieces)
     head, size = [], 0
     for piece in remaining:

@@ -22,7 +22,7 @@ def open_bucket(name: str, prefix: str, options: Mapping[str, str], *, patient: 
 
     Args:
         options: take the place of the `AWS_*` variables that obstore reads.
-        patient: whether requests are repeated; a probe asks once and briefly.
+        patient: whether requests are repeated; a probe makes one short request.
     """
     endpoint = options.get("endpoint") or _endpoint_of_environment()
     seconds = REQUEST_SECONDS if patient else PROBE_SECONDS
@@ -45,7 +45,7 @@ def open_bucket(name: str, prefix: str, options: Mapping[str, str], *, patient: 
 
 
 def sign_download(store: S3Store, key: str, seconds: float) -> str:
-    """Sign a URL by which anyone can GET one file for so long; computed here, without a request."""
+    """Sign a URL with which anyone can GET one file for `seconds`; this needs no request to the store."""
     url: str = obstore.sign(store, "GET", key, timedelta(seconds=seconds))
     return url
 

@@ -1,4 +1,4 @@
-"""What a folder needs and a bucket has built in: safety from power cuts and killed writers, free space."""
+"""Safety from power cuts and killed writers, and free space, for a folder: a bucket has these built in."""
 
 import errno
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jobs.errors import ServiceUnavailable, StorageFull
 
-# What a file system answers when it, or its owner's quota, is full.
+# The errors of a full file system or a full quota.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -15,7 +15,7 @@ def sync(path: Path) -> None:
     """Make a file that was just written safe from a power cut.
 
     Raises:
-        ServiceUnavailable: the disk did not take it, which it may report only now; no file is left.
+        ServiceUnavailable: the disk could not write it, which it may report only now; no file is left.
     """
     try:
         for place in (path, path.parent):
@@ -29,7 +29,7 @@ def sync(path: Path) -> None:
 
 
 def remove_partial_files(folder: Path, before: datetime) -> int:
-    """Remove partial files that killed writers left before then; returns how many."""
+    """Remove partial files that killed writers left before this time; returns how many."""
     partial_files = [path for path in folder.rglob("*#*") if path.is_file()]
     old = [path for path in partial_files if path.stat().st_mtime < before.timestamp()]
     for path in old:
@@ -38,7 +38,7 @@ def remove_partial_files(folder: Path, before: datetime) -> int:
 
 
 def free_bytes(folder: Path) -> int | None:
-    """Measure how much more the folder's disk takes; None while it is away."""
+    """Measure the free bytes of the folder's disk; None if the disk does not answer."""
     try:
         disk = os.statvfs(folder)
     except OSError:

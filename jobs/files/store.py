@@ -8,9 +8,9 @@ Keys are made here or by a caller of ours, never by a client:
     banks/<sha256>...      warm-ups, shared by jobs on the same teacher
     embeddings/<sha256>... label-text embeddings, shared by jobs with the same labels
 
-A file counts from the moment a row names it; the sweep removes files that no row names. The sync
-methods are for workers and the command line, the async ones for the API's event loop only (a process
-that used obstore's async side and exits at once is aborted by its runtime). Open a store after a fork.
+A file is in use from the moment a row names it; the sweep removes files that no row names. Workers and
+the command line use the sync methods, and only the API's event loop uses the async ones: obstore's runtime
+aborts a process that used its async functions and exits at once. Open a store after a fork.
 """
 
 import asyncio
@@ -45,14 +45,14 @@ class StoredObject:
 
 
 class Storage:
-    """An object store. Every method raises `ServiceUnavailable` when the store does not answer, and
-    `StorageFull`, which is one too, when there is no room for what is put.
+    """An object store. Every method raises `ServiceUnavailable` when the store does not answer, and its
+    subclass `StorageFull` when the store has no room for a file.
 
     Args:
-        store: where files go.
+        store: the place of the files.
         probe: the same place with short time-outs and no retries, for `check`.
         folder: the folder behind a `file://` store.
-        public: the same place at the address at which clients reach it, for `download_url`.
+        public: the same place under the address that clients use, for `download_url`.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Storage:
             url: `file:///absolute/folder` (made if it is not there) or `s3://bucket[/prefix]`.
             options: for S3, in place of the `AWS_*` environment variables: access_key_id,
                 secret_access_key, region, endpoint. A plain `http://` endpoint is allowed.
-            public_endpoint: where clients reach an S3 store, if they do.
+            public_endpoint: the address of an S3 store for clients; None if they cannot reach it.
 
         Raises:
             ValueError: the URL is neither of the two.
@@ -126,7 +126,7 @@ class Storage:
 
         Raises:
             FileMissing: the store has no such key.
-            FileCorrupt: length or hash differ from what the row says.
+            FileCorrupt: length or hash differ from those in the row.
         """
         body = Body()
         try:
@@ -153,9 +153,9 @@ class Storage:
         return self._pieces(key, start, size if end is None else min(end, size))
 
     def download_url(self, key: str, seconds: float) -> str | None:
-        """Sign a URL under which a client can GET the file from the store itself, for so long.
+        """Sign a URL with which a client can GET the file from the store itself, for `seconds`.
 
-        None where clients do not reach the store. Does not check that there is such a file.
+        Returns None if clients cannot reach the store. Does not check that the file exists.
         """
         if self._public is None:
             return None
@@ -172,7 +172,7 @@ class Storage:
         return True
 
     def delete(self, key: str) -> None:
-        """Remove a file; one that is not there is fine."""
+        """Remove a file; a missing file is no error."""
         try:
             with _answering(key):
                 obstore.delete(self._store, key)
@@ -189,8 +189,8 @@ class Storage:
     def now(self) -> datetime:
         """Read the store's own clock, by which the ages of files are computed.
 
-        A full store, which must be swept too, takes no file to read the clock by: then this is the time
-        of its newest file, which is never later.
+        A full store, which must be swept too, cannot store the file that shows the clock. Then this is the
+        time of its newest file, which is never later.
         """
         key = f"checks/{uuid.uuid4().hex}"
         try:
@@ -206,7 +206,7 @@ class Storage:
         return modified_at
 
     def remove_partial_files(self, before: datetime) -> int:
-        """Remove partial files that killed writers left before then; returns how many.
+        """Remove partial files that killed writers left before this time; returns how many.
 
         A bucket has a rule for that (expire incomplete multipart uploads); a folder has not.
         """

@@ -1,4 +1,4 @@
-"""Files that are kept for later jobs, by a digest of all that they depend on: tables and queries.
+"""Tables and queries of files that are kept for later jobs, by a digest of all that they depend on.
 
 embedding   label-text embeddings, for jobs with the same labels
 bank        warm-ups, for jobs on the same teacher
@@ -32,7 +32,7 @@ class CachedFileTable(Table):
 
 
 class EmbeddingTable(CachedFileTable):
-    """Label-text embeddings by what they depend on, so that the next job with these labels skips them."""
+    """Label-text embeddings by what they depend on, so that the next job with these labels reuses them."""
 
     __tablename__ = "embedding"
 

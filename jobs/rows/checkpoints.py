@@ -1,4 +1,4 @@
-"""The saved states of a run: tables and queries. The job's row is locked whenever one is written.
+"""Tables and queries of the saved states of a run. The job's row is locked while one is written.
 
 A checkpoint names its files by hash. Bodies that several checkpoints share (the segments of the bank
 never change) have one row, and one file in the store.
@@ -13,7 +13,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from jobs.rows.tables import JobTable, Table
 from jobs.values.files import Checkpoint, StoredFile
 
-# The newest, and two more in case the store has damaged it.
+# The newest checkpoint, and two more in case the store has damaged it.
 MAX_CHECKPOINTS = 3
 
 
@@ -34,7 +34,7 @@ class CheckpointTable(Table):
 
 
 class CheckpointFileTable(Table):
-    """A file that checkpoints of a job share: what does not change between two is stored once."""
+    """A file that checkpoints of a job share: an unchanged file is stored once."""
 
     __tablename__ = "checkpoint_file"
 
@@ -47,11 +47,11 @@ class CheckpointFileTable(Table):
 def add(session: Session, job: JobTable, checkpoint: Checkpoint) -> bool:
     """Write a checkpoint of the present claim, and drop those that it makes superfluous.
 
-    A run that went back saves a step before the newest one. What this claim has saved at later steps
-    belongs to the course that it left, and is dropped.
+    A run that went back saves a step before the newest one. Checkpoints of this claim at later steps
+    belong to the part that the run repeats, and are dropped.
 
     Returns:
-        False where this very state was written before; nothing is changed then.
+        False if the same state was written before; nothing is changed then.
     """
     files = {name: file.sha256 for name, file in checkpoint.files.items()}
     of_claim = (CheckpointTable.job_id == job.id, CheckpointTable.fence == job.fence)

@@ -23,7 +23,7 @@ def append(
     """Write the entry `last_seq` of a locked job, which the caller has raised for it.
 
     Args:
-        line: the number of the line that a child printed; None for what the service itself reports.
+        line: the number of the line that a child printed; None for the service's own reports.
     """
     fence = None if line is None else job.fence
     event = EventTable(

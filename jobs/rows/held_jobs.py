@@ -14,7 +14,7 @@ from jobs.values.claims import Claim, Control
 
 
 def find_by_worker(session: Session, queue: QueueName, worker: str) -> JobTable | None:
-    """Find the job that a worker holds by name, as it does when the answer to its claim was lost."""
+    """Find the job that this worker holds already, because the answer to its claim was lost."""
     is_its_own = and_(JobTable.is_held, JobTable.worker == worker, JobTable.status == HELD_IN[queue])
     return session.scalar(select_jobs().where(is_its_own))
 
@@ -23,7 +23,7 @@ def lock_claimed(session: Session, claim: Claim) -> JobTable:
     """Lock the row of a claim that is still held.
 
     Raises:
-        LeaseLost: it is not: the fence rose, or the job was handed back or has ended.
+        LeaseLost: the claim is not held: the fence rose, or the job was handed back or has ended.
     """
     job = session.scalar(select_jobs().where(_is_held_under(claim)).with_for_update(of=JobTable))
     if job is None:
@@ -44,7 +44,7 @@ def find_settled(session: Session, claim: Claim, outcomes: Iterable[JobStatus]) 
 
 
 def renew_lease(session: Session, claim: Claim, lease: timedelta) -> Control:
-    """Prolong the lease of a claim that is still held, and read what its client requested."""
+    """Prolong the lease of a claim that is still held, and read the client's requests."""
     renewal = session.execute(
         update(JobTable)
         .where(_is_held_under(claim))

@@ -1,7 +1,7 @@
 """Messages to web hooks: table and queries. Written with the step they report, sent later by upkeep.
 
-A message is sent at least once: should its sender vanish between the answer of the receiver and the
-row, it is sent again, under the same id.
+A message is sent at least once. If its sender vanishes after the receiver's response, but before the
+outcome is written, the message is sent again with the same id.
 """
 
 import re
@@ -45,7 +45,7 @@ class DeliveryTable(Table):
     data: Mapped[Document]
     status: Mapped[str] = mapped_column(server_default=text("'pending'"))
     attempts: Mapped[int] = mapped_column(Integer, server_default=text("0"))
-    # Moved ahead when the message is taken: if its taker vanishes, it is due again then.
+    # Taking the message moves this into the future: if the taker vanishes, the message is due again then.
     next_attempt_at: Mapped[datetime | None] = mapped_column(server_default=func.now())
     last_status_code: Mapped[int | None] = mapped_column(Integer)
     last_error: Mapped[str | None]
@@ -80,7 +80,7 @@ def announce(session: Session, job: JobTable) -> None:
 
 
 def take(session: Session, lease: timedelta, limit: int) -> list[DueDelivery]:
-    """Take messages that are due; until the lease runs out no other sender is given them."""
+    """Take messages that are due; no other sender gets them until the lease runs out."""
     due = session.execute(
         select(DeliveryTable, JobTable.spec, JobTable.webhook_secret, func.now())
         .join(JobTable, JobTable.id == DeliveryTable.job_id)
@@ -113,14 +113,14 @@ def take(session: Session, lease: timedelta, limit: int) -> list[DueDelivery]:
 def settle(session: Session, due: DueDelivery, answer: Answer, chance: float) -> None:
     """Write the outcome of an attempt, unless the message was taken again since.
 
-    A receiver that is gone gets none of the job's other messages either.
+    After 410 (Gone) the job's other pending messages fail, too.
 
     Args:
         chance: in [0, 1); spreads the next attempt in time.
     """
     is_gone = answer.status_code == GONE
     if is_gone:
-        # Else a step under way could add a message that the query below does not see yet.
+        # Without this lock a concurrent step could add a message that the query below does not see.
         session.execute(select(JobTable.id).where(JobTable.id == due.job_id).with_for_update())
     is_affected = true() if is_gone else DeliveryTable.id == due.id
     pending = session.scalars(
@@ -160,7 +160,7 @@ def read(session: Session, job_id: str, limit: int, after: str | None) -> Sequen
 
 
 def send_again(session: Session, job_id: str, delivery_id: str) -> DeliveryTable:
-    """Make a message due now, also one that was delivered or given up.
+    """Make a message due now, even if it was delivered or has failed.
 
     Raises:
         DeliveryNotFound: the job has none with this id.

@@ -1,4 +1,4 @@
-"""Queries on jobs and their files, whatever their state. All time is the database's."""
+"""Queries on jobs and their files in any state. All times are the database's."""
 
 import re
 from collections.abc import Sequence
@@ -42,12 +42,12 @@ def save(session: Session, job: JobTable) -> Job:
 
 
 def select_jobs() -> Select[JobTable]:
-    """Begin a query for jobs, to be read with their files."""
+    """Begin a query that reads jobs with their files."""
     return select(JobTable).options(selectinload(JobTable.files))
 
 
 def insert_job(session: Session, values: dict[str, Any]) -> JobTable | None:
-    """Insert a job; None when its idempotency key is taken, by a row that is committed by then."""
+    """Insert a job; None if a committed row has its idempotency key already."""
     job_id = session.scalar(
         insert(JobTable)
         .values(**values)
@@ -115,7 +115,7 @@ def delete_job(session: Session, job_id: str) -> None:
 
 
 def kept_keys(session: Session, among: Sequence[str] | None = None) -> set[str]:
-    """Read which keys of the store some row still names, of all keys or of these."""
+    """Read the keys of the store that some row still names: all of them, or those in `among`."""
     queries = [
         select(FileTable.key).where(FileTable.kept),
         select(EmbeddingTable.key),
@@ -128,7 +128,7 @@ def kept_keys(session: Session, among: Sequence[str] | None = None) -> set[str]:
 
 
 def schema_version(session: Session) -> str | None:
-    """Read which version of the migrations the database is at."""
+    """Read the version of the database's tables."""
     return session.scalar(select(column("version_num", Text)).select_from(table("alembic_version")))
 
 

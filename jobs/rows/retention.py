@@ -1,8 +1,8 @@
-"""What is removed some time after the end of its job: queries, each for a bounded batch.
+"""Queries that release data some time after the end of its job, each for a bounded batch.
 
-Any number of upkeeps may run at once. `_lock_ended` passes over jobs that another upkeep has locked, but it
-judges files and checkpoints by the snapshot of its own beginning, and the other upkeep may have
-committed since. So each counts what its UPDATE or DELETE itself changed, under the job's lock.
+Any number of upkeeps may run at once. `_lock_ended` skips jobs that another upkeep has locked. But it sees
+files and checkpoints in the snapshot from the start of its query, and the other upkeep may have committed
+since. So each function counts the rows that its own UPDATE or DELETE changed, under the job's lock.
 
 Only rows are changed here; the sweep removes a file from the store once no row names it any more.
 """
@@ -21,8 +21,8 @@ from jobs.rows.tables import FileTable, JobTable
 FileKind = Literal["upload", "input", "artifact"]
 
 
-def let_files_go(session: Session, kind: FileKind, keep: timedelta, limit: int) -> int:
-    """Stop keeping the files of one kind, of jobs that ended `keep` ago; returns of how many jobs.
+def release_files(session: Session, kind: FileKind, keep: timedelta, limit: int) -> int:
+    """Set the files of one kind to not `kept`, for jobs that ended `keep` ago; returns the number of jobs.
 
     Names, lengths and hashes stay.
     """
@@ -30,13 +30,13 @@ def let_files_go(session: Session, kind: FileKind, keep: timedelta, limit: int) 
     candidates = _lock_ended(session, keep, limit, has_files)
     files = update(FileTable).where(FileTable.job_id.in_(candidates), FileTable.kind == kind, FileTable.kept)
     job_ids = set(session.scalars(files.values(kept=False).returning(FileTable.job_id)))
-    if kind == "artifact":  # which clients see
+    if kind == "artifact":  # clients see the change, so the ETag changes too
         session.execute(update(JobTable).where(JobTable.id.in_(job_ids)).values(version=JobTable.version + 1))
     return len(job_ids)
 
 
-def let_checkpoints_go(session: Session, keep: timedelta, limit: int) -> int:
-    """Delete the checkpoints of jobs that ended `keep` ago; returns of how many jobs."""
+def delete_checkpoints(session: Session, keep: timedelta, limit: int) -> int:
+    """Delete the checkpoints of jobs that ended `keep` ago; returns the number of jobs."""
     has_checkpoints = exists().where(CheckpointTable.job_id == JobTable.id)
     candidates = _lock_ended(session, keep, limit, has_checkpoints)
     checkpoints = delete(CheckpointTable).where(CheckpointTable.job_id.in_(candidates))

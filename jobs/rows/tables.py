@@ -31,7 +31,7 @@ from jobs.values.files import Artifact, StoredFile
 from jobs.values.jobs import Failure, Job, JobSummary, PhaseSpan, ProgressReport, summarise
 from jobs.values.log import EventType, JobEvent
 
-# The newest version of migrations/versions, which this code was written for; a test holds them equal.
+# The newest version of migrations/versions, for which this code was written; a test compares the two.
 SCHEMA_VERSION = "0006"
 
 # Plain JSON, not JSONB: a label may hold any character, and JSONB refuses U+0000.
@@ -69,12 +69,12 @@ class JobTable(Table):
     __tablename__ = "job"
 
     id: Mapped[str] = mapped_column(primary_key=True)
-    # The order of arrival: two jobs of one microsecond still have one.
+    # The order of arrival, which is unique even for two jobs of one microsecond.
     number: Mapped[int] = mapped_column(BigInteger, Identity(always=True))
     status: Mapped[str]
     kind: Mapped[str] = mapped_column(server_default="distill")
     priority: Mapped[int] = mapped_column(Integer, server_default=text("0"))
-    # Whether the kind is `validate`, for the release before: a trigger keeps the two in step.
+    # Whether the kind is `validate`, for the previous release: a trigger keeps the two equal.
     dry_run: Mapped[bool] = mapped_column(server_default=text("false"))
     phase: Mapped[str | None]
     spec: Mapped[Document]
@@ -91,7 +91,7 @@ class JobTable(Table):
     lease_until: Mapped[datetime | None]
     worker: Mapped[str | None]
     claimed_at: Mapped[datetime | None]
-    # Seconds under earlier claims; what max_runtime_seconds is measured against, with claimed_at.
+    # Seconds under earlier claims; with the time since claimed_at they count towards max_runtime_seconds.
     ran_seconds: Mapped[float] = mapped_column(Double, server_default=text("0"))
     max_runtime_seconds: Mapped[int | None] = mapped_column(Integer)
     attempt: Mapped[int] = mapped_column(Integer, server_default=text("1"))
@@ -125,7 +125,7 @@ class JobTable(Table):
 
     @hybrid_property
     def is_waiting(self) -> bool:
-        """Whether a worker of the queue of its status may take the job."""
+        """Whether a worker may take the job from its queue."""
         return self.status in WAITING_IN.values() and self.lease_until is None and not self.cancel_requested
 
     @is_waiting.inplace.expression
@@ -144,7 +144,7 @@ class JobTable(Table):
 
     @hybrid_property
     def is_held(self) -> bool:
-        """Whether a worker has the job under a lease, be it one that ran out."""
+        """Whether a worker has the job under a lease, even one that ran out."""
         return self.status in HELD_IN.values() and self.lease_until is not None
 
     @is_held.inplace.expression
@@ -164,7 +164,7 @@ class JobTable(Table):
     def as_job(self) -> Job:
         """Copy the row and its files, which must have been loaded, into a record."""
         return Job(
-            **self._listed() | {"summary": self.summary or summarise(self.spec, self.resolved)},
+            **self._summary_fields() | {"summary": self.summary or summarise(self.spec, self.resolved)},
             spec=self.spec,
             resolved=self.resolved,
             report=self.report,
@@ -177,9 +177,9 @@ class JobTable(Table):
 
     def as_summary(self) -> JobSummary:
         """Copy what a list shows; needs none of the columns that can be large."""
-        return JobSummary(**self._listed())
+        return JobSummary(**self._summary_fields())
 
-    def _listed(self) -> dict[str, Any]:
+    def _summary_fields(self) -> dict[str, Any]:
         files = sorted(self.files, key=lambda file: file.name)
         return {
             "id": self.id,
@@ -202,7 +202,7 @@ class JobTable(Table):
         }
 
 
-# What workers look for, in their order.
+# The jobs that workers look for, in their order.
 Index(
     "ix_job_waiting",
     JobTable.status,
@@ -222,7 +222,7 @@ class EventTable(Table):
     type: Mapped[str]
     data: Mapped[Document]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    # Where a child printed it; NULL for what the service itself reports.
+    # The claim and the line under which a child printed it; NULL for the service's own reports.
     fence: Mapped[int | None] = mapped_column(BigInteger)
     line: Mapped[int | None] = mapped_column(BigInteger)
 
@@ -250,8 +250,8 @@ class MetricTable(Table):
 class FileTable(Table):
     """A file of a job in the object store: an upload, a canonical input, or an artifact.
 
-    While it is `kept`, the sweep does not remove it from the store. Some time after the end of the job
-    that ends (jobs/rows/retention.py), while name, length and hash stay.
+    The sweep does not remove a file from the store while `kept` is true. Some time after the end of the
+    job it becomes false (jobs/rows/retention.py); name, length and hash stay.
     """
 
     __tablename__ = "file"

@@ -15,7 +15,7 @@ ORDER = (JobTable.priority.desc(), JobTable.number)
 
 
 def take_next(session: Session, queue: QueueName) -> JobTable | None:
-    """Lock the next job of a queue; one that another worker is just taking is passed over."""
+    """Lock the next job of a queue; a job that another worker has locked is skipped."""
     next_job = select_jobs().where(JobTable.is_waiting_in(queue)).order_by(*ORDER).limit(1)
     return session.scalar(next_job.with_for_update(of=JobTable, skip_locked=True))
 
@@ -35,7 +35,7 @@ def positions(session: Session, job_ids: Sequence[str]) -> dict[str, int]:
 
 
 def mark_rung(session: Session, queue: QueueName, silent_for: timedelta, limit: int) -> Sequence[str]:
-    """Lock jobs that were not rung for in this time, next ones first, and mark them as rung for now."""
+    """Lock jobs without a ring in this time, the next ones first, and record a ring now."""
     is_silent = or_(JobTable.rung_at.is_(None), JobTable.rung_at < func.now() - silent_for)
     silent = select(JobTable.id).where(JobTable.is_waiting_in(queue), is_silent).order_by(*ORDER).limit(limit)
     ids = session.scalars(silent.with_for_update(skip_locked=True)).all()
@@ -44,5 +44,5 @@ def mark_rung(session: Session, queue: QueueName, silent_for: timedelta, limit: 
 
 
 def mark_not_rung(session: Session, job_ids: Sequence[str]) -> None:
-    """Mark jobs as not rung for, so that upkeep rings soon."""
+    """Record that jobs had no ring, so that upkeep rings soon."""
     session.execute(update(JobTable).where(JobTable.id.in_(job_ids)).values(rung_at=None))

@@ -1,4 +1,4 @@
-"""Which artifacts of a job can be downloaded."""
+"""Finds the artifact of a job for a download."""
 
 from datetime import datetime
 
@@ -12,7 +12,7 @@ def find(job: Job, name: str, now: datetime, keep_seconds: float | None) -> Arti
 
     Args:
         now: the database's time.
-        keep_seconds: the setting `keep_artifacts_seconds`; it counts before upkeep acts on it.
+        keep_seconds: the setting `keep_artifacts_seconds`; it applies even before upkeep acts on it.
 
     Raises:
         ArtifactNotReady: the job has not ended, and may still produce it.

@@ -27,7 +27,7 @@ def write_lines(session: Session, job: JobTable, lines: Sequence[tuple[int, Even
 
 
 def _newest_progress_only(lines: Sequence[tuple[int, Event]]) -> list[tuple[int, Event]]:
-    """Keep the last progress record of each phase: the others report what is past."""
+    """Keep the last progress record of each phase: the others are out of date."""
     newest: list[tuple[int, Event]] = []
     newer_is_kept = False
     for number, event in reversed(lines):
@@ -54,6 +54,6 @@ def _write(session: Session, job: JobTable, number: int, event: Event, now: date
         case BankEvent():
             steps.log(session, job, "bank", event.model_dump(exclude={"time", "event"}), number)
         case _:
-            # A checkpoint is reported when it is safe in the store, the last line of a command by what
-            # the supervisor does about it.
+            # A checkpoint is reported once it is safe in the store. The supervisor reports the last line
+            # of a command through the job's next status.
             return

@@ -1,4 +1,4 @@
-"""What the API may do: submit, read, pause, resume, cancel and delete jobs, and see their web hooks."""
+"""The API's operations: submit, read, pause, resume, cancel and delete jobs, and read their deliveries."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -22,9 +22,9 @@ from jobs.webhooks.deliveries import Delivery
 
 
 class ClientJobs:
-    """Jobs, as the API sees them. Every method is one transaction; doorbells ring after its commit.
+    """The API's operations on jobs. Every method is one transaction; doorbells ring after its commit.
 
-    Every method may also raise `ServiceUnavailable` when the database does not answer: nothing was
+    Every method may also raise `ServiceUnavailable` when the database does not answer: no change is
     half done, and the call may be repeated.
     """
 
@@ -36,7 +36,7 @@ class ClientJobs:
         """Create a job in `validating` and ring for the inspectors; its files are already stored.
 
         Returns:
-            The job, and True when the very same request created it before (`Idempotency-Key`).
+            The job, and whether an equal request with its `Idempotency-Key` created it before.
 
         Raises:
             IdempotencyConflict: the key was used for another request.
@@ -44,7 +44,7 @@ class ClientJobs:
         with self._database.transaction() as session:
             row = submission.submit(session, new)
             if row is None:
-                assert new.idempotency_key is not None  # noqa: S101 - nothing else can be in its way
+                assert new.idempotency_key is not None  # noqa: S101 - there is no other conflict
                 return _require_same(repository.find_by_key(session, new.idempotency_key), new), True
             job = repository.save(session, row)
         self._resources.ring_for(job)
@@ -97,7 +97,7 @@ class ClientJobs:
             return repository.save(session, row)
 
     def resume(self, job_id: str) -> Job:
-        """Let a paused job wait for a worker again; idempotent. A pause that is under way is taken back.
+        """Let a paused job wait for a worker again; idempotent. A pause in progress is cancelled.
 
         Raises:
             JobNotPaused: it is being validated, or it has ended.
@@ -142,8 +142,8 @@ class ClientJobs:
         """Read the new entries of many logs with one query, in the order of job and seq.
 
         Args:
-            after: the last `seq` that is known, by job; a job that does not exist has no entries.
-            limit: most entries at once; call again with the new positions.
+            after: the last known `seq` by job; a job that does not exist has no entries.
+            limit: the largest number of entries; call again with the new positions.
         """
         if not after:
             return []
@@ -194,7 +194,7 @@ class ClientJobs:
             return [row.as_delivery() for row in rows[:limit]], len(rows) > limit
 
     def redeliver(self, job_id: str, delivery_id: str) -> Delivery:
-        """Let a message be sent once more, at once, also one that was delivered or given up.
+        """Make a message due now, even if it was delivered or has failed.
 
         Raises:
             JobNotFound: there is no such job.
@@ -205,7 +205,7 @@ class ClientJobs:
             return outbox.send_again(session, job_id, delivery_id).as_delivery()
 
     def queue_positions(self, jobs: Sequence[JobSummary]) -> dict[str, int]:
-        """The place of each job that waits in its queue, 1 for the job that is taken next."""
+        """The place of each waiting job in its queue, 1 for the next job."""
         waiting = [job.id for job in jobs if job.status.queue is not None]
         if not waiting:
             return {}
@@ -220,7 +220,7 @@ class ClientJobs:
     def check(self) -> dict[str, float | None]:
         """Measure the parts: {"database", "migrations", "broker"} -> seconds, None where one fails.
 
-        "migrations" fails where the tables are not those that this program was written for. Never raises.
+        "migrations" fails if the tables have another version than this program needs. Never raises.
         """
         return {**self._check_database(), "broker": self._resources.doorbell.check()}
 

@@ -1,9 +1,9 @@
-"""What upkeep may do, so that jobs move on when something was lost; any number may run at once.
+"""Upkeep's operations, which keep jobs moving after a loss. Any number of upkeeps may run at once.
 
 ring_again   ring for jobs that wait, in case a message was lost
 reap         give the jobs of lost workers to others
 expire       end jobs that used up max_runtime_seconds
-retain       remove what was kept for its time after the end of its job
+retain       release data whose time after the end of its job is over
 sweep        remove files that no row names
 """
 
@@ -43,9 +43,9 @@ class SweepReport:
 
 
 class UpkeepJobs:
-    """Jobs, as upkeep sees them. Works in bounded transactions; doorbells ring after their commit.
+    """Upkeep's operations on jobs, in bounded transactions; doorbells ring after their commit.
 
-    A method may raise `ServiceUnavailable`; what it did before is committed, and it may be called again.
+    A method may raise `ServiceUnavailable`; its earlier changes are committed, and it may be called again.
     """
 
     def __init__(self, resources: Resources):
@@ -54,10 +54,10 @@ class UpkeepJobs:
         self._settings = resources.settings
 
     def ring_again(self) -> int:
-        """Ring for waiting jobs that were not rung for in `ring_again_seconds`; returns how often it rang.
+        """Ring for waiting jobs without a ring in `ring_again_seconds`; returns the number of rings.
 
-        Each message that is still in a queue counts for one job, whichever: while workers are busy for
-        hours, a queue has no more messages than jobs.
+        Each message that is still in a queue counts as the ring of some job. So a queue never has more
+        messages than jobs, even if workers are busy for hours.
         """
         silent_for = timedelta(seconds=self._settings.ring_again_seconds)
         rings = 0
@@ -106,15 +106,15 @@ class UpkeepJobs:
             rows = held_jobs.lock_overdue(session, self._settings.lease_seconds, BATCH)
             for row in rows:
                 message = f"The job ran for longer than max_runtime_seconds = {row.max_runtime_seconds}."
-                hint = "Allow more time, or ask for fewer epochs."
+                hint = "Raise max_runtime_seconds, or request fewer epochs."
                 error = endings.failure(ErrorCode.MAX_RUNTIME_EXCEEDED, message, hint)
                 endings.fail(session, row, now, error)
         return len(rows)
 
     def retain(self) -> int:
-        """Drop what was kept for its time after the end of its job, old embeddings and unused banks.
+        """Release data whose time after the end of its job is over, old embeddings and unused banks.
 
-        The next sweep removes the files from the store. A changed setting also counts for jobs that have
+        The next sweep removes the files from the store. A changed setting also applies to jobs that have
         ended already.
 
         Returns:
@@ -122,10 +122,10 @@ class UpkeepJobs:
         """
         settings = self._settings
         duties = (
-            (partial(retention.let_files_go, kind="upload"), settings.keep_uploads_seconds),
-            (partial(retention.let_files_go, kind="input"), settings.keep_inputs_seconds),
-            (partial(retention.let_files_go, kind="artifact"), settings.keep_artifacts_seconds),
-            (retention.let_checkpoints_go, settings.keep_checkpoints_seconds),
+            (partial(retention.release_files, kind="upload"), settings.keep_uploads_seconds),
+            (partial(retention.release_files, kind="input"), settings.keep_inputs_seconds),
+            (partial(retention.release_files, kind="artifact"), settings.keep_artifacts_seconds),
+            (retention.delete_checkpoints, settings.keep_checkpoints_seconds),
             (retention.delete_jobs, settings.keep_jobs_seconds),
             (retention.drop_embeddings, settings.keep_embeddings_seconds),
             (retention.drop_banks, settings.keep_banks_seconds),
@@ -133,7 +133,7 @@ class UpkeepJobs:
         total = 0
         for drop, seconds in duties:
             batch = 1
-            # Until a batch is empty: one that other upkeeps took a part of is merely shorter.
+            # Until a batch is empty: other upkeeps can make a batch shorter.
             while seconds is not None and batch:
                 with self._database.transaction() as session:
                     batch = drop(session, keep=timedelta(seconds=seconds), limit=BATCH)

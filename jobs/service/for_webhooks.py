@@ -1,4 +1,4 @@
-"""What the sender of messages to web hooks may do: take those that are due, and write the outcomes."""
+"""The operations of the sender of messages to web hooks: take due messages, and write the outcomes."""
 
 import random
 from datetime import timedelta
@@ -12,12 +12,12 @@ TAKEN_FOR = timedelta(seconds=60)
 
 
 class WebhookJobs:
-    """Messages to web hooks, as their sender sees them. Every method is one transaction.
+    """The sender's operations on messages to web hooks. Every method is one transaction.
 
     A method may raise `ServiceUnavailable` when the database does not answer; the call may be repeated.
 
     Attributes:
-        allows_private_addresses: whether the operator lets web hooks lead to addresses that are not public.
+        allows_private_addresses: whether the operator allows web hooks at addresses that are not public.
     """
 
     def __init__(self, resources: Resources):
@@ -25,9 +25,9 @@ class WebhookJobs:
         self._database = resources.database
 
     def take_deliveries(self, limit: int) -> list[DueDelivery]:
-        """Take messages that are to be sent now; any number of senders may do so at once.
+        """Take messages that are due; any number of senders may do so at once.
 
-        Each belongs to its taker for a minute. One that is not settled by then is due again.
+        Each belongs to its taker for a minute. A message that is not settled by then is due again.
         """
         with self._database.transaction() as session:
             return outbox.take(session, TAKEN_FOR, limit)

@@ -1,4 +1,4 @@
-"""What a worker may do: claim a job, renew its lease, and write progress and results under its fence."""
+"""A worker's operations: claim a job, renew its lease, and write progress and results under its fence."""
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
@@ -20,11 +20,11 @@ from nayer_core.contract.events import Event
 
 
 class WorkerJobs:
-    """Jobs, as a worker sees them. Every method is one transaction; doorbells ring after its commit.
+    """A worker's operations on jobs. Every method is one transaction; doorbells ring after its commit.
 
-    Every method that takes a `Claim`, but `heartbeat`, raises `LeaseLost` when the claim is no longer
-    held. Every method may raise `ServiceUnavailable`, and the call may then be repeated: it has one
-    effect however often it comes through.
+    Every method that takes a `Claim`, except `heartbeat`, raises `LeaseLost` when the claim is no longer
+    held. Every method may raise `ServiceUnavailable`, and the call may then be repeated: repeated calls
+    have one effect.
     """
 
     def __init__(self, resources: Resources):
@@ -34,16 +34,16 @@ class WorkerJobs:
         self._max_attempts = resources.settings.max_attempts
 
     def claim(self, queue: QueueName, worker: str, *, repeated: bool = False) -> Claim | None:
-        """Take the best waiting job of a queue, or None when there is nothing to do.
+        """Take the next waiting job of a queue; None if no job waits.
 
         The highest priority comes first, then the oldest. In queue "distill" the
         job becomes `running`; in queue "inspect" it stays `validating` through `inspect` and `embed`.
 
         Args:
             queue: where the job waits.
-            worker: a name for the operator, as in "host:pid:7"; no other call has it.
+            worker: a name for the operator, as in "host:pid:7"; unique to this call and its repetitions.
             repeated: whether a call with this name raised `ServiceUnavailable`. If that call took a job,
-                the same job is returned: else it would have a lease that no worker knows of.
+                the same job is returned; otherwise the job would have a lease that no worker knows of.
         """
         with self._database.transaction() as session:
             row = held_jobs.find_by_worker(session, queue, worker) if repeated else None
@@ -56,18 +56,18 @@ class WorkerJobs:
             return Claim(repository.save(session, row), row.fence, queue)
 
     def heartbeat(self, claim: Claim) -> Control:
-        """Renew the lease and read what the client requested; cheap enough for once a second."""
+        """Renew the lease and read the client's requests; cheap enough for once a second."""
         with self._database.transaction() as session:
             return held_jobs.renew_lease(session, claim, self._lease)
 
     def record(self, claim: Claim, lines: Sequence[tuple[int, Event]]) -> None:
-        """Write what a child printed: events, metrics, progress, phase and timeline.
+        """Write a child's output: events, metrics, progress, phase and timeline.
 
         Of the progress records of one phase only the newest of this call is kept. `finished`, `failed`
         and `stopped` are not written: `end_stage`, `fail` and `release` report these.
 
         Args:
-            claim: the job's.
+            claim: the claim on the job.
             lines: (number of the line, event). Numbers rise through the whole claim, over all of its
                 children (`inspect` then `embed`), and never repeat: a number that was written before
                 under this fence is skipped, which makes a repeated call harmless.
@@ -104,7 +104,7 @@ class WorkerJobs:
         The newest three are kept. A repeated call with the same state changes nothing.
 
         Args:
-            claim: the job's, of queue "distill".
+            claim: the claim on the job, of queue "distill".
             checkpoint: its files are in the store.
         """
         with self._database.transaction() as session:
@@ -133,7 +133,7 @@ class WorkerJobs:
         retryable: bool = False,
         artifacts: Sequence[Artifact] = (),
     ) -> Job:
-        """End the job as `failed`: it cannot work, and is not tried again."""
+        """End the job as `failed`; it is not tried again."""
         error = endings.failure(code, message, hint, retryable=retryable)
         change = partial(endings.fail, error=error, artifacts=artifacts)
         return self._settle(claim, [JobStatus.FAILED], change)
@@ -147,11 +147,11 @@ class WorkerJobs:
     ) -> Job:
         """Give the job back: `running` becomes `queued`, `validating` stays, and the doorbell rings.
 
-        A job whose end was requested is `cancelled` instead, and `paused` where a pause was.
+        If the client requested that, the job becomes `cancelled` or `paused` instead.
 
         Args:
-            claim: the job's.
-            counts_attempt: False for a drain, which costs nothing; True for a crash, an out-of-memory
+            claim: the claim on the job.
+            counts_attempt: False for a drain, which uses up no attempt; True for a crash, an out-of-memory
                 kill or a hang: `attempt` rises, and past `max_attempts` the job fails with `code`.
             reason: the cause, as in "the process was killed by signal 9", for the client.
             code: `worker_lost`, or `disk_failed`.
@@ -209,7 +209,7 @@ class WorkerJobs:
         outcomes: Iterable[JobStatus],
         change: Callable[[Session, JobTable, datetime], None],
     ) -> Job:
-        """End a claim with a change. A repeated call of one that came through changes nothing more."""
+        """End a claim with a change; a repeated call changes nothing more."""
         with self._database.transaction() as session:
             try:
                 row = held_jobs.lock_claimed(session, claim)

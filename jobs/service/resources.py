@@ -1,4 +1,4 @@
-"""What the services over jobs share: a pool of database connections, the doorbell, and the settings."""
+"""The resources that the services share: database connections, the doorbell, and the settings."""
 
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ from jobs.values.jobs import Job
 
 @dataclass(frozen=True)
 class Resources:
-    """Opened once in a process, after a fork, and given to each service. Safe to share between threads.
+    """Opened once in a process, after a fork, and passed to each service. Safe to share between threads.
 
     Args:
-        database: where the rows are.
+        database: the place of the rows.
         doorbell: rung after a commit, so that a worker looks at once.
         settings: lease, attempt and retention limits.
     """
@@ -39,7 +39,7 @@ class Resources:
     def ring_for(self, job: Job) -> None:
         """Ring for a job that waits, after its row is committed.
 
-        A failed ring is no error: the row remembers it, and upkeep rings within seconds.
+        A failed ring is no error: the row records it, and upkeep rings within seconds.
         """
         queue = job.status.queue
         if queue is None or self.doorbell.ring(queue, job.id):

@@ -1,4 +1,4 @@
-"""A worker's right to a job, what it hears from the client, and what its work leaves."""
+"""A worker's claim on a job, the client's requests to it, and the results of its work."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,8 +25,8 @@ class Control:
         lost: the claim is no longer held: kill the child and write nothing more.
         cancel_requested: the client wants the job to end.
         pause_requested: the client wants the job to pause, with its state kept.
-        remaining_seconds: what is left of `max_runtime_seconds`, not above zero when it is used up;
-            None without a limit.
+        remaining_seconds: the rest of `max_runtime_seconds`, zero or below when it is used up; None
+            without a limit.
     """
 
     lost: bool
@@ -37,11 +37,11 @@ class Control:
 
 @dataclass(frozen=True, kw_only=True)
 class StageResult:
-    """What a stage of a job leaves when it has worked. Its files are in the store.
+    """The results of a successful stage of a job. Its files are in the store.
 
     Args:
-        resolved: the `ResolvedSpec` document; None leaves the one of an earlier stage.
-        report: what was found in the uploads; None leaves that of an earlier stage.
+        resolved: the `ResolvedSpec` document; None keeps that of an earlier stage.
+        report: the report on the uploads; None keeps that of an earlier stage.
         inputs: canonical files by name. A later stage reads these, and no upload.
         artifacts: files to publish.
         metrics: the last values of the job's metrics.

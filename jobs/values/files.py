@@ -1,4 +1,4 @@
-"""Files in the store, and what they are to a job."""
+"""Files in the store, and their roles in a job."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ class StoredFile:
         key: its place in the store.
         sha256: lower-case hexadecimal digest of its bytes.
         bytes: its length.
-        filename: what the client called it; a label for people, never part of a path.
+        filename: the client's name for it; a label for people, never part of a path.
     """
 
     key: str
@@ -26,8 +26,8 @@ class StoredFile:
 class Artifact:
     """A stored, downloadable file of a job.
 
-    `job_id`, `created_at` and `kept` are set when it is read back; a worker leaves them out. The file
-    of one that is no longer `kept` was removed some time after the end of its job.
+    A worker leaves out `job_id`, `created_at` and `kept`; reading the row sets them. Once `kept` is
+    False, the file is removed from the store: this happens some time after the end of the job.
     """
 
     name: str

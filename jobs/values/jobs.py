@@ -16,7 +16,7 @@ class NewJob:
     """A request for a job whose files are already in the store.
 
     Args:
-        kind: what the job is to do.
+        kind: the kind of the job.
         spec: the document of the request.
         uploads: its files by the name of their part in `kind.uploads`.
         request_hash: a digest of the whole request; needed with `idempotency_key`, to distinguish a
@@ -63,7 +63,7 @@ class ProgressReport(TypedDict, total=False):
 
 
 def summarise(spec: Mapping[str, Any], resolved: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Take from the documents of a job what a list shows of them: `JobSummary.summary`."""
+    """Extract `JobSummary.summary`, the values that a list shows, from the documents of a job."""
     teacher = (resolved or {}).get("teacher_architecture") or spec["teacher"]["architecture"]
     return {
         "num_classes": len(spec["labels"]),
@@ -78,13 +78,13 @@ def summarise(spec: Mapping[str, Any], resolved: Mapping[str, Any] | None) -> di
 
 @dataclass(frozen=True, kw_only=True)
 class JobSummary:
-    """What a list shows of a job: bounded, whatever its spec holds.
+    """A job in a list. Its size is bounded, however large the spec is.
 
     Args:
         phase: the last part of the work that began (`contract.events.Phase`); None before the first.
         summary: {"num_classes", "input_size", "teacher_architecture", "student_architecture", "preset",
-            "metadata", "webhook"}: the teacher's is "auto" until inspected, `webhook` says if there is one;
-            {} of a job that a service older than these summaries has written and nobody has inspected since.
+            "metadata", "webhook"}. The teacher's architecture is "auto" until inspected; `webhook` is True
+            if the job has one. It is {} if a release without summaries wrote the job, until inspected.
         latest_metrics: the newest value of each metric.
         error: of a failed job.
         uploads: the files of the request by the name of their part.
@@ -116,7 +116,7 @@ class JobSummary:
         return self.status.is_terminal
 
     def artifacts_expire_at(self, keep_seconds: float | None) -> datetime | None:
-        """Until when artifacts can be downloaded; None without an end, or while it is not known.
+        """The end of the time for downloads of artifacts; None if there is no end, or it is not known yet.
 
         Args:
             keep_seconds: the setting `keep_artifacts_seconds`.
@@ -128,14 +128,14 @@ class JobSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class Job(JobSummary):
-    """A job as it stands at one `version`.
+    """A job at one `version`.
 
     Args:
-        spec: the spec as asked, with its preset named and expanded; a valid `JobSpec` document.
+        spec: the spec of the request, with its preset named and expanded; a valid `JobSpec` document.
         resolved: the `ResolvedSpec` document, once inspection has made it.
-        report: what `inspect` and `embed` found: the `report.json` of the core program.
+        report: the results of `inspect` and `embed`: the `report.json` of the core program.
         timeline: [{"phase", "started_at", "ended_at"}] in order; ISO 8601 in UTC, `ended_at` None while open.
-        fence: rises at every claim; what a worker's writes are checked against.
+        fence: rises at every claim; each write of a worker is checked against it.
     """
 
     spec: dict[str, Any]

@@ -1,4 +1,4 @@
-"""A kind of job, as data that the API, the service and the workers read, so that none of them branches."""
+"""A kind of job as data. The API, the service and the workers read it, and need no branch for a kind."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,12 +25,12 @@ class UploadPart:
 
 @dataclass(frozen=True)
 class JobKind:
-    """One kind of job. What each stage does is the worker's: `worker.flows.FLOWS`.
+    """One kind of job. `worker.flows.FLOWS` has the work of each stage.
 
     Args:
         name: value of the column and of the API's `kind`; lower case.
         path: where the API takes requests for it.
-        operation_id: the API's name for that, as generated clients call it.
+        operation_id: the name of that operation in generated clients.
         summary: one line for the API's description.
         description: a few sentences for it.
         uploads: the files of a request by the name of their part; `teacher` is always among them.

@@ -14,7 +14,7 @@ class JobEvent:
     """One entry of a job's ordered log; `seq` counts from 1 without gaps.
 
     `data` by `type`:
-        status      {"status", "attempt"} and, where they say more, "cancel_requested",
+        status      {"status", "attempt"} and, in some events, "cancel_requested",
                     "pause_requested", "reason"
         phase       {"phase"}
         progress    {"phase", "epoch", "epochs", "fraction", "eta_seconds"}

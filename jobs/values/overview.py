@@ -1,4 +1,4 @@
-"""Jobs seen together."""
+"""Values about many jobs: statistics, and a page of the list."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Which addresses a client may have the service call, so that no client reaches its inside through it.
+"""Decides which addresses a web hook may call, so that no client can reach the service's own network.
 
 A web hook makes the service send a request to an address of the client's choice. Addresses that are
 not public (this machine, its network, the metadata of its cloud) are refused, in every notation.
@@ -7,7 +7,7 @@ not public (this machine, its network, the metadata of its cloud) are refused, i
 import socket
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
-# Addresses that Python's table calls global, or does not decide, and where no receiver can be.
+# Addresses without a possible receiver that Python's table calls global, or does not decide on.
 _REFUSED_V4 = (
     IPv4Network("192.0.0.0/24"),  # protocols; at Oracle, the metadata of a machine
     IPv4Network("192.88.99.0/24"),  # relays of 6to4
@@ -23,9 +23,9 @@ _NAT64 = IPv6Network("64:ff9b::/96")
 
 
 def is_public(address: str) -> bool:
-    """Whether an address is public; a string that is no address is not.
+    """Whether an address is public; False for a string that is not an address.
 
-    An IPv4 address inside of an IPv6 one (`::ffff:10.0.0.1`, NAT64) is judged as what it is.
+    An IPv4 address inside an IPv6 one (`::ffff:10.0.0.1`, NAT64) is checked as an IPv4 address.
     """
     try:
         ip = ip_address(address)
@@ -42,7 +42,7 @@ def is_public(address: str) -> bool:
 
 
 def is_loopback(address: str) -> bool:
-    """Tell whether only this machine reaches a socket that is bound to `address`; no name is one."""
+    """Whether only this machine can reach a socket that is bound to `address`; False for a name."""
     try:
         parsed = ip_address(address.partition("%")[0])
     except ValueError:
@@ -51,9 +51,9 @@ def is_loopback(address: str) -> bool:
 
 
 def private_literal(host: str) -> str | None:
-    """Read a host as an address, in any notation that a resolver takes; returns it where it is not public.
+    """Read a host as an address, in any notation that a resolver accepts; return it if it is not public.
 
-    A name returns None: its addresses are judged when it is resolved, and may differ each time.
+    A name returns None: its addresses are checked when it is resolved, and may differ each time.
     """
     name = host.strip("[]").rstrip(".")
     if name == "localhost" or name.endswith(".localhost"):

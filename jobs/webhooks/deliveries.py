@@ -1,4 +1,4 @@
-"""Messages to web hooks: their content, their signature, and when they are tried again."""
+"""Messages to web hooks: their content, their signature, and the times of their attempts."""
 
 import base64
 import hashlib
@@ -16,7 +16,7 @@ MAX_ATTEMPTS = 10
 FIRST_DELAY = timedelta(seconds=10)
 DELAY_FACTOR = 3
 LONGEST_DELAY = timedelta(days=1)  # that a receiver may request
-JITTER = 0.2  # messages that fail together, because a receiver is away, are not retried together
+JITTER = 0.2  # messages that fail together, because a receiver does not answer, are not retried together
 
 GONE = 410
 
@@ -37,12 +37,12 @@ class Delivery:
     """A message to the web hook of a job, as a client may see it.
 
     Args:
-        id: the `webhook-id` of every attempt; by it a receiver knows a message it has had.
+        id: the `webhook-id` of every attempt; a receiver recognises a repeated message by it.
         event: as in "job.succeeded".
-        attempts: how often it was sent, an attempt under way included.
-        last_status_code: the receiver's last answer; None where there was none.
-        last_error: why there was none.
-        next_attempt_at: when it is sent again; None where it is not.
+        attempts: the number of attempts, including one in progress.
+        last_status_code: the status of the last attempt's response; None if there was no response.
+        last_error: why there was no response.
+        next_attempt_at: the time of the next attempt; None if there is none.
     """
 
     id: str
@@ -59,12 +59,12 @@ class Delivery:
 
 @dataclass(frozen=True)
 class DueDelivery:
-    """A message that its taker is to send now.
+    """A message that its taker must send now.
 
     Args:
         attempt: counts from 1; distinguishes this taker's answer from a later one's.
         taken_at: the database's time.
-        content: the very bytes to send.
+        content: the exact bytes to send.
     """
 
     id: str

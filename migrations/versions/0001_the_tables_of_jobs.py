@@ -17,7 +17,7 @@ branch_labels = None
 depends_on = None
 
 
-# Whatever a program gets wrong, a job that ended stays as it ended.
+# A fault of a program must not change a job that has ended.
 STEP_FUNCTION = """
 CREATE FUNCTION check_job_step() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -49,7 +49,7 @@ CREATE TRIGGER job_step BEFORE UPDATE ON job FOR EACH ROW EXECUTE FUNCTION check
 
 
 def upgrade() -> None:
-    """Make the tables and the trigger."""
+    """Create the tables and the trigger."""
     _create_job()
     _index_job()
     _create_event()
@@ -61,7 +61,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop them, with everything in them."""
+    """Drop the tables and the trigger."""
     for table in ("embedding", "metric", "file", "event", "job"):
         op.drop_table(table)
     op.execute("DROP FUNCTION check_job_step()")

@@ -1,4 +1,4 @@
-"""Checkpoints of running jobs, and the wish to pause one.
+"""Checkpoints of running jobs, and requests to pause a job.
 
 Revision ID: 0002
 Revises: 0001
@@ -42,11 +42,11 @@ $$
 
 
 def upgrade() -> None:
-    """Make room for checkpoints, and let jobs be paused."""
-    wish: sa.Column[bool] = sa.Column(
+    """Create the tables of checkpoints, and let jobs be paused."""
+    pause_requested: sa.Column[bool] = sa.Column(
         "pause_requested", sa.Boolean(), server_default=sa.text("false"), nullable=False
     )
-    op.add_column("job", wish)
+    op.add_column("job", pause_requested)
     op.execute(STEP_FUNCTION.replace("{from_queued}", "'running', 'paused', 'failed', 'cancelled'"))
     op.create_table(
         "checkpoint",

@@ -1,4 +1,4 @@
-"""Messages to web hooks, and what they are signed with.
+"""Messages to web hooks, and the secrets for their signatures.
 
 Revision ID: 0003
 Revises: 0002
@@ -16,7 +16,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Make the outbox."""
+    """Create the outbox."""
     moment = postgresql.TIMESTAMP(timezone=True)
     secret: sa.Column[str] = sa.Column("webhook_secret", sa.Text(), nullable=True)
     op.add_column("job", secret)
@@ -49,6 +49,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop the outbox; what was not delivered yet is lost."""
+    """Drop the outbox; messages that are not delivered yet are lost."""
     op.drop_table("delivery")
     op.drop_column("job", "webhook_secret")

@@ -16,7 +16,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Make room for banks."""
+    """Create the table of banks."""
     op.create_table(
         "bank",
         sa.Column("cache_key", sa.Text(), nullable=False),
@@ -36,5 +36,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Forget the banks."""
+    """Drop the table of banks."""
     op.drop_table("bank")

@@ -1,4 +1,4 @@
-"""What a list shows of a job, beside the documents that may have megabytes.
+"""Summaries of jobs for lists, which do not read documents of megabytes.
 
 Revision ID: 0005
 Revises: 0004
@@ -27,13 +27,13 @@ def upgrade() -> None:
         *(sa.column(name, sa.JSON()) for name in ("spec", "resolved", "summary")),
     )
     connection = op.get_bind()
-    # Here and not in the database, whose functions refuse U+0000 in a label.
+    # Computed here, because the database's functions refuse U+0000 in a label.
     ids = list(connection.scalars(sa.select(job.c.id)))
     for start in range(0, len(ids), _BATCH):
-        read = sa.select(job.c.id, job.c.spec, job.c.resolved).where(
+        query = sa.select(job.c.id, job.c.spec, job.c.resolved).where(
             job.c.id.in_(ids[start : start + _BATCH])
         )
-        for row in connection.execute(read).all():
+        for row in connection.execute(query).all():
             summary = _summary(row.spec, row.resolved)
             connection.execute(sa.update(job).where(job.c.id == row.id).values(summary=summary))
 
@@ -52,5 +52,5 @@ def _summary(spec: dict[str, Any], resolved: dict[str, Any] | None) -> dict[str,
 
 
 def downgrade() -> None:
-    """Let the summaries go."""
+    """Drop the summaries."""
     op.drop_column("job", "summary")

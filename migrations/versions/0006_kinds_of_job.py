@@ -1,4 +1,4 @@
-"""Which kind of job each one is, and its priority, where `dry_run` was.
+"""The kind and the priority of each job, in place of `dry_run`.
 
 Revision ID: 0006
 Revises: 0005
@@ -13,7 +13,7 @@ down_revision = "0005"
 branch_labels = None
 depends_on = None
 
-# During an upgrade the release before writes and reads `dry_run`, this one `kind` and `priority`.
+# During an upgrade the previous release writes and reads `dry_run`, this release `kind` and `priority`.
 KIND_FUNCTION = """
 CREATE FUNCTION fill_job_kind() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -30,7 +30,7 @@ WAITING = "status IN ('validating', 'queued') AND lease_until IS NULL AND NOT ca
 
 
 def upgrade() -> None:
-    """Name the kind of every job; what the older release inserts meanwhile is named by a trigger."""
+    """Set the kind of every job; a trigger sets it for jobs that the previous release inserts meanwhile."""
     op.add_column("job", sa.Column("kind", sa.Text(), server_default="distill", nullable=False))
     op.add_column("job", sa.Column("priority", sa.Integer(), server_default=sa.text("0"), nullable=False))
     op.execute("UPDATE job SET kind = 'validate', priority = 1 WHERE dry_run")
@@ -41,7 +41,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Let the kinds go; only the two that `dry_run` tells apart may exist."""
+    """Drop the kinds; only the two kinds that `dry_run` distinguishes may exist."""
     _index_waiting("dry_run DESC")
     op.execute("DROP TRIGGER job_kind ON job")
     op.execute("DROP FUNCTION fill_job_kind()")

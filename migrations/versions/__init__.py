@@ -1,1 +1,1 @@
-"""One file a step, each frozen once it was released."""
+"""One file for each version; a released file does not change."""

@@ -28,7 +28,7 @@ from jobs.values.log import JobEvent
 from tests.support.services import Services
 
 # Reasons in the log of a job for a release that costs an attempt.
-COSTLY = (for_upkeep.SILENCE, "crashed", "broke down", "unexpected error")
+COSTLY = (for_upkeep.SILENCE, "crashed", "unexpected error")
 
 
 def check_job(service: Services, storage: Storage, job_id: str) -> Job:

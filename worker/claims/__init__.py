@@ -1,1 +1,1 @@
-"""Holding a job: taking it, keeping the lease, running the core on it, and leaving it in a true state."""
+"""Holding a job: claim it, keep the lease, run the core on it, and end the claim with a correct state."""

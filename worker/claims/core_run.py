@@ -32,7 +32,7 @@ class CoreRun:
     """A child process with the core's program; its events go into the job's log.
 
     Args:
-        job: whose command it is.
+        job: the job of this command.
         program: the command that precedes the core's arguments; its first word is an absolute path.
         watchdog: decides when the child takes too long, or is silent for too long.
         on_checkpoint: is called with each state that the child has saved; must return at once.
@@ -60,15 +60,15 @@ class CoreRun:
         """Run one command of the core to its end.
 
         Args:
-            arguments: what follows the program; the others are as for `Child`.
+            arguments: the core's arguments; the other parameters are those of `Child`.
 
         Returns:
             The `result` of its `finished` line.
 
         Raises:
-            Refused: it reported that the request cannot work.
-            Crashed: it broke down, hung, or was killed; `DiskFailed` where the disk took no more.
-            Stopped: it was ended because the job or the worker is to stop.
+            Refused: the core refused the request.
+            Crashed: it crashed, hung, or was killed; `DiskFailed` if the disk could not store more.
+            Stopped: it was ended because the job or the worker must stop.
             LeaseLost: the job is no longer ours.
         """
         if (reason := self._lease.stop_reason()) is not None:
@@ -133,7 +133,7 @@ class CoreRun:
         return reason
 
     def _grace_seconds(self, reason: StopReason) -> float:
-        """How long the child gets to save its state; a state that nobody will read is worth no time."""
+        """Seconds for the child to save its state; 0 if nobody will read that state."""
         return self._job.drain.child_seconds() if reason.keeps_state else 0.0
 
     def _result(self, code: int, reason: StopReason | None) -> dict[str, Any]:
@@ -144,7 +144,7 @@ class CoreRun:
             return last.result
         if code == EXIT_REFUSED and isinstance(last, FailedEvent):
             if last.code is ErrorCode.DISK_FAILED:
-                raise DiskFailed("took no more from the program")
+                raise DiskFailed("accepted no more data from the program")
             raise Refused(last.code, last.message, last.hint, retryable=last.retryable)
         if reason is not None:
             raise stop_error(reason)

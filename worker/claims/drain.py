@@ -1,9 +1,9 @@
-"""The shutdown of a worker, as its jobs see it: a request, and the time that is left to put jobs away."""
+"""The shutdown of a worker: a request to its jobs, and the time that is left to put them away."""
 
 import time
 
-# Of the time that is left when a job is put away: the child's share, to save its state, and then the share
-# of that checkpoint's way to the store. The rest is for giving the job back.
+# Shares of the time that is left when a job is put away: first for the child, which saves its state, then
+# for the checkpoint to reach the store. The rest is for the release of the job.
 _CHILD_SHARE = 0.6
 _CHECKPOINT_SHARE = 0.7
 
@@ -20,7 +20,7 @@ class Drain:
         self._since: float | None = None
 
     def request(self) -> None:
-        """Ask every job of this worker to stop; safe in a signal handler."""
+        """Request that every job of this worker stops; safe in a signal handler."""
         if self._since is None:
             self._since = time.monotonic()
 
@@ -30,7 +30,7 @@ class Drain:
         return self._since is not None
 
     def remaining_seconds(self) -> float:
-        """What is left of the time to put jobs away; all of it before the request."""
+        """The time that is left to put jobs away; the whole time before the request."""
         since = self._since
         return self._seconds if since is None else self._seconds - (time.monotonic() - since)
 

@@ -1,4 +1,4 @@
-"""From the child's events to the job's log: in order, once each, however long the database is away."""
+"""Writes the child's events into the job's log: in order, once each, even after a long outage."""
 
 import logging
 import time
@@ -52,7 +52,7 @@ class EventWriter:
                 self._queue.append((self._line, event))
 
     def flush(self) -> None:
-        """Write the queue, unless the database is away or the lease in doubt; never waits for them.
+        """Write the queue, unless the database does not answer or the lease is in doubt; never waits.
 
         Raises:
             LeaseLost: the job is no longer ours.

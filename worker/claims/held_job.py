@@ -1,4 +1,4 @@
-"""A job that this worker holds, and everything that its holder may read and write of it."""
+"""A job that this worker holds, with all reads and writes of its holder."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
@@ -22,12 +22,12 @@ class HeldJob:
     """A claim with its lease: a method for each read and write of its holder.
 
     A method is one transaction, which is repeated while the database does not answer or the lease is in
-    doubt; `Patience` says how long. Each method may raise:
+    doubt; `Patience` limits the time. Each method may raise:
 
         LeaseLost: the job is another worker's, or has ended.
         ServiceUnavailable: the outage was too long.
-        Stopped: the job is to stop while the transaction waits. The methods that end the claim, those
-            that return a `Job`, do not raise it.
+        Stopped: the job must stop while the transaction waits. The methods that end the claim, which
+            return a `Job`, do not raise it.
 
     Args:
         service: does the transactions.
@@ -51,10 +51,10 @@ class HeldJob:
         return Patience(self.lease, self.drain, ignore_stop=ignore_stop)
 
     def repeat(self, action: Callable[[], Result], patience: Patience | None = None) -> Result:
-        """Do something that a server must answer, as often as outages make necessary.
+        """Do an action that needs a server, and repeat it during an outage.
 
         Args:
-            action: has one effect, however often it is done.
+            action: must have one effect even if it is repeated.
             patience: measures the pauses; a new one, unless they belong to a longer action.
         """
         patience = patience or self.patience()
@@ -68,7 +68,7 @@ class HeldJob:
             patience.wait(cause)
 
     def log_events(self, events: Sequence[Event]) -> None:
-        """Put events of the worker's own into the job's log; later, if the database is away."""
+        """Write the worker's own events into the job's log; later, if the database does not answer."""
         self.events.add(events)
         self.events.flush()
 
@@ -85,13 +85,13 @@ class HeldJob:
         return self.repeat(lambda: self._service.checkpoints(self._claim))
 
     def add_checkpoint(self, epoch: int, step: int, files: Mapping[str, StoredFile]) -> Checkpoint:
-        """Make a state of the run the one that the next claim continues from; does not wait for an outage."""
+        """Make this state of the run current for the next claim; does not wait during an outage."""
         checkpoint = Checkpoint(self._claim.fence, epoch, step, files)
         self._try(lambda: self._service.add_checkpoint(self._claim, checkpoint))
         return checkpoint
 
     def log_resume(self, checkpoint: Checkpoint) -> None:
-        """Note in the job's log which state this claim continues from."""
+        """Report in the job's log from which state this claim continues."""
         self.repeat(lambda: self._service.log_resume(self._claim, checkpoint))
 
     def find_embedding(self, key: str) -> StoredFile | None:
@@ -111,15 +111,15 @@ class HeldJob:
         self.repeat(lambda: self._service.save_bank(self._claim, key, file))
 
     def drop_bank(self, key: str, bank: Bank) -> None:
-        """Forget a warm bank that the store has lost or damaged."""
+        """Drop a warm bank that the store has lost or damaged."""
         self.repeat(lambda: self._service.drop_bank(key, bank))
 
     def set_bank(self, bank: Bank) -> None:
-        """Note in the job's specification which warm bank its run begins with."""
+        """Record in the job's specification with which warm bank its run begins."""
         self.repeat(lambda: self._service.set_bank(self._claim, bank))
 
     def end_stage(self, result: StageResult) -> Job:
-        """Write what the stage leaves: the job waits for its next stage, or it has succeeded."""
+        """Write the results of the stage: the job waits for its next stage, or it has succeeded."""
         return self._end(lambda: self._service.end_stage(self._claim, result))
 
     def fail(
@@ -131,13 +131,13 @@ class HeldJob:
         retryable: bool = False,
         artifacts: Sequence[Artifact] = (),
     ) -> Job:
-        """End the job: it cannot work, and is not tried again."""
+        """End the job as failed; it is not tried again."""
         return self._end(
             lambda: self._service.fail(self._claim, code, message, hint, retryable, artifacts=artifacts)
         )
 
     def cancel(self) -> Job:
-        """End the job as its client asked."""
+        """End the job as cancelled."""
         return self._end(lambda: self._service.cancel(self._claim))
 
     def release(self, reason: str, *, counts_attempt: bool, code: ErrorCode = ErrorCode.WORKER_LOST) -> Job:

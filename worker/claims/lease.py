@@ -1,9 +1,9 @@
-"""Keeping a claim alive, and noticing when the work on it must stop.
+"""Keeps a claim alive, and detects when the work on it must stop.
 
-A thread renews the lease and reads what the client has asked for. Two clocks decide: the database's says
-who holds the job; this process's says how long ago the database last confirmed that it is us. After too
-long without an answer nothing may be written, though the child computes on: the lease may have run out and
-another worker may hold the job. The next answer decides it.
+A thread renews the lease and reads the client's requests. There are two clocks: the database's clock
+decides who holds the job; this process's clock measures the time since the database last confirmed the
+claim. After too long without an answer nothing may be written, but the child continues: the lease may have
+run out, and another worker may hold the job. The next answer decides.
 """
 
 import logging
@@ -25,7 +25,7 @@ CONTROL_SECONDS = 1.0  # between two reads of the client's requests; a cancel mu
 
 
 class StopReason(StrEnum):
-    """Why a child must end before it is done."""
+    """Why a child must end before it has finished."""
 
     LOST = "lost"
     CANCELLED = "cancelled"
@@ -43,7 +43,7 @@ class Lease:
     """The holder's side of a claim, used as a context: a thread renews it until the end.
 
     Args:
-        heartbeat: renews the claim in the database, and returns what the client has asked for.
+        heartbeat: renews the claim in the database, and returns the client's requests.
         lease_seconds: how long the database grants at each heartbeat.
         drain: the worker's shutdown, which stops the job as well.
     """

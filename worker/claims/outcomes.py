@@ -2,8 +2,8 @@
 
 Outcome
   Refused       the request cannot work: the job fails with a reason
-  Crashed       the child broke down: the job is tried again, and an attempt is used
-    DiskFailed  the disk of this machine takes no more: the same, and then the worker takes no job for a while
+  Crashed       the child crashed: the job is tried again, and an attempt is used
+    DiskFailed  the disk of this machine can store no more: as Crashed, and the worker pauses
   Stopped       the client, the job's own limit or the worker's shutdown ended the work, or paused it
 
 A lost claim is not among them: after `jobs.errors.LeaseLost` there is no job to bring to an end.
@@ -47,7 +47,7 @@ class Refused(Outcome):
 
 
 class Crashed(Outcome):
-    """The child ended in a way that the contract does not know.
+    """The child ended in a way that the contract does not define.
 
     Args:
         reason: for the log and the job's record.
@@ -61,10 +61,10 @@ class Crashed(Outcome):
 
 
 class DiskFailed(Crashed):
-    """The disk of this machine takes no more; another worker's may.
+    """The disk of this machine can store no more; the disk of another worker may have room.
 
     Args:
-        reason: what is wrong with it, as in "is full".
+        reason: the problem of the disk, as in "is full".
     """
 
     def __init__(self, reason: str):
@@ -80,7 +80,7 @@ class Stopped(Outcome):
 
 
 def stop_error(reason: StopReason) -> Stopped | LeaseLost:
-    """Return what to raise where the work must stop."""
+    """Return the exception to raise if the work must stop."""
     if reason is StopReason.LOST:
         return LeaseLost("The job is no longer held by this worker.")
     return Stopped(reason)

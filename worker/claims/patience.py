@@ -20,7 +20,7 @@ class Patience:
     Args:
         lease: of the job that the action is for.
         drain: ends all waiting when its time is used up.
-        ignore_stop: continue although the job is to stop. Set for what a stop itself has to write.
+        ignore_stop: continue although the job must stop. Set it for the writes of the stop itself.
     """
 
     def __init__(self, lease: Lease, drain: Drain, *, ignore_stop: bool = False):
@@ -33,11 +33,11 @@ class Patience:
         """Pause before the next try.
 
         Args:
-            cause: why the last one did not succeed, for the log.
+            cause: why the last try did not succeed, for the log.
 
         Raises:
             LeaseLost: the job is no longer ours.
-            Stopped: the job is to stop.
+            Stopped: the job must stop.
             ServiceUnavailable: the outage is too long, or the worker's time to shut down is used up.
         """
         reason = self._lease.stop_reason()

@@ -1,4 +1,4 @@
-"""Claim a job, work on it, and leave it in a state that is true, whatever happened."""
+"""Claims a job, works on it, and ends the claim with a correct state in every case."""
 
 import itertools
 import logging
@@ -36,7 +36,7 @@ _RETRY_SECONDS = 0.5
 # After the disk failed: time for another worker to take the job, and for an operator to make room.
 _REST_SECONDS = 60.0
 
-# Does the work of one stage of a job and returns what that leaves, or raises an Outcome.
+# Does the work of one stage of a job and returns the results, or raises an Outcome.
 Flow = Callable[[HeldJob, Workbench], StageResult]
 # By the name of the kind of job, and the queue of the stage.
 Flows = Mapping[tuple[str, QueueName], Flow]
@@ -47,7 +47,7 @@ class Supervisor:
 
     Args:
         settings: leases, limits and addresses of the servers.
-        flows: what is done with a job, for each stage of each kind.
+        flows: the work on a job, for each stage of each kind.
         program: the command that precedes the core's arguments.
     """
 
@@ -92,12 +92,12 @@ class Supervisor:
         return bool(self._busy_threads)
 
     def close(self) -> None:
-        """Remove the scratch folder and give back connections."""
+        """Remove the scratch folder and close all connections."""
         self._scratch.close()
         self._resources.close()
 
     def _claim(self, queue: QueueName) -> Claim | None:
-        """Take a job. Without an answer the same request is repeated: the lost answer may have been a job."""
+        """Take a job. Without an answer the request is repeated: the lost answer may contain a job."""
         name = f"{self._name}:{next(self._claim_numbers)}"
         until = time.monotonic() + self._settings.lease_seconds
         is_repeated = False
@@ -126,7 +126,7 @@ class Supervisor:
             logger.exception("the job is left to the reaper")
 
     def _carry_out(self, job: HeldJob) -> Job:
-        """Run the stage, and end the claim with what comes of it; a bad disk makes the worker rest."""
+        """Run the stage and end the claim with its outcome; after a disk failure the worker pauses."""
         try:
             with self._scratch.folder(job.id) as folder:
                 bench = Workbench(job, folder, self._storage, self._settings, self._program)
@@ -142,7 +142,7 @@ class Supervisor:
 
 
 def _run_stage(flows: Flows, job: HeldJob, bench: Workbench) -> Job:
-    """Run a stage. What its flow raises ends the claim, except a lost claim, an outage or a bad disk."""
+    """Run a stage. An error of its flow ends the claim, except a lost claim, an outage or a disk failure."""
     try:
         flow = flows[job.snapshot.kind.name, job.queue]
         return job.end_stage(flow(job, bench))
@@ -159,16 +159,16 @@ def _run_stage(flows: Flows, job: HeldJob, bench: Workbench) -> Job:
     except DiskFailed:
         raise
     except Crashed as crash:
-        reason = f"the {job.queue} process broke down: {crash.reason}"
+        reason = f"the {job.queue} process crashed: {crash.reason}"
         logger.error(reason)
         return job.release(reason, counts_attempt=True)
     except (LeaseLost, ServiceUnavailable):
         raise
-    except Exception as error:  # a mistake in the worker must not leave the job without an answer
+    except Exception as error:  # a bug in the worker must not leave the job without an outcome
         if (trouble := disk_trouble(error)) is not None:
             raise DiskFailed(trouble) from error
         logger.exception("the attempt failed in the worker itself")
-        reason = f"the worker met an unexpected error ({type(error).__name__})"
+        reason = f"the worker had an unexpected error ({type(error).__name__})"
         return job.release(reason, counts_attempt=True)
 
 
@@ -178,9 +178,9 @@ def _end_stopped(job: HeldJob, reason: StopReason) -> Job:
     if reason is StopReason.MAX_RUNTIME:
         limit = job.snapshot.max_runtime_seconds
         message = f"The job ran longer than its max_runtime_seconds of {limit}."
-        hint = "Raise max_runtime_seconds, or ask for fewer epochs or a quicker preset."
+        hint = "Raise max_runtime_seconds, or request fewer epochs or a faster preset."
         return job.fail(ErrorCode.MAX_RUNTIME_EXCEEDED, message, hint)
     is_paused = reason is StopReason.PAUSED
     return job.release(
-        "it was asked to pause" if is_paused else "the worker was shut down", counts_attempt=False
+        "the client requested a pause" if is_paused else "the worker was shut down", counts_attempt=False
     )

@@ -1,4 +1,4 @@
-"""What a job is worked on with: a private folder, the object store, and the core's program."""
+"""The folder and the tools for the work on a job: the object store, and the core's program."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,9 +17,9 @@ class Workbench:
     """The folder and the tools of one claim.
 
     Args:
-        job: what is worked on; its patience decides how long an outage of the store is waited for.
+        job: the job; its patience limits the wait during an outage of the store.
         folder: private; removed when the work ends.
-        storage: where files come from and go to.
+        storage: the object store of the job's files.
         settings: limits, and what the operator allows.
         program: the command that precedes the core's arguments; its first word is an absolute path.
     """
@@ -67,5 +67,5 @@ class Workbench:
     def store_present(
         self, folder: Path, names: Iterable[str], kind: Literal["inputs", "artifacts"]
     ) -> dict[str, StoredFile]:
-        """Put those of the named files into the store that are in a folder."""
+        """Put those of the named files into the store that exist in a folder."""
         return {name: self.store(folder / name, kind) for name in names if (folder / name).is_file()}

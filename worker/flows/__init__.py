@@ -1,4 +1,4 @@
-"""What is done with a claimed job: one flow for each kind of job and each of its stages."""
+"""The work on a claimed job: one flow for each kind of job and each of its stages."""
 
 from jobs.states import QueueName
 from worker.claims.supervisor import Flow

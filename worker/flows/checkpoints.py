@@ -1,9 +1,9 @@
-"""A run's checkpoints: to the store beside the run, and back to whichever worker continues it.
+"""Stores the checkpoints of a run while it runs, and restores them for the worker that continues it.
 
 The child writes generations of files and drops old ones at its own pace. Each generation is linked into a
 folder of ours at once and stored by a thread of its own, so that a slow store delays neither the child nor
-the lease. Files come first, then the fenced row that makes them current. While the store is away only the
-newest generation waits: it makes the ones before superfluous.
+the lease. Files come first, then the fenced row that makes them current. While the store does not answer,
+only the newest generation waits: it replaces the earlier ones.
 """
 
 import itertools
@@ -39,12 +39,12 @@ class _Generation:
 
 
 class CheckpointKeeper:
-    """Stores what a child saves, used as a context around its run.
+    """Stores the checkpoints of a child, used as a context around its run.
 
     Args:
-        job: the job whose child it is.
-        bench: what the job is worked on with.
-        folder: where the child writes its checkpoints.
+        job: the job of the child.
+        bench: the folder and the tools of the job.
+        folder: the folder into which the child writes its checkpoints.
         start: the checkpoint from which the run resumes, if any; its files are in the store already.
     """
 
@@ -75,14 +75,13 @@ class CheckpointKeeper:
         with self._change:
             self._is_closed = True
             self._change.notify_all()
-        # A thread that hangs in a request does no harm: its fence refuses whatever it still writes.
+        # A thread that hangs in a request does no harm: the database refuses its later writes by their fence.
         self._thread.join(timeout=_CLOSE_SECONDS)
 
     def take(self, event: CheckpointEvent) -> None:
-        """Link the files of a checkpoint, and have it stored; returns at once.
+        """Link the files of a checkpoint and let the thread store it; returns at once.
 
-        A file that is gone already belongs to a generation that newer ones have replaced: their own
-        event follows.
+        If a file is missing, a newer generation has replaced this one, and its own event follows.
         """
         folder = self._links / str(next(self._numbers))
         try:
@@ -155,15 +154,15 @@ class CheckpointKeeper:
         self._files_of_row, self._new_files = _files_by_hash(checkpoint), {}
 
     def _stored_file(self, path: Path, sha256: str) -> StoredFile:
-        """Return a file of the store with this content, which is put there unless it was before."""
+        """Return the stored file with this content; store it first if it is new."""
         if sha256 in self._files_of_row:
             return self._files_of_row[sha256]
         file, since = self._new_files.get(sha256, (None, 0.0))
-        # The sweep removes what no row has named for long.
+        # The sweep removes files that no row has named for a long time.
         if file is None or time.monotonic() - since > self._bench.settings.sweep_grace_seconds / 2:
             file = self._bench.storage.publish(path, "checkpoints")
             if file.sha256 != sha256:
-                raise FileCorrupt(f"{path.name} has sha256 {file.sha256}, the child said {sha256}.")
+                raise FileCorrupt(f"{path.name} has sha256 {file.sha256}, the child reported {sha256}.")
             self._new_files[sha256] = (file, time.monotonic())
         return file
 
@@ -187,7 +186,7 @@ def restore(job: HeldJob, bench: Workbench, folder: Path) -> Checkpoint | None:
                     hashes[name] = file.sha256
         except (FileMissing, FileCorrupt) as error:
             logger.error("the checkpoint at step %d is not whole: %s", checkpoint.step, error.message)
-            message = f"The checkpoint at step {checkpoint.step} is damaged; an older one is looked for."
+            message = f"The checkpoint at step {checkpoint.step} is damaged. The run looks for an older one."
             job.log_events([WarningEvent(code="checkpoint_damaged", message=message)])
         else:
             return checkpoint
@@ -198,12 +197,12 @@ def restore(job: HeldJob, bench: Workbench, folder: Path) -> Checkpoint | None:
 
 
 def restart_warning(reason: str) -> WarningEvent:
-    """Return what the owner of a job is told when its run starts from the beginning again."""
+    """Return the warning to the owner of a job whose run starts from the beginning again."""
     return WarningEvent(code="started_anew", message=f"The run starts from the beginning: {reason}.")
 
 
 def _keep_only(folder: Path, hashes: dict[str, str], checkpoint: Checkpoint | None) -> None:
-    """Remove the files that are not of this checkpoint; it shares its bank with the one before."""
+    """Remove the files that do not belong to this checkpoint; it shares its bank with the one before."""
     files = checkpoint.files if checkpoint else {}
     for name, sha256 in list(hashes.items()):
         if name not in files or files[name].sha256 != sha256:

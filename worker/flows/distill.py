@@ -24,7 +24,7 @@ from worker.process.watchdog import Watchdog
 logger = logging.getLogger(__name__)
 
 COMPANIONS = (MODEL_CARD, METRICS, SAMPLES)
-# Published although a run diverged: the student of its last good state, and the metrics up to the end.
+# Published even if a run diverged: the student of its last good state, and the metrics up to the end.
 PARTIAL_RESULT = (PARTIAL_STUDENT, METRICS)
 
 
@@ -86,8 +86,8 @@ def _run_core(
     Args:
         job, bench: as for `distill`.
         inputs, out: folders with the canonical files and for the results.
-        start: arguments that say where the run begins.
-        checkpoint: what it resumes from, if anything.
+        start: arguments for the start of the run.
+        checkpoint: the checkpoint from which it resumes, if any.
     """
     settings = bench.settings
     arguments = ["distill", "--in", str(inputs), "--out", str(out), "--name", job.id, *start]
@@ -118,7 +118,7 @@ def _store_artifacts(job: HeldJob, bench: Workbench, out: Path, names: Sequence[
 
 
 def _numbers(metrics: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, float]]:
-    """The metrics without their words: `value` under the metric's name, bounds under their own."""
+    """The numbers of the metrics: `value` under the metric's name, bounds under their own names."""
     for name, parts in metrics.items():
         for part, value in parts.items():
             if isinstance(value, int | float) and math.isfinite(value):

@@ -1,4 +1,4 @@
-"""Class names to label-text embeddings: from the cache where these labels were embedded before."""
+"""Turns class names into label-text embeddings, or takes them from the cache."""
 
 import hashlib
 import importlib.metadata
@@ -30,17 +30,17 @@ def embed_labels(job: HeldJob, bench: Workbench, spec: Mapping[str, Any], out: P
     """Put `lte.safetensors` into `out`, unless the client's own embeddings are there already.
 
     Args:
-        job: whose class names they are.
-        bench: what it is worked on with.
+        job: the job with the class names.
+        bench: the folder and the tools of the job.
         spec: its resolved specification, of which only labels and text encoder are used.
         out: folder of the canonical files.
 
     Returns:
-        What is known of the embeddings: `text_encoder` names the encoder that made them, `fallback_from`
-        the one that should have, `warnings` holds {"code", "message"} of each doubt about it.
+        A description of the embeddings: `text_encoder` is the encoder that made them, `fallback_from` the
+        encoder that it replaced, if any, and `warnings` has {"code", "message"} of each warning.
 
     Raises:
-        Outcome: they could not be made.
+        Outcome: there are no embeddings.
     """
     if (out / LTE).exists():
         return {"text_encoder": "file", "fallback_from": None, "warnings": []}
@@ -51,17 +51,17 @@ def embed_labels(job: HeldJob, bench: Workbench, spec: Mapping[str, Any], out: P
         job.log_events([PhaseEvent(phase=Phase.EMBED), *warnings])
         return cached_result
     result = _embed(job, bench, spec, out)
-    # A fallback because the hub did not answer is true today only; any other result stays true.
+    # If the hub did not answer, the fallback holds only for now; every other result can be reused.
     if not (bench.settings.allow_hub and result.get("fallback_from")):
         _into_cache(job, bench, key, out, result)
     return result
 
 
 def cache_key(spec: Mapping[str, Any], settings: Settings) -> str:
-    """Digest everything that the embeddings are a function of, without torch.
+    """Digest everything that the embeddings depend on, without torch.
 
-    Weights are named by where the operator's settings take them from, by which of them this machine has,
-    which decides what `auto` comes to, and by the release of the core.
+    Three values identify the weights: their source in the operator's settings, the revisions on this
+    machine, which decide the meaning of `auto`, and the release of the core.
     """
     weights = None
     if settings.clip_weights is not None and settings.clip_weights.exists():

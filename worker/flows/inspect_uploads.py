@@ -1,4 +1,4 @@
-"""The flows of queue `inspect`: hostile uploads become canonical files, class names become embeddings."""
+"""The flows of queue `inspect`: untrusted uploads become canonical files, class names become embeddings."""
 
 import json
 import os
@@ -23,7 +23,7 @@ SPEC = "spec.json"
 CANONICAL_FILES = ("teacher.safetensors", SPEC, "lte.safetensors", "evaluation.safetensors")
 
 GIB = 2**30
-# The core's own jail is tighter; these hold should it fail. A CUDA build maps 3.2 GB on import alone.
+# The core's own limits are tighter; these apply if those fail. A CUDA build maps 3.2 GB on import alone.
 _MEMORY_FLOOR_BYTES = 8 * GIB
 _MEMORY_PER_UPLOADED_BYTE = 6
 _SMALLEST_FILE_LIMIT_BYTES = GIB
@@ -33,7 +33,7 @@ def validate(job: HeldJob, bench: Workbench) -> StageResult:
     """Read the uploads of a job, and publish the report on them.
 
     Raises:
-        Outcome: there is no report; `Refused` when the uploads are to blame.
+        Outcome: there is no report; `Refused` if the uploads are the cause.
     """
     out = bench.new_folder("inspected")
     report = _inspect(job, bench, out)
@@ -45,7 +45,7 @@ def prepare_distillation(job: HeldJob, bench: Workbench) -> StageResult:
     """Read the uploads of a job, embed its class names, and store what its distillation needs.
 
     Raises:
-        Outcome: it cannot be distilled; `Refused` when the uploads are to blame.
+        Outcome: it cannot be distilled; `Refused` if the uploads are the cause.
     """
     out = bench.new_folder("inspected")
     report = _inspect(job, bench, out)
@@ -90,15 +90,15 @@ def _inspect(job: HeldJob, bench: Workbench, out: Path) -> dict[str, Any]:
             raise
         raise Refused(
             ErrorCode.TEACHER_REJECTED,
-            f"Reading the uploaded files was broken off: {crash.reason}.",
+            f"The process that read the uploaded files was ended: {crash.reason}.",
             "Save the weights with safetensors.torch.save_file(network.state_dict(), path), and send those.",
         ) from crash
-    remove_tree(uploads)  # what runs next on this job must not see a stranger's bytes
+    remove_tree(uploads)  # the next command of this job must not see a client's files
     return report
 
 
 def _machine_bytes() -> int:
-    """The memory of this machine; what a container may have of it is not known to be what a run may have."""
+    """The memory of this machine; a container's share is not used, because a run may have another one."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 

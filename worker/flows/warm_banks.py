@@ -1,7 +1,7 @@
 """Warm banks: taken from an earlier job on the same teacher, and saved for later ones.
 
-Both only where the job asks for it (`reuse_bank`). Neither can fail a job: if a bank is missing or damaged,
-the run does its own warm-up.
+Both happen only if the job requests it (`reuse_bank`). Neither can fail a job: if a bank is missing or
+damaged, the run does its own warm-up.
 """
 
 import json
@@ -25,8 +25,8 @@ class WarmBank:
     """The bank that a job may take, or save.
 
     Args:
-        job: whose run begins with the bank, or leaves one.
-        bench: what it is worked on with.
+        job: the job whose run begins with the bank, or produces one.
+        bench: the folder and the tools of the job.
         inputs: folder of its canonical files.
         files: the same files in the store.
     """
@@ -45,7 +45,7 @@ class WarmBank:
             )
 
     def arguments(self) -> list[str]:
-        """Fetch the bank for a run that begins, and return the core's arguments for it; none without."""
+        """Fetch the bank for a new run and return the core's arguments for it; [] without a bank."""
         if self._key is None:
             return []
         job, key = self._job, self._key
@@ -57,7 +57,7 @@ class WarmBank:
         except (FileMissing, FileCorrupt) as error:
             logger.error("the bank of job %s cannot be used: %s", bank.job_id, error.message)
             job.drop_bank(key, bank)
-            message = f"The bank of job {bank.job_id} is damaged. The run warms up itself."
+            message = f"The bank of job {bank.job_id} is damaged. The run does its own warm-up."
             job.log_events([WarningEvent(code="bank_unusable", message=message)])
             return []
         job.set_bank(bank)

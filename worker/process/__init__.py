@@ -1,1 +1,1 @@
-"""Child processes of a worker: confined, watched, ended with everything they started."""
+"""Child processes of a worker: confined, watched, and ended with their process group."""

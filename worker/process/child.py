@@ -1,4 +1,4 @@
-"""Starts a core process, reads what it says, and ends it with everything it started.
+"""Starts a core process, reads its output, and ends it with its process group.
 
 The child has a session of its own, a bare environment, the limits of `launcher.py`, and dies with
 its supervisor. Its stdout is JSON lines of `nayer_core.contract.events`; anything else there is
@@ -28,17 +28,17 @@ from worker.logs import thread_of_job
 logger = logging.getLogger(__name__)
 
 MAX_LINE_BYTES = 1 << 20  # an inspection report of 20,000 tensors is far below
-MAX_BUFFERED_EVENTS = 20_000  # over an hour of a run while the database is away; then the child waits
+MAX_BUFFERED_EVENTS = 20_000  # over an hour of a run without the database; then the child waits
 STDERR_TAIL_BYTES = 16 << 10
 _LAUNCHER = Path(__file__).with_name("launcher.py")
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What a child may use; `None` is no limit but the machine's.
+    """The limits of a child; `None` means no limit but the machine's.
 
     Args:
-        network: False puts it into an empty network namespace where one can be had.
+        network: False puts it into an empty network namespace, where the machine allows that.
         memory_bytes: address space.
         file_bytes: size of the largest file it may write.
     """
@@ -52,13 +52,13 @@ class Child:
     """One running core process.
 
     Start it from the thread that will wait for it: the kernel ends the child when that *thread*
-    ends, which is how a killed supervisor takes its children along.
+    ends. So the children of a killed supervisor end with it.
 
     Args:
         command: program and arguments; the program as an absolute path.
         folder: working folder.
         environment: the child's whole environment.
-        limits: what it may use.
+        limits: the limits of the child.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Child:
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
-        assert self._process.stdout is not None  # noqa: S101  both are pipes, asked for above
+        assert self._process.stdout is not None  # noqa: S101  both are pipes, as requested above
         assert self._process.stderr is not None  # noqa: S101  as above, both are pipes
         self.pid = self._process.pid
         self.events_seen = 0
@@ -101,7 +101,7 @@ class Child:
         return len(self._events) > 0
 
     def running(self) -> bool:
-        """Whether the process still runs. Does not reap it: its group can still be named."""
+        """Whether the process still runs. Does not reap it, so that its group can still be killed."""
         if self._process.returncode is not None:
             return False
         options = os.WEXITED | os.WNOHANG | os.WNOWAIT
@@ -112,12 +112,12 @@ class Child:
         return len(self._events) >= MAX_BUFFERED_EVENTS
 
     def median_gap(self) -> float:
-        """Median of the last seconds between events; 0 before there are two."""
+        """Median time between recent events in seconds; 0 before the first event."""
         gaps = list(self._gaps)
         return statistics.median(gaps) if gaps else 0.0
 
     def stderr_tail(self) -> str:
-        """The last of what it wrote for people, for the log."""
+        """The end of its stderr, for the log."""
         return self._stderr.decode(errors="replace").strip()
 
     def request_stop(self) -> None:
@@ -126,7 +126,7 @@ class Child:
             os.kill(self.pid, signal.SIGTERM)
 
     def end(self) -> int:
-        """Kill the process and its whole group, reap it, and read its last words.
+        """Kill the process and its whole group, reap it, and read the rest of its output.
 
         Returns:
             Its exit code; minus the signal's number where a signal ended it.

@@ -1,4 +1,4 @@
-"""The variables that a core process gets of the worker's environment: an allow-list, so no secret."""
+"""The variables of the worker's environment that a core process gets: an allow-list without secrets."""
 
 import os
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from jobs.settings import Settings
 
 _NAMES = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ")
 _PREFIXES = ("CUDA_", "NVIDIA_", "NCCL_", "OMP_", "MKL_", "PYTORCH_")
-# Only where the hub may be asked; a proxy's address may hold a password, so no other child sees it.
+# Only if the hub is allowed: a proxy's address may contain a password, so no other child gets it.
 _HUB_NAMES = ("HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
@@ -32,7 +32,7 @@ def hub_home(settings: Settings, source: Mapping[str, str] = os.environ) -> Path
 def embed_environment(
     folder: Path, settings: Settings, source: Mapping[str, str] = os.environ
 ) -> dict[str, str]:
-    """Return the variables for `embed`: also where encoder weights are, and the hub where that is allowed."""
+    """Return the variables for `embed`: also the place of encoder weights, and the hub if it is allowed."""
     environment = core_environment(folder, source)
     environment["HF_HOME"] = str(hub_home(settings, source))
     if settings.clip_weights is not None:

@@ -1,4 +1,4 @@
-"""The folders in which jobs are worked on: private, and removed afterwards.
+"""The working folders of jobs: private, and removed afterwards.
 
 Every worker process has one folder under the root and holds a lock in it for as long as it lives.
 A folder whose lock is free belongs to a dead worker and is removed at the next start. The lock is
@@ -25,10 +25,10 @@ class Scratch:
     """This worker's own folder.
 
     Args:
-        root: where all workers of this machine keep theirs; made if it is missing.
+        root: the folder with the folders of all workers of this machine; made if it is missing.
 
     Raises:
-        PermissionError: another user owns `root`, and could read or swap what lies in it.
+        PermissionError: another user owns `root`, and could read or replace its files.
     """
 
     def __init__(self, root: Path):
@@ -36,14 +36,14 @@ class Scratch:
         owner = root.lstat()
         if owner.st_uid != os.geteuid() or not stat.S_ISDIR(owner.st_mode):
             raise PermissionError(f"{root} is not a folder of user {os.geteuid()}; set NAYER_SCRATCH_DIR")
-        with _wait_for_lock(root / _LOCK):  # nobody sweeps a folder between its making and its locking
+        with _wait_for_lock(root / _LOCK):  # no other worker removes the new folder before it is locked
             _remove_abandoned(root)
             self.path = Path(tempfile.mkdtemp(prefix="worker-", dir=root))
             self._lock = _take_lock(self.path / _LOCK)
 
     @contextlib.contextmanager
     def folder(self, name: str) -> Iterator[Path]:
-        """Lend a new private folder; it is removed whatever happens."""
+        """Provide a new private folder; it is removed at the end in every case."""
         path = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.path))
         try:
             yield path
@@ -57,12 +57,12 @@ class Scratch:
 
 
 def default_root() -> Path:
-    """Where workers of this user keep their folders when nothing is set."""
+    """The default root for the workers of this user."""
     return Path(tempfile.gettempdir()) / f"nayer-scratch-{os.geteuid()}"
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a folder; what cannot be removed is logged and left to the next start's sweep."""
+    """Remove a folder; a failure is logged, and the next start of a worker removes the rest."""
     try:
         shutil.rmtree(path)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Notices a child that takes too long, or that has gone silent while it should make steps."""
+"""Detects a child that runs for too long, or that makes no progress."""
 
 import time
 
@@ -11,11 +11,11 @@ _MEDIANS = 10  # ten times the usual gap is more than a pause
 class Watchdog:
     """Counts a child's seconds from its supervisor's ticks.
 
-    Not from the wall clock: a supervisor that was suspended itself, and finds the time gone, must
-    not blame the child for it.
+    It does not use the wall clock: time in which the supervisor itself was suspended must not count
+    against the child.
 
     Args:
-        seconds: how long the child may run; None for ever.
+        seconds: how long the child may run; None for no limit.
         stall_seconds: how long it may be silent, or ten times its median gap if that is longer.
     """
 
@@ -28,7 +28,7 @@ class Watchdog:
         self._last_tick = time.monotonic()
 
     def complaint(self, child: Child) -> str | None:
-        """Look at the child, several times a second; return what is wrong with it, if anything is."""
+        """Check the child, several times a second; returns the problem, or None."""
         now = time.monotonic()
         tick = min(now - self._last_tick, _LONGEST_TICK)
         self._last_tick = now

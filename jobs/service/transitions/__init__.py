@@ -1,4 +1,4 @@
-"""Every change of a job's row, each a named step; nothing else assigns to a row, and a test holds that.
+"""All changes of a job's row, as named steps. No other code assigns to a row; a test checks that.
 
 submission  a request becomes a job
 requests    a client requests to cancel, pause or resume

@@ -14,7 +14,7 @@ from jobs.values.jobs import summarise
 from nayer_core.contract.errors import ErrorCode
 
 _LOST_HINTS = {
-    ErrorCode.WORKER_LOST: "Ask for less memory (smaller batches, a smaller student), or try again later.",
+    ErrorCode.WORKER_LOST: "Reduce the memory (smaller batches, a smaller student), or try again later.",
     ErrorCode.DISK_FAILED: "Try again when the operator has made room for the workers.",
 }
 
@@ -36,7 +36,7 @@ def claim(
 def end_stage(
     session: Session, job: JobTable, now: datetime, *, queue: QueueName, result: StageResult
 ) -> None:
-    """Write what the stage of a queue leaves: the job waits for its next stage, or it has succeeded.
+    """Write the results of a stage: the job waits for its next stage, or it has succeeded.
 
     Where a stage follows, a job whose end was requested since the last heartbeat is cancelled: no worker
     would take it again.
@@ -59,11 +59,11 @@ def end_stage(
 def _wait_for(
     session: Session, job: JobTable, now: datetime, queue: QueueName, inputs: Mapping[str, StoredFile]
 ) -> None:
-    """Let a job wait for a stage that reads canonical files; the client's own are no longer kept."""
+    """Let a job wait for a stage that reads canonical files; its uploads are no longer kept."""
     for name, file in inputs.items():
         files.put_file(job, "input", name, file, now)
     endings.end_claim(job, now)
-    files.let_uploads_go(job)
+    files.release_uploads(job)
     job.rung_at = now
     steps.move(session, job, WAITING_IN[queue])
 
@@ -78,7 +78,7 @@ def hand_back(
     max_attempts: int,
     code: ErrorCode = ErrorCode.WORKER_LOST,
 ) -> None:
-    """Let another worker have the job; end it, or let it rest, where that was requested.
+    """Give the job back to its queue; cancel or pause it instead if the client requested that.
 
     Args:
         reason: the cause, as in "the process was killed by signal 9".
@@ -94,14 +94,14 @@ def hand_back(
         endings.end_claim(job, now)
         job.attempt += counts_attempt
         if job.pause_requested:
-            rest(session, job, reason=reason)
+            pause(session, job, reason=reason)
         else:
             job.rung_at = now
             waiting = JobStatus.QUEUED if job.status == JobStatus.RUNNING else JobStatus(job.status)
             steps.move(session, job, waiting, reason=reason)
 
 
-def rest(session: Session, job: JobTable, **details: object) -> None:
+def pause(session: Session, job: JobTable, **details: object) -> None:
     """Pause a job that no worker holds; its inputs and checkpoints are kept."""
     job.pause_requested = False
     steps.move(session, job, JobStatus.PAUSED, **details)

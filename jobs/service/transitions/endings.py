@@ -1,4 +1,4 @@
-"""A job succeeds, fails or is cancelled; and how a claim ends, in these and all other cases."""
+"""A job succeeds, fails or is cancelled; a claim ends, in these and in all other cases."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -20,7 +20,7 @@ def failure(code: ErrorCode | str, message: str, hint: str, *, retryable: bool =
 def end_claim(job: JobTable, now: datetime) -> None:
     """End the open phase and the lease, and count the claim's time.
 
-    A lease that ran out long ago counts to its end only.
+    A lease that ran out counts only up to its end.
     """
     progress.close_phase(job, now)
     if job.claimed_at is not None and job.lease_until is not None:
@@ -49,7 +49,7 @@ def fail(
     error: Failure,
     artifacts: Sequence[Artifact] = (),
 ) -> None:
-    """End the job with the reason why it cannot work."""
+    """End the job with an error."""
     files.add_artifacts(session, job, artifacts, now)
     job.error = error
     steps.log(session, job, "error", error)

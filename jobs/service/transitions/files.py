@@ -1,4 +1,4 @@
-"""Which stored files belong to a job."""
+"""The stored files that belong to a job."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -39,8 +39,8 @@ def add_artifacts(session: Session, job: JobTable, artifacts: Iterable[Artifact]
         steps.log(session, job, "artifact", {**entry, "media_type": artifact.media_type})
 
 
-def let_uploads_go(job: JobTable) -> None:
-    """Stop keeping the client's files, once their canonical form is stored; names and hashes stay."""
+def release_uploads(job: JobTable) -> None:
+    """Set the uploads to not `kept`, once their canonical form is stored; names and hashes stay."""
     for file in job.files:
         if file.kind == "upload":
             file.kept = False

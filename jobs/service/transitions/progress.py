@@ -12,7 +12,7 @@ from jobs.values.files import Bank, Checkpoint
 from jobs.values.jobs import ProgressReport
 from nayer_core.contract.events import MetricsEvent, ProgressEvent
 
-RESUMED_LINE = 0  # what children print is counted from 1
+RESUMED_LINE = 0  # the lines of children are counted from 1
 
 
 def begin_phase(session: Session, job: JobTable, phase: str, now: datetime, line: int) -> None:
@@ -42,20 +42,20 @@ def set_progress(session: Session, job: JobTable, event: ProgressEvent, now: dat
 
 
 def complete_progress(job: JobTable) -> None:
-    """Show a job that has succeeded as complete, also where its child did not print that."""
+    """Show a job that has succeeded as complete, even if its child did not print that."""
     if job.progress:
         job.progress = {**job.progress, "fraction": 1.0, "eta_seconds": 0.0}
 
 
 def log_metrics(session: Session, job: JobTable, event: MetricsEvent, line: int) -> None:
-    """Take over the newest value of each metric."""
+    """Log metrics, and set the newest value of each."""
     set_latest_metrics(job, event.values)
     entry = {"epoch": event.epoch, "step": event.step, "values": event.values}
     steps.log(session, job, "metrics", entry, line)
 
 
 def set_latest_metrics(job: JobTable, values: Mapping[str, float]) -> None:
-    """Take over values that are numbers; of a diverged run some are not."""
+    """Set the newest value of each metric; values of a diverged run that are no numbers are left out."""
     finite = {name: value for name, value in values.items() if math.isfinite(value)}
     job.latest_metrics = {**job.latest_metrics, **finite}
 

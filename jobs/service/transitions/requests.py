@@ -1,4 +1,4 @@
-"""What a client requests of a job: cancel, pause, resume. A repeated request changes nothing."""
+"""A client's requests about a job: cancel, pause, resume. A repeated request changes nothing."""
 
 from datetime import datetime
 
@@ -30,7 +30,7 @@ def request_pause(session: Session, job: JobTable) -> None:
         JobNotPausable: it is being validated or cancelled, or it has ended.
     """
     if job.status == JobStatus.QUEUED:
-        claims.rest(session, job)
+        claims.pause(session, job)
     elif job.status == JobStatus.RUNNING and not job.cancel_requested:
         if not job.pause_requested:
             job.pause_requested = True
@@ -42,7 +42,7 @@ def request_pause(session: Session, job: JobTable) -> None:
 
 
 def resume(session: Session, job: JobTable, now: datetime) -> None:
-    """Let a paused job wait for a worker again; a pause that is still under way is taken back.
+    """Let a paused job wait for a worker again; a pause in progress is cancelled.
 
     Raises:
         JobNotPaused: it is being validated, or it has ended.
@@ -57,6 +57,6 @@ def resume(session: Session, job: JobTable, now: datetime) -> None:
 
 
 def take_back_pause(session: Session, job: JobTable) -> None:
-    """Let a running job run on, if its worker has not put it away yet."""
+    """Cancel the pause of a running job; it continues if its worker has not stopped it yet."""
     job.pause_requested = False
     steps.log_status(session, job, pause_requested=False)

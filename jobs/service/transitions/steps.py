@@ -13,10 +13,10 @@ from jobs.values.log import EventType
 def log(
     session: Session, job: JobTable, event_type: EventType, data: Mapping[str, Any], line: int | None = None
 ) -> None:
-    """Add an entry to the job's log; `seq` has no gaps, and the job is visibly changed.
+    """Add an entry to the job's log; `seq` has no gaps, and the job's `version` rises.
 
     Args:
-        line: the number of the line that a child printed; None for what the service itself reports.
+        line: the number of the line that a child printed; None for the service's own reports.
     """
     job.last_seq += 1
     job.version += 1
@@ -34,5 +34,5 @@ def move(session: Session, job: JobTable, status: JobStatus, **details: object) 
 
 
 def log_status(session: Session, job: JobTable, **details: object) -> None:
-    """Report the present status in the log, with details that say more."""
+    """Report the present status in the log, with details."""
     log(session, job, "status", {"status": job.status, "attempt": job.attempt, **details})

@@ -1,4 +1,4 @@
-"""A request becomes a job."""
+"""Makes a job from a request."""
 
 import uuid
 from typing import Any
@@ -21,7 +21,7 @@ def submit(session: Session, new: NewJob) -> JobTable | None:
     The spec is kept with its preset named and expanded.
 
     Returns:
-        None where a job with this idempotency key exists, whose row is committed by then.
+        None if a committed job has this idempotency key already.
     """
     job = repository.insert_job(session, _first_values(new))
     if job is None:

@@ -57,12 +57,14 @@ def expire(session: Session) -> int:
 
 
 LET_GO = {
-    "uploads": Work(lambda s: retention.let_files_go(s, "upload", NOW, LIMIT), "UPDATE file SET kept = true"),
+    "uploads": Work(
+        lambda s: retention.release_files(s, "upload", NOW, LIMIT), "UPDATE file SET kept = true"
+    ),
     "artifacts": Work(
-        lambda s: retention.let_files_go(s, "artifact", NOW, LIMIT), "UPDATE file SET kept = true"
+        lambda s: retention.release_files(s, "artifact", NOW, LIMIT), "UPDATE file SET kept = true"
     ),
     "checkpoints": Work(
-        lambda s: retention.let_checkpoints_go(s, NOW, LIMIT),
+        lambda s: retention.delete_checkpoints(s, NOW, LIMIT),
         "INSERT INTO checkpoint SELECT id, 1, 1, 1, '{}' FROM job",
     ),
     "embeddings": Work(

@@ -22,7 +22,7 @@ STATEMENTS = {
     "renew_lease": {"lease_until"},
     "mark_rung": {"rung_at"},
     "mark_not_rung": {"rung_at"},
-    "let_files_go": {"version"},
+    "release_files": {"version"},
 }
 
 

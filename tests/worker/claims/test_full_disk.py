@@ -84,7 +84,9 @@ def test_a_core_on_a_full_disk_does_not_fail_the_job(
 ) -> None:
     job_id = submit(inspect="disk_failed")
     supervisor.run_jobs("inspect")
-    assert reasons(service, job_id) == ["the disk of the inspect worker took no more from the program"]
+    assert reasons(service, job_id) == [
+        "the disk of the inspect worker accepted no more data from the program"
+    ]
     assert service.clients.get(job_id).status is JobStatus.VALIDATING
 
 

@@ -235,7 +235,7 @@ def test_a_run_whose_disk_is_full_continues_on_another_worker(
         job = service.clients.get(job_id)
         assert (job.status, job.attempt) == (JobStatus.QUEUED, 2)
         reason = event_data(service, job_id, "status")[-1]["reason"]
-        assert reason == "the disk of the distill worker took no more from the program"
+        assert reason == "the disk of the distill worker accepted no more data from the program"
     with running_supervisor(settings):
         job = wait_for_status(service, job_id, JobStatus.SUCCEEDED, seconds=90)
     assert resumed_at(service, job_id) > 0
