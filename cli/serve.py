@@ -26,7 +26,7 @@ PACKAGES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is every interface.")]
 Port = Annotated[int, typer.Option(envvar="PORT", min=0, max=65535, help="0 takes a free one.")]
 Insecure = Annotated[
-    bool, typer.Option("--insecure", help="Answer everyone who reaches --host, without NAYER_API_KEY.")
+    bool, typer.Option("--insecure", help="Accept every client at --host, without NAYER_API_KEY.")
 ]
 
 

@@ -50,7 +50,7 @@ def list_architectures(
 
 @router.get("/presets", operation_id="listPresets", summary="List the presets", responses=documented())
 def list_presets() -> PresetList:
-    """Each preset with its whole configuration for small images. A spec without a preset uses `auto`."""
+    """Each preset with its whole configuration for small images. A spec without a preset uses `default`."""
     presets = [
         PresetBody(name=name, summary=preset.summary, config=preset.config.model_dump(mode="json"))
         for name, preset in PRESETS.items()

@@ -123,7 +123,7 @@ def _require_key(listener: socket.socket) -> None:
         raise ServeError(
             "api_key_missing",
             f"{address} can be reached from other machines, and NAYER_API_KEY is not set.",
-            "Set it to 16 characters or more, or give --insecure to let everyone in.",
+            "Set it to 16 characters or more, or use --insecure to accept every client.",
         )
 
 
