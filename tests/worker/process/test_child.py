@@ -134,9 +134,8 @@ def test_a_child_dies_with_its_supervisor(tmp_path: Path) -> None:
     assert supervisor.stdout is not None
     with supervisor.stdout:
         child = psutil.Process(int(supervisor.stdout.readline()))
-        wait_until(
-            lambda: "sleeper.py" in " ".join(child.cmdline()) and "launcher.py" not in child.cmdline()[3]
-        )
+        command = ["-I", "-S", str(tmp_path / "sleeper.py")]
+        wait_until(lambda: child.cmdline()[1:] == command)  # until then it is still the launcher
         supervisor.kill()
         supervisor.wait()
     wait_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
