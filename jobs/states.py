@@ -6,7 +6,7 @@
         │          ▼ │            │
         │         paused ◀────────┘ pause requested
         │            │
-        └────────────┴──▶ succeeded (dry run) | failed | cancelled, as every waiting job may
+        └────────────┴──▶ succeeded (kind validate) | failed | cancelled, as every waiting job may
 
 The database has the same table as a trigger (`migrations/versions`); a test compares the two.
 """

@@ -45,7 +45,7 @@ class RemoteJob(BaseModel):
 
     @property
     def succeeded(self) -> bool:
-        """Whether there is a student (or, of a dry run, a report)."""
+        """Whether there is a student; of a job of kind `validate`, a report."""
         return self.status == "succeeded"
 
 
@@ -115,7 +115,7 @@ class Client:
             embeddings: safetensors with one vector for each class, for the text encoder `file`.
             idempotency_key: a second request with the same key and content returns the job of the first.
                 Default: a random one.
-            dry_run: only inspect the files; the job ends with a report.
+            dry_run: submit a job of kind `validate`, which ends after inspection with a report.
             on_bytes: called with (bytes sent, bytes in all) during the upload.
 
         Raises:

@@ -65,7 +65,9 @@ def test_a_failed_job_is_no_http_error(submit: Submit, client: httpx.Client, wor
     }
 
 
-def test_a_dry_run_ends_after_inspection(submit: Submit, client: httpx.Client, worker: PlayedWorker) -> None:
+def test_a_validation_ends_after_inspection(
+    submit: Submit, client: httpx.Client, worker: PlayedWorker
+) -> None:
     job_id = submit(path="/jobs/validate")
     worker.inspect(job_id)
     job = client.get(f"/jobs/{job_id}").json()
@@ -282,7 +284,7 @@ class TestIdempotency:
         assert_problem(post(*parts, Idempotency_Key="reused"), 422, "idempotency_key_reused")
         assert {item.key for item in storage.list("uploads")} == upload_keys
 
-    def test_a_dry_run_is_another_request(self, post: Post) -> None:
+    def test_a_validation_is_another_request(self, post: Post) -> None:
         assert post(Idempotency_Key="dry").status_code == 202
         assert_problem(post(Idempotency_Key="dry", path="/jobs/validate"), 422, "idempotency_key_reused")
 

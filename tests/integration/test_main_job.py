@@ -84,7 +84,7 @@ def test_a_job_can_be_cancelled_while_it_runs(stack: Stack, digits: Digits) -> N
     assert stack.follow(job_id, seconds=5)["status"] == "cancelled"
 
 
-def test_a_dry_run_reports_the_architecture_of_the_teacher(stack: Stack, digits: Digits) -> None:
+def test_a_validation_reports_the_architecture_of_the_teacher(stack: Stack, digits: Digits) -> None:
     files: dict[str, Any] = {"spec": (None, json.dumps(digits.spec)), "teacher": ("t", digits.teacher_file)}
     answer = stack.http.post("/jobs/validate", files=files)
     assert answer.status_code == 202

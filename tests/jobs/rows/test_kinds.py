@@ -14,7 +14,7 @@ import migrations
 from cli.local.embedded import EmbeddedPostgres
 from jobs.kinds import DISTILL, KINDS, VALIDATE
 from jobs.settings import Settings
-from tests.support.jobs import a_request, claimed, inspected, submitted
+from tests.support.jobs import claimed, inspected, submitted
 from tests.support.services import Services, fresh_database
 
 OLDER_INSERT = """
@@ -79,4 +79,3 @@ def test_each_kind_is_complete() -> None:
         assert len(set(kind.stages)) == len(kind.stages) > 0
         assert kind.stage_after(kind.stages[-1]) is None
     assert len({kind.path for kind in KINDS.values()}) == len(KINDS)
-    assert a_request().kind is DISTILL

@@ -60,8 +60,8 @@ def test_a_message_reports_the_end_whether_client_worker_or_upkeep_ends_the_job(
     failed_job = service.workers.fail(
         running(service, **with_webhook()), "diverged", "It diverged.", "Lower the rate."
     )
-    dry_run = submitted(service, kind=VALIDATE, **with_webhook())
-    service.workers.end_stage(claimed(service, "inspect", dry_run), StageResult())
+    validation = submitted(service, kind=VALIDATE, **with_webhook())
+    service.workers.end_stage(claimed(service, "inspect", validation), StageResult())
     lost_job = running(service, **with_webhook()).job
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("UPDATE job SET attempt = 3 WHERE id = %s", [lost_job.id])
@@ -72,7 +72,7 @@ def test_a_message_reports_the_end_whether_client_worker_or_upkeep_ends_the_job(
         connection.execute("UPDATE job SET ran_seconds = 5 WHERE id = %s", [overdue_job.id])
     service.upkeep.expire()
     ends = [
-        event_names(service, job.id) for job in (cancelled_job, failed_job, dry_run, lost_job, overdue_job)
+        event_names(service, job.id) for job in (cancelled_job, failed_job, validation, lost_job, overdue_job)
     ]
     assert ends == [["job.cancelled"], ["job.failed"], ["job.succeeded"], ["job.failed"], ["job.failed"]]
 

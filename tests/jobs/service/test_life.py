@@ -103,7 +103,7 @@ def test_a_job_ends_with_its_student(service: Services) -> None:
     ]
 
 
-def test_a_dry_run_is_taken_first_and_ends_with_its_report(service: Services) -> None:
+def test_a_validation_is_taken_first_and_ends_with_its_report(service: Services) -> None:
     submitted(service)
     dry = submitted(service, kind=VALIDATE)
 

@@ -86,7 +86,9 @@ def test_the_core_sees_no_secret_and_imports_nothing_from_the_jobs_folder(
     assert "" not in card["path"]
 
 
-def test_a_dry_run_ends_after_inspection(service: Services, supervisor: Supervisor, submit: Submit) -> None:
+def test_a_validation_ends_after_inspection(
+    service: Services, supervisor: Supervisor, submit: Submit
+) -> None:
     job_id = submit(kind=VALIDATE)
     supervisor.run_jobs("inspect")
     job = service.clients.get(job_id)
