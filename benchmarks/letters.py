@@ -1,6 +1,6 @@
 """Letters in fonts: images of any size with 26 named classes, and teachers trained on them.
 
-    python -m benchmarks.letters [ARCHITECTURE] [--side 96] [--epochs 2]
+    python -m benchmarks.letters [ARCHITECTURE] [--side 96] [--epochs 3]
 
 Fonts are those of this machine (Debian's `fonts-*` packages). Each image shows one capital letter at a
 random place, size and angle, in random colours over a random texture, with noise. A sixth of the font
@@ -28,6 +28,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from examples.mnist_teacher import computes_bf16
+from nayer_core.hardware.allocator import keep_freed_memory
 from nayer_core.measuring.evaluation import EvaluationSet
 from nayer_core.networks.registry import build
 from nayer_core.networks.weights import freeze
@@ -155,7 +156,7 @@ class LetterTeacher:
 
     architecture: str = "torchvision/resnet18"
     side: int = 96
-    epochs: int = 2
+    epochs: int = 3
     learning_rate: float = 2e-3
 
     @property
@@ -169,7 +170,8 @@ class LetterTeacher:
         name = f"{self.architecture.replace('/', '_')}_{self.side}_{self.epochs}_{self.learning_rate}"
         path = CACHE / f"letters_teacher_{name}.safetensors"
         if not path.exists():
-            save_file(self._train().state_dict(), path)
+            state = self._train().state_dict()
+            save_file({key: value.contiguous() for key, value in state.items()}, path)
         network.load_state_dict(load_file(path))
         return freeze(network).to(memory_format=torch.channels_last)
 
@@ -220,6 +222,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=LetterTeacher.epochs)
     parser.add_argument("--learning-rate", type=float, default=LetterTeacher.learning_rate)
     args = parser.parse_args()
+    keep_freed_memory()
     teacher = LetterTeacher(args.architecture, args.side, args.epochs, args.learning_rate)
     network, held_out = teacher.load(), images_of("held_out", args.side)
     correct = (predictions(network, held_out.images) == held_out.labels).double().mean().item()
