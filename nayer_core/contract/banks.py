@@ -16,6 +16,7 @@ AFTER_WARMUP = frozenset(
         "rounds_per_epoch",
         "student_steps",
         "adv_weight",
+        "adversary",
         "cutmix",
         "student_batch_size",
         "student_lr",

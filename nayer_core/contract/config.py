@@ -21,6 +21,8 @@ NoisyLayerKind = Literal["k_to_1", "one_to_one", "none"]
 NoisyLayerArchitecture = Literal["A1", "A2", "A3", "A4", "A5", "A6", "A7", "A8"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Schedule = Literal["epoch", "step"]
+Adversary = Literal["kl", "js"]
+StatisticsScale = Literal["sum", "noise"]
 
 
 class MethodConfig(BaseModel):
@@ -133,9 +135,22 @@ class DistillConfig(MethodConfig):
         0,
         description="Keep the images of a round's last n steps; 0 keeps the step of lowest loss (authors).",
     )
+    drop_failed_rounds: bool = Field(
+        False,
+        description="Keep a round out of the memory bank if its label loss is no better than chance, ln K; "
+        "the authors keep all.",
+    )
     ce_weight: Weight = Field(0.5, description="alpha_cls of Eq. 5 (Table 10).")
     bn_weight: Weight = Field(10.0, description="alpha_bn of Eq. 5 (Table 10).")
+    bn_scale: StatisticsScale = Field(
+        "sum",
+        description="The statistics term: a sum over layers (authors), or a mean over layers of its ratio to "
+        "noise, which has the same size for every teacher (decision 0025).",
+    )
     adv_weight: Weight = Field(1.33, description="alpha_adv of Eq. 5 (Table 10).")
+    adversary: Adversary = Field(
+        "kl", description="Divergence of the adversarial term: unbounded KL (Eq. 5), or Jensen-Shannon's."
+    )
     bn_momentum: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.9, description="Share of earlier rounds in the matched statistics (authors)."
     )

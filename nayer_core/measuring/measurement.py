@@ -26,6 +26,7 @@ from nayer_core.running.method import Distillands, Plan
 from nayer_core.running.run import Run
 
 MEASUREMENTS_A_RUN = 10
+JUDGED_ROUNDS = 3  # the fewest from which synthesis is called failing
 OLD_IMAGES = 500  # of the bank, for the diversity score
 
 Metrics = dict[str, dict[str, Any]]  # name -> value (or lower and upper) and measured_on
@@ -58,10 +59,15 @@ class Measurement:
         self.evaluation = evaluation
         # Measurements are in float32, whatever the number format of the run.
         self.exact = Arithmetic(run.machine.device, torch.float32)
-        self._has_warned = False
+        self.chance = math.log(len(distillands.label_embeddings))  # label loss of a teacher that says nothing
+        self._warned: set[str] = set()
 
     def after_epoch(self) -> None:
-        """Report diversity, inception score and accuracy, about ten times a run after warm-up."""
+        """Report diversity, inception score and accuracy, about ten times a run after warm-up.
+
+        Warns once where most synthesis rounds so far have not reached their labels.
+        """
+        self._warn_of_failing_synthesis()
         if not _is_due(self.run.method.epoch, self.run.plan):
             return
         values = self._quality_of_images()
@@ -127,12 +133,30 @@ class Measurement:
                 f"it misses classes (the teacher sees {coverage:.0%} of the requested ones, the least is"
                 f" {LEAST_CLASS_COVERAGE:.0%})"
             )
-        if self._has_warned or not violations:
-            return
-        self._has_warned = True
-        message = f"The generator has collapsed: {', and '.join(violations)}."
-        hint = "More config.generator_steps or another seed may help."
-        self.run.emit(WarningEvent(code="generator_collapse", message=f"{message} {hint}"))
+        if violations:
+            message = f"The generator has collapsed: {', and '.join(violations)}."
+            self._warn(
+                "generator_collapse", f"{message} More config.generator_steps or another seed may help."
+            )
+
+    def _warn_of_failing_synthesis(self) -> None:
+        """Warn once where the teacher does not see the requested classes in most rounds."""
+        losses = [event.values["ce"] for event in self.run.reported if "ce" in event.values]
+        failed = [loss for loss in losses if loss >= self.chance]
+        if len(losses) >= JUDGED_ROUNDS and 2 * len(failed) > len(losses):
+            self._warn(
+                "synthesis_failing",
+                f"Synthesis is failing: in {len(failed)} of {len(losses)} rounds the teacher does not see "
+                f"the classes that the images were made for (label loss {losses[-1]:.2f} in the latest, "
+                f"{self.chance:.2f} is chance). A student learns little from such images. Check "
+                "teacher.normalization; a smaller config.bn_weight or more config.generator_steps may help.",
+            )
+
+    def _warn(self, code: str, message: str) -> None:
+        """Emit a warning, unless it has been emitted before."""
+        if code not in self._warned:
+            self._warned.add(code)
+            self.run.emit(WarningEvent(code=code, message=message))
 
     def _on_evaluation_set(self) -> Metrics:
         if self.evaluation is None:

@@ -20,6 +20,7 @@ class Classification:
 
     def __init__(self, num_classes: int):
         self.num_classes = num_classes
+        self.uninformed_loss = math.log(num_classes)
 
     def targets(self, batch_size: int, round_index: int, rng: torch.Generator) -> Tensor:
         """Choose the classes of a round: all of them equally often (`sweep_labels`); (B,) int64."""

@@ -12,10 +12,12 @@ class Task(Protocol):
     Attributes:
         name: as specifications spell it.
         num_classes: K.
+        uninformed_loss: the target loss of outputs that say nothing about the target.
     """
 
     name: ClassVar[str]
     num_classes: int
+    uninformed_loss: float
 
     def targets(self, batch_size: int, round_index: int, rng: torch.Generator) -> Tensor:
         """Choose the targets of a round's images.
@@ -32,7 +34,9 @@ class Task(Protocol):
     def target_loss(self, teacher_outputs: Tensor, targets: Tensor) -> Tensor:
         """Reward images in which the teacher sees their targets: L_CE of Eq. 5, a scalar >= 0."""
 
-    def adversarial_loss(self, student_outputs: Tensor, teacher_outputs: Tensor) -> Tensor:
+    def adversarial_loss(
+        self, student_outputs: Tensor, teacher_outputs: Tensor, *, bounded: bool = False
+    ) -> Tensor:
         """Reward images on which the student differs from the teacher: L_adv of Eq. 5, a scalar <= 0."""
 
     def distillation_loss(

@@ -98,10 +98,17 @@ class Nayer:
             # Lines 5 to 10.
             result = yield from self.synthesizer.run_round(self.position.rounds_done, student)
         require_finite(self.synthesizer.generator.state_dict().values())
-        self.bank.add(result.images, result.labels)  # line 11
+        values = _measured(result)
+        if self._belongs_in_the_bank(values["ce"]):
+            self.bank.add(result.images, result.labels)  # line 11
         self.position.round += 1
         self.position.rounds_done += 1
-        yield Step(kind, whole=True, values=_measured(result))
+        yield Step(kind, whole=True, values=values)
+
+    def _belongs_in_the_bank(self, label_loss: float) -> bool:
+        """Whether the teacher sees the requested classes in a round, or the choice is this round or none."""
+        keeps_all = not self.config.drop_failed_rounds
+        return keeps_all or len(self.bank) == 0 or label_loss < self.task.uninformed_loss
 
     def _student_step(self) -> Step:
         self._losses.append(self.trainer.step(self.bank))

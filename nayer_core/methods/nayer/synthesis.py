@@ -68,6 +68,8 @@ class Synthesizer:
         self.noisy_layer = self._new_noisy_layer()
         self.batch_statistics = machine.batch_statistics
         self.bn_regularization = BNRegularization(self.teacher, config.bn_momentum, self.batch_statistics)
+        if config.bn_scale == "noise":
+            self.bn_regularization.relative_to_noise(self.teacher, distillands.input_size)
 
     def redraw_generator(self) -> None:
         """Start a new generator and a new BatchNorm before it; the average of the statistics is kept."""
@@ -136,7 +138,8 @@ class Synthesizer:
             terms["prior"] = input_statistics_distance(inputs, self.batch_statistics)
             total = total + config.image_prior_weight * terms["prior"]
         if student is not None:
-            terms["adv"] = self.task.adversarial_loss(student(inputs), teacher_logits)
+            bounded = config.adversary == "js"
+            terms["adv"] = self.task.adversarial_loss(student(inputs), teacher_logits, bounded=bounded)
             total = total + config.adv_weight * terms["adv"]
         return Losses(total, terms, (images, *statistics))
 

@@ -4,6 +4,10 @@ The authors' form: norms of the differences, not squares; biased variance; an av
 second round on, a batch supplies only a tenth of the matched statistics and earlier rounds supply the rest.
 So the sequence of batches has to match, and single batches may differ. Without the average, a weight of 10
 is ten times too strong.
+
+The norms grow with a network's width and with the deviations of its features: the first images of a run
+were at 44 under one teacher and at 428 under another. `relative_to_noise` divides the norms by their values on
+Gaussian noise, so that one weight fits all teachers: such noise is at 1, the teacher's own data near 0.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +21,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from nayer_core.hardware.frozen_batch_norm import affine_by_channel
 
 BatchStatistics = Callable[[Sequence[Tensor]], list[Tensor]]
+
+NOISE_IMAGES = 64
+SMALLEST_SCALE = 1e-6  # of a layer that noise fits
 
 
 class BNRegularization:
@@ -41,6 +48,7 @@ class BNRegularization:
         # (2, C) for each layer, mean and variance: buffers that are updated in place, as BatchNorm's own are.
         self._remembered = [_remembered(layer) for layer in self.layers]
         self._average = [torch.zeros_like(statistics) for statistics in self._remembered]
+        self._scale: Tensor | None = None  # (layers, 2)
         self._observed: list[Tensor] = []
 
     def __bool__(self) -> bool:
@@ -57,21 +65,44 @@ class BNRegularization:
                 hook.remove()
             self._observed = []
 
+    @torch.no_grad()
+    def relative_to_noise(self, teacher: nn.Module, input_size: tuple[int, int, int]) -> None:
+        """From now on, measure distances relative to those of Gaussian noise.
+
+        Args:
+            teacher: the network whose layers these are.
+            input_size: (channels, height, width) of the images.
+        """
+        if not self.layers:
+            return
+        device = self.layers[0].running_mean.device
+        noise = torch.randn(NOISE_IMAGES, *input_size, generator=torch.Generator().manual_seed(0))
+        with self.watching():
+            teacher(noise.to(device).contiguous(memory_format=torch.channels_last))
+            self._scale = self._distances(self._observed).clamp_min(SMALLEST_SCALE)
+
     def loss(self) -> tuple[Tensor, list[Tensor]]:
-        """Sum |mean - running mean| + |variance - running variance| over layers, and forget the forward pass.
+        """Compare means and variances with the running ones, and forget the forward pass.
 
         Returns:
-            Scalar >= 0 with a gradient to the images of the last forward pass; the statistics of these,
-            without a gradient.
+            Scalar >= 0 with a gradient to the images of the last forward pass: the sum over layers of
+            |mean - running mean| + |variance - running variance|, or the mean over layers of their ratios to
+            noise. And the statistics of these images, without a gradient.
         """
         observed, self._observed = self.batch_statistics(self._observed), []
-        terms = []
-        for remembered, statistics, average in zip(self._remembered, observed, self._average, strict=True):
-            matched = torch.lerp(statistics, average, self.momentum) if self.has_average else statistics
-            # (2, C) -> (2,) -> scalar
-            terms.append(torch.linalg.vector_norm(matched - remembered, dim=1).sum())
-        # layers x scalar -> (layers,) -> scalar
-        return torch.stack(terms).sum(), [statistics.detach() for statistics in observed]
+        matched = [
+            torch.lerp(statistics, average, self.momentum) if self.has_average else statistics
+            for statistics, average in zip(observed, self._average, strict=True)
+        ]
+        distances = self._distances(matched)  # (layers, 2)
+        total = distances.sum() if self._scale is None else (distances / self._scale).mean()
+        return total, [statistics.detach() for statistics in observed]
+
+    def _distances(self, matched: Sequence[Tensor]) -> Tensor:
+        """Norms of the differences from the running statistics: (layers, 2), means and variances."""
+        differences = zip(matched, self._remembered, strict=True)
+        # layers x (2, C) -> layers x (2,) -> (layers, 2)
+        return torch.stack([torch.linalg.vector_norm(own - kept, dim=1) for own, kept in differences])
 
     def end_round(self, last: Sequence[Tensor]) -> None:
         """Update the average over rounds with the statistics of the round's last step."""

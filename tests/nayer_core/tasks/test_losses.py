@@ -1,5 +1,7 @@
 """The loss terms against their formulas."""
 
+import math
+
 import torch
 from torch.nn import functional as F
 
@@ -22,6 +24,25 @@ def test_adversarial_loss_counts_only_images_both_sides_name_alike():
 def test_adversarial_loss_is_zero_where_nothing_is_agreed():
     teacher = torch.tensor([[5.0, 0.0]])
     assert adversarial_loss(-teacher, teacher) == 0
+
+
+def test_the_bounded_adversary_is_kl_where_both_nearly_agree():
+    teacher = _logits(0)
+    student = teacher + 0.01 * _logits(1)
+    torch.testing.assert_close(
+        adversarial_loss(student, teacher, bounded=True),
+        adversarial_loss(student, teacher),
+        rtol=0.02,
+        atol=0,
+    )
+
+
+def test_only_the_unbounded_adversary_can_run_away():
+    """Both name the first class; the teacher's second choice is the student's last by a wide margin."""
+    teacher = torch.tensor([[1.0, 0.9, 0.0]])
+    student = torch.tensor([[10_000.0, 0.0, 9_000.0]])
+    assert adversarial_loss(student, teacher) < -1000
+    assert -4 * math.log(2) <= adversarial_loss(student, teacher, bounded=True) < 0
 
 
 def test_distillation_loss_is_the_softened_divergence_times_temperature_squared():

@@ -64,6 +64,28 @@ def test_later_rounds_match_a_tenth_of_the_batch_and_nine_of_the_average():
     torch.testing.assert_close(loss, _norms(teacher, matched))
 
 
+def test_relative_to_noise_has_the_same_size_for_every_teacher():
+    images = 2 + 3 * torch.rand(64, 3, 9, 9)
+    noise = torch.randn(64, 3, 9, 9)
+    losses = []
+    for scale in (1.0, 100.0):
+        teacher = _teacher()
+        teacher[0].weight.mul_(scale)
+        teacher[0].bias.mul_(scale)
+        for _ in range(60):  # its running statistics become those of the images
+            teacher.train()(images)
+        term = BNRegularization(teacher.eval(), momentum=0.9)
+        term.relative_to_noise(teacher, (3, 9, 9))
+        for batch in (noise, 0.9 * images):
+            with term.watching():
+                teacher(batch)
+                losses.append(term.loss()[0])
+    of_noise, of_images, *scaled = losses
+    assert 0.8 < of_noise < 1.2
+    assert of_images < 0.8 * of_noise
+    torch.testing.assert_close(torch.stack(scaled), torch.stack(losses[:2]), rtol=0.05, atol=0)
+
+
 def test_gradient_reaches_the_images_and_hooks_go():
     teacher, images = _teacher(), torch.rand(8, 3, 9, 9, requires_grad=True)
     term = BNRegularization(teacher, momentum=0.9)
