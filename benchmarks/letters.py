@@ -55,7 +55,7 @@ Split = str  # "training" or "held_out"
 @cache
 def families() -> dict[str, list[Path]]:
     """Font files with all capital letters, by family; at most three styles of each."""
-    found: dict[str, list[Path]] = defaultdict(list)
+    by_family: dict[str, list[Path]] = defaultdict(list)
     for path in sorted(FONTS.rglob("*.[to]tf")):
         with TTFont(path, lazy=True) as font:
             if "name" not in font or "cmap" not in font:
@@ -63,8 +63,10 @@ def families() -> dict[str, list[Path]]:
             name = str(font["name"].getBestFamilyName())
             has_letters = all(ord(label) in (font.getBestCmap() or {}) for label in LABELS)
         if has_letters and not _NO_LETTERS.search(name):
-            found[name].append(path)
-    return {name: paths[:: max(1, len(paths) // MOST_STYLES)][:MOST_STYLES] for name, paths in found.items()}
+            by_family[name].append(path)
+    return {
+        name: paths[:: max(1, len(paths) // MOST_STYLES)][:MOST_STYLES] for name, paths in by_family.items()
+    }
 
 
 def require_fonts() -> None:
@@ -109,7 +111,7 @@ def images_of(split: Split, side: int) -> EvaluationSet:
 
 def _render(letter: str, font: Path, side: int, rng: np.random.Generator) -> np.ndarray:
     """One letter on a texture, (side, side, 3) uint8."""
-    mask = np.asarray(_drawn(letter, font, side, rng), dtype=np.float32)[..., None] / 255
+    mask = np.asarray(_letter_mask(letter, font, side, rng), dtype=np.float32)[..., None] / 255
     background, ink = rng.uniform(0, 255, (2, 3))
     while np.abs(background.mean() - ink.mean()) < 70:  # grey levels: legible
         background, ink = rng.uniform(0, 255, (2, 3))
@@ -117,27 +119,27 @@ def _render(letter: str, font: Path, side: int, rng: np.random.Generator) -> np.
     texture = np.stack([background, ink])[:, None, None] + rng.normal(
         0, rng.uniform(5, 35), (2, cells, cells, 3)
     )
-    layers = [_stretched(layer, side) for layer in texture]
+    layers = [_smooth(layer, side) for layer in texture]
     image = layers[0] * (1 - mask) + layers[1] * mask + rng.normal(0, rng.uniform(0, 12), (side, side, 3))
     return image.clip(0, 255).astype(np.uint8)
 
 
-def _drawn(letter: str, font: Path, side: int, rng: np.random.Generator) -> Image.Image:
+def _letter_mask(letter: str, font: Path, side: int, rng: np.random.Generator) -> Image.Image:
     """The letter in white on black: its height, place and angle are random."""
     height = rng.uniform(0.45, 0.8) * side
-    drawn = ImageFont.truetype(str(font), int(height * 1.3))
-    left, top, right, bottom = drawn.getbbox(letter)
+    face = ImageFont.truetype(str(font), int(height * 1.3))
+    left, top, right, bottom = face.getbbox(letter)
     factor = min(height / max(1, bottom - top), 0.9 * side / max(1, right - left))
-    drawn = ImageFont.truetype(str(font), max(4, int(height * 1.3 * factor)))
-    left, top, right, bottom = drawn.getbbox(letter)
+    face = ImageFont.truetype(str(font), max(4, int(height * 1.3 * factor)))
+    left, top, right, bottom = face.getbbox(letter)
     free = [(side - extent) / 2 for extent in (right - left, bottom - top)]
     x, y = (room + rng.uniform(-0.5, 0.5) * max(0.0, room) for room in free)
     canvas = Image.new("L", (side, side))
-    ImageDraw.Draw(canvas).text((x - left, y - top), letter, fill=255, font=drawn)
+    ImageDraw.Draw(canvas).text((x - left, y - top), letter, fill=255, font=face)
     return canvas.rotate(rng.uniform(-15, 15), Image.Resampling.BILINEAR)
 
 
-def _stretched(cells: np.ndarray, side: int) -> np.ndarray:
+def _smooth(cells: np.ndarray, side: int) -> np.ndarray:
     """(n, n, 3) -> (side, side, 3) float32, smooth."""
     tensor = torch.from_numpy(cells).permute(2, 0, 1)[None].float()
     return F.interpolate(tensor, (side, side), mode="bilinear")[0].permute(1, 2, 0).numpy()

@@ -27,9 +27,9 @@ class Preset:
 
 # Runs of minutes to an hour. Against the paper's: small batches, so that generator and student get
 # more steps for the same work; short epochs, so that the generator meets the student it has to provoke
-# often; a lighter L_BN; attention maps beside the logits; a sharper loss, CutMix, a cosine that moves at
-# each step, and the student's weights averaged over its latest steps. What was measured of each:
-# docs/decisions/0005-everyday-presets.md.
+# often; terms of Eq. 5 that have one size for every teacher; attention maps; a sharper loss,
+# CutMix, a cosine that moves at each step, and the student's weights averaged over its latest steps. What was
+# measured of each: docs/decisions/0005-everyday-presets.md, 0020 and 0025.
 _EVERYDAY = DistillConfig(
     rounds_per_epoch=1,
     warmup_rounds_per_epoch=3,
@@ -67,7 +67,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             summary="Minutes on a laptop: is this teacher worth a longer run?",
             config=_EVERYDAY.model_copy(update={"epochs": 12, "warmup_epochs": 1}),
             whiten=True,
-            large_images=_EVERYDAY_LARGE,
+            large_images={**_EVERYDAY_LARGE, "epochs": 30},
         ),
         "balanced": Preset(
             summary="A good student in a sensible time; the default.",

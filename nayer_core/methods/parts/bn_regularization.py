@@ -6,7 +6,7 @@ So the sequence of batches has to match, and single batches may differ. Without 
 is ten times too strong.
 
 The norms grow with a network's width and with the deviations of its features: the first images of a run
-were at 44 under one teacher and at 428 under another. `relative_to_noise` divides the norms by their values on
+were at 44 under one teacher and at 428 under another. `relative_to_noise` divides them by their values on
 Gaussian noise, so that one weight fits all teachers: such noise is at 1, the teacher's own data near 0.
 """
 
@@ -75,7 +75,7 @@ class BNRegularization:
         """
         if not self.layers:
             return
-        device = self.layers[0].running_mean.device
+        device = self._remembered[0].device
         noise = torch.randn(NOISE_IMAGES, *input_size, generator=torch.Generator().manual_seed(0))
         with self.watching():
             teacher(noise.to(device).contiguous(memory_format=torch.channels_last))

@@ -163,7 +163,7 @@ def test_warnings_do_not_stop_the_job(inspect):
     assert report["experimental"]
 
 
-@pytest.mark.parametrize(("side", "expected"), [(64, []), (96, ["image_size_unmeasured"])])
+@pytest.mark.parametrize(("side", "expected"), [(96, []), (128, ["image_size_unmeasured"])])
 def test_images_larger_than_those_that_were_measured_lead_to_a_warning(side, expected, inspect):
     state = network("resnet20", input_size=(3, side, side)).state_dict()
     report, _, _ = inspect(state, size=(3, side, side), student={"architecture": "wrn_10_1"})

@@ -62,6 +62,30 @@ def test_a_warning_of_collapse_names_only_the_violated_limit() -> None:
     assert "diversity" not in missing
 
 
+def warnings_after(label_losses: list[float]) -> list[WarningEvent]:
+    """The warnings of a run whose rounds had these label losses; four classes, so chance is 1.39."""
+    run = SmallRun()
+    for loss in label_losses:
+        run.run.report({"ce": loss})
+    measurement = Measurement(run.run, run.distillands, None)
+    measurement.after_epoch()
+    measurement.after_epoch()
+    return run.of(WarningEvent)
+
+
+def test_failing_synthesis_is_told_early_and_once_with_its_numbers() -> None:
+    (warning,) = warnings_after([1.5, 0.4, 7.1])
+    assert warning.code == "synthesis_failing"
+    assert "in 2 of 3 rounds" in warning.message
+    assert "label loss 7.10 in the latest, 1.39 is chance" in warning.message
+    assert "config.bn_weight" in warning.message
+
+
+def test_synthesis_is_not_called_failing_before_three_rounds_or_where_most_succeed() -> None:
+    assert warnings_after([7.1, 7.1]) == []
+    assert warnings_after([7.1, 7.1, 0.1, 0.1]) == []
+
+
 def test_diversity_within_a_class_is_reported() -> None:
     run = measured(one_image_a_class=False)
     (report,) = run.of(MetricsEvent)

@@ -1,5 +1,6 @@
 """Whole small runs of Algorithm 1: what they report, that they repeat, stop and resume bit by bit."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,17 @@ def test_a_run_fills_the_bank_and_reports_each_part():
     assert {"ce", "bn", "generator_loss"} in names
     assert {"ce", "bn", "adv", "generator_loss"} in names
     assert {"student_loss", "student_lr"} in names
+
+
+def test_rounds_that_do_not_reach_their_labels_stay_out_of_the_bank():
+    run = SmallRun(CONFIG.model_copy(update={"drop_failed_rounds": True}))
+    assert run.go_on()
+    losses = [event.values["ce"] for event in run.of(MetricsEvent) if "ce" in event.values]
+    reached = [loss < math.log(4) for loss in losses]
+    assert True in reached
+    assert False in reached
+    kept = sum(reached) if reached[0] else 1 + sum(reached[1:])  # something must be in the bank
+    assert run.method.bank.added == kept * CONFIG.synthesis_batch_size
 
 
 def test_progress_rises_to_1_and_counts_every_step():
