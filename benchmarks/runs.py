@@ -70,6 +70,7 @@ def prepare(
     mean, std = (torch.tensor(values, device=device) for values in normalization)
     augment = Augmentation(mean, std, config.crop_padding, config.flip)
     machine = Machine(choose_arithmetic(config.precision, device), seed)
-    distillands = Distillands(teacher, machine.place(student), label_embeddings, input_size, augment)
+    teacher, student = machine.place(teacher), machine.place(student)
+    distillands = Distillands(teacher, student, label_embeddings, input_size, augment)
     method = Nayer(distillands, config, Classification(len(label_embeddings)), machine)
     return PreparedRun(Run(method, config, machine, emit), method, distillands, machine)

@@ -60,9 +60,8 @@ class Inputs:
         mean = torch.tensor(spec.normalization.mean, device=machine.device)
         std = torch.tensor(spec.normalization.std, device=machine.device)
         augment = Augmentation(mean, std, spec.config.crop_padding, spec.config.flip)
-        return Distillands(
-            self.teacher, machine.place(student), self.label_embeddings, spec.input_size, augment
-        )
+        teacher, student = machine.place(self.teacher), machine.place(student)
+        return Distillands(teacher, student, self.label_embeddings, spec.input_size, augment)
 
 
 def run(args: argparse.Namespace, emit: Emit) -> dict[str, Any] | int:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from nayer_core.hardware.cuda_graphs import CudaGraphs
+from nayer_core.hardware.depthwise import compute_depthwise_in_float32
 from nayer_core.hardware.optimizers import Optimizer
 from nayer_core.hardware.peers import SINGLE_PROCESS, Peers
 from nayer_core.hardware.precision import Arithmetic
@@ -63,7 +64,9 @@ class Machine:
         return Machine(self.arithmetic, seed)
 
     def place(self, network: Network) -> Network:
-        """Move a network to the device, in the memory layout in which convolutions are fast."""
+        """Move a network to the device, in the memory layout and number formats that are fast there."""
+        if self.device.type == "cpu":
+            compute_depthwise_in_float32(network)
         return network.to(self.device).to(memory_format=torch.channels_last)
 
     def update(
