@@ -2,7 +2,7 @@
 
 The gradients of a depthwise convolution of stride 2 take 16 to 60 ms in bfloat16 and 1 to 2 in float32
 (64 images, 16 to 288 channels, torch 2.14, one thread; `python -m benchmarks.depthwise`). The gradient
-of the weights of a kernel larger than 3 x 3 is slow too. A mobile network's few took a third of a student step.
+of the weights of a kernel larger than 3 x 3 is slow too. They took a third of a mobile student's step.
 """
 
 from functools import partial
