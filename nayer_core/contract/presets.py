@@ -38,7 +38,7 @@ _EVERYDAY = DistillConfig(
     synthesis_batch_size=100,
     images_of_last_steps=3,
     generator="table8",
-    bn_weight=50.0,
+    bn_weight=100.0,
     bn_scale="noise",
     adversary="js",
     drop_failed_rounds=True,
@@ -54,6 +54,7 @@ _EVERYDAY = DistillConfig(
 _EVERYDAY_LARGE: Mapping[str, Any] = MappingProxyType(
     {
         "generator": "table9",
+        "bn_weight": 50.0,
         "synthesis_batch_size": 50,
         "bank_capacity": 50_000,
         "student_batch_size": 64,
