@@ -7,7 +7,7 @@ is ten times too strong.
 
 The norms grow with a network's width and with the deviations of its features: the first images of a run
 were at 44 under one teacher and at 428 under another. `relative_to_noise` divides them by their values on
-Gaussian noise, so that one weight fits all teachers: such noise is at 1, the teacher's own data near 0.
+Gaussian noise, so that a weight means much the same for every teacher: noise is at 1, its own data near 0.
 """
 
 from collections.abc import Callable, Iterator, Sequence
