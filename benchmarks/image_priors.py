@@ -1,34 +1,43 @@
-"""Priors on images that may replace L_BN if the teacher has no BatchNorm, side by side.
+"""What may guide the images if the teacher has no BatchNorm, side by side.
 
-    python -m benchmarks.image_priors [NAME ...] [--seeds 0 1 2]
+    python -m benchmarks.image_priors [NAME ...] [--case digits] [--seeds 0 1 2]
 
-A LeNet-5 teacher for MNIST digits, a wrn_10_1 student, Gaussian label codes; accuracy on the 1,000
-digits kept aside. One row a prior. The method has `input statistics`; the others are implemented here.
-Rows already in the results file for a seed are not run again.
+Cases: `digits`, a LeNet-5 for MNIST, measured on the 1,000 digits kept aside; `fashion`, a small vision
+transformer for Fashion-MNIST, measured on its 10,000 test images. The student is a wrn_10_1, the label codes
+are Gaussian. One row a choice; the others that were tried are in `tried_priors`. Every row has the same
+number of steps. Rows already in the results file for a seed are not run again.
 """
 
 import functools
 import json
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 from torch import Tensor, nn
 
-from benchmarks import machine, runs, tables
+from benchmarks import fashion, machine, runs, tables, tried_priors
+from benchmarks.procedural import procedural_images
 from benchmarks.runs import PreparedRun
 from benchmarks.trials import EVERYDAY
-from examples.mnist_teacher import INPUT_SIZE, LABELS, MEAN, STD, accuracy, load_digits, train_teacher
+from examples import mnist_teacher
 from nayer_core.contract.methods import METHODS
 from nayer_core.hardware.machine import Losses
+from nayer_core.hardware.precision import choose_arithmetic
+from nayer_core.images.augmentation import Augmentation
 from nayer_core.label_embeddings import text_encoders
+from nayer_core.measuring.evaluation import EvaluationSet, predict, share_equal
 from nayer_core.networks.registry import build
 from nayer_core.networks.weights import freeze
 
 RESULTS = Path(__file__).parent / "results" / "image_priors.jsonl"
-TEACHER, STUDENT = "lenet5", "wrn_10_1"
+STUDENT, INPUT_SIZE = "wrn_10_1", (1, 28, 28)
+CPU = torch.device("cpu")
 # The demo's configuration when the prior was chosen, with 8 epochs in place of 12; one thread for torch.
 CONFIG: dict[str, Any] = {
     **EVERYDAY,
@@ -48,107 +57,71 @@ CONFIG: dict[str, Any] = {
     "student_lr": 0.1,
 }
 
-Prior = Callable[[Tensor, Tensor], Tensor]  # (normalised images, inputs of the last Linear) -> scalar
+
+@dataclass(frozen=True)
+class Case:
+    """A teacher without BatchNorm, and real images to measure on.
+
+    Args:
+        teacher: trains it; frozen, the same on every call.
+        images: that the teacher has not seen.
+        mean: of the training images in [0, 1].
+        std: of the same.
+        flip: whether a mirrored image keeps its class.
+    """
+
+    teacher: Callable[[], nn.Module]
+    images: Callable[[], EvaluationSet]
+    mean: float
+    std: float
+    flip: bool
+
+    @property
+    def normalization(self) -> tuple[list[float], list[float]]:
+        """Mean and deviation by channel."""
+        return [self.mean], [self.std]
+
+    def accuracy(self, network: nn.Module) -> float:
+        """Measure a network in float32."""
+        augment = Augmentation(torch.tensor([self.mean]), torch.tensor([self.std]), 0, flip=False)
+        images = self.images()
+        predictions = predict(network, images.images, augment, choose_arithmetic("fp32", CPU))
+        return share_equal(predictions, images.labels)
 
 
-def total_variation(inputs: Tensor, _features: Tensor) -> Tensor:
-    """Mean absolute difference of neighbours, both ways (DeepInversion's R_TV, as a mean)."""
-    rows, columns = inputs[..., 1:, :] - inputs[..., :-1, :], inputs[..., 1:] - inputs[..., :-1]
-    return rows.abs().mean() + columns.abs().mean()
+@dataclass(frozen=True)
+class Row:
+    """One choice.
+
+    Args:
+        config: fields of `DistillConfig`, beside those of `CONFIG`.
+        terms: of `tried_priors`, with their weights.
+        halved: the generator makes images of half the size, which are upsampled.
+        procedural: share of the bank that procedural images replace.
+    """
+
+    config: Mapping[str, Any] = field(default_factory=dict)
+    terms: Mapping[tried_priors.Term, float] = field(default_factory=dict)
+    halved: bool = False
+    procedural: float = 0.0
 
 
-def squares(inputs: Tensor, _features: Tensor) -> Tensor:
-    """Mean square of the normalised images (DeepInversion's R_l2, as a mean)."""
-    return inputs.square().mean()
-
-
-def activation(_inputs: Tensor, features: Tensor) -> Tensor:
-    """Reward strong features (DAFL's L_a, as a mean)."""
-    return -features.float().abs().mean()
-
-
-# name -> (weight of the input statistics, weight of another prior, which one)
-ROWS: dict[str, tuple[float, float, Prior]] = {
-    "none": (0.0, 0.0, squares),
-    "input statistics 0.3": (0.3, 0.0, squares),
-    "input statistics 1": (1.0, 0.0, squares),
-    "total variation 0.1": (0.0, 0.1, total_variation),
-    "total variation 1": (0.0, 1.0, total_variation),
-    "l2 0.1": (0.0, 0.1, squares),
-    "activation 0.1": (0.0, 0.1, activation),
-    "input statistics 0.3, total variation 0.1": (0.3, 0.1, total_variation),
+NO_PRIOR = {"image_prior_weight": 0.0}
+ROWS: dict[str, Row] = {
+    "none": Row(NO_PRIOR),
+    "input statistics 0.3": Row(),
+    "input statistics 1": Row({"image_prior_weight": 1.0}),
+    "total variation 0.1": Row(NO_PRIOR, {tried_priors.total_variation: 0.1}),
+    "total variation 1": Row(NO_PRIOR, {tried_priors.total_variation: 1.0}),
+    "l2 0.1": Row(NO_PRIOR, {tried_priors.squares: 0.1}),
+    "activation 0.1": Row(NO_PRIOR, {tried_priors.activation: 0.1}),
+    "feature target 1": Row(terms={tried_priors.feature_target: 1.0}),
+    "feature difference 1": Row(terms={tried_priors.feature_difference: 1.0}),
+    "roughness 0.3": Row(terms={tried_priors.excess_roughness: 0.3}),
+    "half resolution": Row(halved=True),
+    "adversary 0.3": Row({"adv_weight": 0.3}),
+    "no adversary": Row({"adv_weight": 0.0}),
+    "procedural 0.25": Row(procedural=0.25),
+    "procedural 0.5": Row(procedural=0.5),
+    "procedural alone": Row(procedural=1.0),
 }
-
-
-def main() -> None:
-    """Run what is missing and print the table."""
-    args = tables.rows_parser(__doc__).parse_args()
-    torch.set_num_threads(1)
-    tables.print_accuracies(args.rows or list(ROWS), args.seeds, _accuracy)
-
-
-def _accuracy(name: str, seed: int) -> float:
-    for line in RESULTS.read_text().splitlines() if RESULTS.exists() else ():
-        row = json.loads(line)
-        if (row["row"], row["seed"]) == (name, seed):
-            return float(row["accuracy"])
-    teacher = load_teacher()
-    _, aside = load_digits()
-    weight, other_weight, other = ROWS[name]
-    prepared = _prepare(weight, teacher, seed)
-    with _additional_prior(prepared, other_weight, other):
-        prepared.run.go_on()
-    row = {"row": name, "seed": seed, "accuracy": round(accuracy(prepared.run.student.eval(), aside), 4)}
-    row |= {"teacher": round(accuracy(teacher, aside), 4), "machine": machine.describe()}
-    row["brightness"] = round(prepared.method.bank.images[-300:].float().mean().item() / 255, 3)
-    with RESULTS.open("a") as file:
-        file.write(json.dumps(row) + "\n")
-    return float(row["accuracy"])
-
-
-def _prepare(weight: float, teacher: nn.Module, seed: int) -> PreparedRun:
-    _, config = METHODS["nayer"].resolve_config(
-        "paper-cifar10", CONFIG | {"image_prior_weight": weight}, INPUT_SIZE
-    )
-    torch.manual_seed(seed)
-    student = build(STUDENT, num_classes=len(LABELS), input_size=INPUT_SIZE)
-    label_embeddings = text_encoders.embed("gaussian", "a photo of a {label}", LABELS).label_embeddings
-    codes, _ = text_encoders.prepare(label_embeddings, whiten=True)
-    normalization = ([MEAN], [STD])
-    return runs.prepare(teacher, student, codes, INPUT_SIZE, config, normalization=normalization, seed=seed)
-
-
-@contextmanager
-def _additional_prior(prepared: PreparedRun, weight: float, prior: Prior) -> Iterator[None]:
-    """During the block, add one term to the loss of a run's synthesis."""
-    synthesizer: Any = prepared.method.synthesizer
-    plain = synthesizer._loss
-    tensors: dict[str, Tensor] = {}
-    head = [layer for layer in synthesizer.teacher.modules() if isinstance(layer, nn.Linear)][-1]
-    hooks = [
-        synthesizer.teacher.register_forward_pre_hook(lambda _, inputs: tensors.update(inputs=inputs[0])),
-        head.register_forward_pre_hook(lambda _, inputs: tensors.update(features=inputs[0])),
-    ]
-
-    def with_prior(*arguments: Any) -> Losses:
-        losses = plain(*arguments)
-        total = losses.total + weight * prior(tensors["inputs"], tensors["features"])
-        return Losses(total, losses.terms, losses.outputs)
-
-    if weight:
-        synthesizer._loss = with_prior
-    yield
-    for hook in hooks:
-        hook.remove()
-
-
-@functools.cache
-def load_teacher() -> nn.Module:
-    """Train the LeNet-5 on 4,000 digits; at the rate that suits a residual network it would die."""
-    training, _ = load_digits()
-    network = train_teacher(training, architecture=TEACHER, epochs=20, peak_learning_rate=0.02)
-    return freeze(network).to(memory_format=torch.channels_last)
-
-
-if __name__ == "__main__":
-    main()
