@@ -6,7 +6,7 @@ stranger's data, but dense, finite and bounded. Only then they are compared with
 
 import argparse
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from nayer_core.contract.events import Emit, Phase, PhaseEvent, WarningEvent
 from nayer_core.contract.spec import JobSpec, ResolvedSpec
 from nayer_core.label_embeddings.text_encoders import embedding_dim
 from nayer_core.methods.parts.bn_regularization import BNRegularization, is_experimental
+from nayer_core.methods.parts.image_priors import image_priors
 from nayer_core.methods.registry import method_class
 from nayer_core.networks.client_file import ClientFile
 from nayer_core.networks.recognition import Recognition, recognise
@@ -233,8 +234,9 @@ def _warnings(teacher: Teacher, spec: ResolvedSpec) -> list[WarningEvent]:
         warnings.append(WarningEvent(code="constant_teacher", message=message))
     if is_experimental(teacher.network):
         message = (
-            f"{spec.teacher_architecture} has no BatchNorm, whose statistics guide the images. Those of "
-            "teacher.normalization replace them: experimental, and the student will be worse."
+            f"{spec.teacher_architecture} has no BatchNorm, whose statistics guide the images. The mean and "
+            "deviation of teacher.normalization and procedural images take their place: experimental, and the "
+            "student will be worse."
         )
         warnings.append(WarningEvent(code="no_batch_norm", message=message))
     if max(spec.input_size[1:]) > _MEASURED_PIXELS:
@@ -275,6 +277,7 @@ def _report(
         "parameters": count_parameters(teacher.network),
         "batch_norm_layers": len(BNRegularization(teacher.network, momentum=0.0).layers),
         "experimental": is_experimental(teacher.network),
+        "image_priors": [asdict(prior) for prior in image_priors(teacher.network, spec.config)],
         "num_classes": spec.num_classes,
         "input_size": list(spec.input_size),
         "format": teacher.kind,

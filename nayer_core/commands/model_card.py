@@ -1,6 +1,7 @@
 """The model card of a student: each number says what it was measured on."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ from torch import nn
 from nayer_core.contract.methods import METHODS
 from nayer_core.contract.spec import ResolvedSpec
 from nayer_core.methods.parts.bn_regularization import is_experimental
+from nayer_core.methods.parts.image_priors import image_priors
 from nayer_core.networks.registry import count_parameters
 
 _EXPERIMENTAL = (
-    "Experimental: the teacher has no BatchNorm, and the statistics of its normalisation replaced those "
-    "of its layers."
+    "Experimental: the teacher has no BatchNorm; image_priors says what guided the images in place of its "
+    "statistics."
 )
 
 
@@ -24,6 +26,7 @@ def write_model_card(path: Path, spec: ResolvedSpec, teacher: nn.Module, result:
         "student": {**result["student"], "labels": list(spec.labels), "input_size": list(spec.input_size)},
         "teacher": {"architecture": spec.teacher_architecture, "parameters": count_parameters(teacher)},
         "experimental": is_experimental(teacher),
+        "image_priors": [asdict(prior) for prior in image_priors(teacher, spec.config)],
         "normalization": spec.normalization.model_dump(mode="json"),
         "method": {
             "name": METHODS[spec.method].title,

@@ -18,6 +18,7 @@ AFTER_WARMUP = frozenset(
         "adv_weight",
         "adversary",
         "cutmix",
+        "procedural_share",
         "student_batch_size",
         "student_lr",
         "student_lr_min",

@@ -55,6 +55,12 @@ class MethodConfig(BaseModel):
         0.0, description="Share of student steps on images patched together in pairs."
     )
 
+    procedural_share: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.5,
+        description="Share of the student's images that are procedural, not the generator's, where the teacher "
+        "has no BatchNorm (decision 0027).",
+    )
+
     # The student
     student_batch_size: BatchSize = Field(512, description="Table 10.")
     student_lr: Rate = Field(0.2, description="SGD with momentum 0.9, cosine to the end (authors).")
@@ -157,5 +163,5 @@ class DistillConfig(MethodConfig):
 
     image_prior_weight: Weight = Field(
         0.3,
-        description="Input statistics' weight where the teacher has no BatchNorm (decision 0014).",
+        description="Input statistics' weight where the teacher has no BatchNorm (decision 0027).",
     )

@@ -77,7 +77,8 @@ def _textures(count: int, input_size: tuple[int, int, int], rng: torch.Generator
         texture += F.interpolate(noise, size=(height, width), mode="bilinear") * (cells / 2) ** -smoothness
         cells *= 2
     contrast = 0.1 + 0.6 * torch.rand(count, 1, 1, 1, generator=rng)
-    return texture / texture.flatten(1).std(dim=1).view(-1, 1, 1, 1) * contrast
+    deviation = texture.flatten(1).std(dim=1, correction=0).clamp(min=1e-6)
+    return texture / deviation.view(-1, 1, 1, 1) * contrast
 
 
 def _shapes(count: int, rows: Tensor, columns: Tensor, rng: torch.Generator) -> Tensor:

@@ -11,6 +11,8 @@ from nayer_core.contract.spec import ResolvedSpec
 from nayer_core.methods.nayer.ablations import build_noisy_layer, generator_input_dim
 from nayer_core.methods.nayer.plan import plan_run
 from nayer_core.methods.parts.generator import build_generator
+from nayer_core.methods.parts.image_priors import PROCEDURAL_IMAGES, weight_of
+from nayer_core.methods.parts.student_training import POOL_SIZE
 from nayer_core.networks.registry import build_on_meta, count_macs, macs_per_image
 from nayer_core.running.estimate import FLOAT_BYTES, Estimate, Footprint, count_numbers, meta_batch
 from nayer_core.running.method import Plan
@@ -63,7 +65,8 @@ def estimate_run(spec: ResolvedSpec, embedding_dim: int) -> Estimate:
         * (count_numbers(teacher) + 5 * count_numbers(generator) + 6 * count_numbers(student)),
         "noisy_layer": 5 * FLOAT_BYTES * count_numbers(noisy_layer),
         "label_codes": _codes_bytes(classes * embedding_dim, spec) + FLOAT_BYTES * classes * code_dim,
-        "memory_bank": plan.bank_capacity(config.bank_capacity) * (math.prod(spec.input_size) + _LABEL_BYTES),
+        "memory_bank": plan.bank_capacity(config.bank_capacity) * (math.prod(spec.input_size) + _LABEL_BYTES)
+        + _procedural_bytes(teacher, spec),
         **_step_bytes(
             spec,
             plan,
@@ -101,6 +104,11 @@ def _step_bytes(
         "synthesis_step": synthesis_batch * synthesis,
         "student_step": student_batch * (student.total + layer + shared),
     }
+
+
+def _procedural_bytes(teacher: nn.Module, spec: ResolvedSpec) -> int:
+    """Bytes of the procedural images, which only some teachers have."""
+    return POOL_SIZE * math.prod(spec.input_size) if weight_of(PROCEDURAL_IMAGES, teacher, spec.config) else 0
 
 
 def _codes_bytes(numbers: int, spec: ResolvedSpec) -> int:

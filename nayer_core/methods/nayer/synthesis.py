@@ -17,7 +17,7 @@ from nayer_core.methods.nayer.ablations import build_noisy_layer, generator_inpu
 from nayer_core.methods.nayer.noisy_layer import NoisyLayer
 from nayer_core.methods.parts.bn_regularization import BNRegularization
 from nayer_core.methods.parts.generator import build_generator
-from nayer_core.methods.parts.image_prior import input_statistics_distance
+from nayer_core.methods.parts.image_priors import INPUT_STATISTICS, input_statistics_distance, weight_of
 from nayer_core.running.checkpoint import below
 from nayer_core.running.method import Distillands, Step
 from nayer_core.tasks.task import Task
@@ -68,6 +68,7 @@ class Synthesizer:
         self.noisy_layer = self._new_noisy_layer()
         self.batch_statistics = machine.batch_statistics
         self.bn_regularization = BNRegularization(self.teacher, config.bn_momentum, self.batch_statistics)
+        self.prior_weight = weight_of(INPUT_STATISTICS, self.teacher, config)
         if config.bn_scale == "noise":
             self.bn_regularization.relative_to_noise(self.teacher, distillands.input_size)
 
@@ -134,9 +135,9 @@ class Synthesizer:
         if self.bn_regularization:
             terms["bn"], statistics = self.bn_regularization.loss()
             total = total + config.bn_weight * terms["bn"]
-        elif config.image_prior_weight:
+        if self.prior_weight:
             terms["prior"] = input_statistics_distance(inputs, self.batch_statistics)
-            total = total + config.image_prior_weight * terms["prior"]
+            total = total + self.prior_weight * terms["prior"]
         if student is not None:
             bounded = config.adversary == "js"
             terms["adv"] = self.task.adversarial_loss(student(inputs), teacher_logits, bounded=bounded)

@@ -1,6 +1,7 @@
 """The student's side of an epoch: lines 12 to 14 of Algorithm 1."""
 
 import copy
+import functools
 import math
 from contextlib import nullcontext
 from functools import partial
@@ -15,12 +16,15 @@ from nayer_core.hardware.machine import Losses, Machine
 from nayer_core.hardware.optimizers import SGD
 from nayer_core.images.augmentation import cutmix
 from nayer_core.images.memory_bank import MemoryBank
+from nayer_core.images.procedural import procedural_images
 from nayer_core.methods.parts.attention import AttentionAlignment
+from nayer_core.methods.parts.image_priors import PROCEDURAL_IMAGES, weight_of
 from nayer_core.running.checkpoint import below
 from nayer_core.running.method import Distillands
 from nayer_core.tasks.task import Task
 
 MOMENTUM = 0.9  # A.2
+POOL_SIZE = 2_000  # procedural images, from which each step draws its share
 
 
 class StudentTrainer:
@@ -37,10 +41,12 @@ class StudentTrainer:
         self.student = distillands.student.train()
         self.teacher = distillands.teacher
         self.augment = distillands.augment
+        self.input_size = distillands.input_size
         self.config = config
         self.task = task
         self.machine, self.rng = machine, machine.rng
         self.steps_done = 0
+        self.procedural_share = weight_of(PROCEDURAL_IMAGES, self.teacher, config)
         self.optimizer = SGD(
             self.student.parameters(),
             config.student_lr,
@@ -77,7 +83,7 @@ class StudentTrainer:
         Returns:
             The loss, a scalar on the device.
         """
-        images = bank.sample(self.config.student_batch_size, self.rng)  # line 13: (B, H, W, C) bytes
+        images = self._draw(bank)  # line 13: (B, H, W, C) bytes
         views = self.augment.draw(len(images), self.rng)  # (B, 3)
         mix = self._cutmix_is_due()
         box = torch.rand(3, generator=self.rng, device=images.device) if mix else views.new_zeros(3)
@@ -88,6 +94,24 @@ class StudentTrainer:
         self.steps_done += 1
         self._update_average()
         return losses.total
+
+    def _draw(self, bank: MemoryBank) -> Tensor:
+        """Draw a batch from the bank, and with `procedural_share` from the procedural images, in any order."""
+        batch_size = self.config.student_batch_size
+        number = round(self.procedural_share * batch_size)
+        if number == 0:
+            return bank.sample(batch_size, self.rng)
+        pool = self._procedural
+        chosen = torch.randint(len(pool), (number,), generator=self.rng, device=pool.device)
+        images = torch.cat([bank.sample(batch_size - number, self.rng), pool[chosen]])
+        return images[torch.randperm(batch_size, generator=self.rng, device=images.device)]
+
+    @functools.cached_property
+    def _procedural(self) -> Tensor:
+        """(POOL_SIZE, H, W, C) bytes; every run of a teacher has the same, so none are saved."""
+        mean, std = self.augment.mean.tolist(), self.augment.std.tolist()
+        images = procedural_images(POOL_SIZE, self.input_size, mean, std, seed=0)
+        return images.to(self.machine.device)
 
     def _loss(self, mix: bool, images: Tensor, views: Tensor, box: Tensor) -> Losses:
         """Compare the student with the teacher on augmented images.
