@@ -172,9 +172,7 @@ def _prepare(case: Case, row: Row, seed: int) -> PreparedRun:
 def load_teacher() -> nn.Module:
     """Train the LeNet-5 on 4,000 digits; at the rate that suits a residual network it would die."""
     training, _ = mnist_teacher.load_digits()
-    network = mnist_teacher.train_teacher(
-        training, architecture="lenet5", epochs=20, peak_learning_rate=0.02
-    )
+    network = mnist_teacher.train_teacher(training, architecture="lenet5", epochs=20, peak_learning_rate=0.02)
     return freeze(network).to(memory_format=torch.channels_last)
 
 

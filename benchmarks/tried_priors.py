@@ -95,7 +95,7 @@ def activation(seen: Seen) -> Tensor:
 
 
 def feature_target(seen: Seen) -> Tensor:
-    """1 - the cosine to the smallest features to which the classifier gives smoothed one-hot logits (CPNet)."""
+    """1 - the cosine to the smallest features for which the classifier gives a smoothed one-hot (CPNet)."""
     return 1 - F.cosine_similarity(seen.features, _target_features(seen)).mean()
 
 
@@ -195,7 +195,9 @@ class Upsampled(nn.Module):
         self.size = size
 
     def forward(self, generator_input: Tensor) -> Tensor:
+        """Make images, (B, channels, height, width) in [0, 1]."""
         return F.interpolate(self.generator(generator_input), size=self.size, mode="bilinear")
 
     def redraw(self, rng: torch.Generator) -> None:
+        """Draw all weights again."""
         self.generator.redraw(rng)

@@ -57,8 +57,8 @@ class MethodConfig(BaseModel):
 
     procedural_share: Annotated[float, Field(ge=0, le=1)] = Field(
         0.5,
-        description="Share of the student's images that are procedural, not the generator's, where the teacher "
-        "has no BatchNorm (decision 0027).",
+        description="Share of the student's images that are procedural, not the generator's, where the "
+        "teacher has no BatchNorm (decision 0027).",
     )
 
     # The student

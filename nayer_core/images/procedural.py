@@ -60,7 +60,9 @@ def _fields(count: int, input_size: tuple[int, int, int], rng: torch.Generator) 
         is_there = torch.rand(count, 1, 1, 1, generator=rng) < 0.8
         inside = torch.sigmoid(-0.8 * max(height, width) * distance) * is_there
         is_dark = torch.rand(count, 1, 1, 1, generator=rng) < 0.25
-        colour = torch.randn(count, input_size[0], 1, 1, generator=rng) * 0.4 + torch.where(is_dark, -1.5, 1.5)
+        colour = torch.randn(count, input_size[0], 1, 1, generator=rng) * 0.4 + torch.where(
+            is_dark, -1.5, 1.5
+        )
         images = torch.lerp(images, colour, inside)
     # Most of an image's pixels are behind its shapes: they take a common level in all images.
     return images - 0.8 * images.flatten(1).median(dim=1).values.view(-1, 1, 1, 1)

@@ -96,7 +96,7 @@ class StudentTrainer:
         return losses.total
 
     def _draw(self, bank: MemoryBank) -> Tensor:
-        """Draw a batch from the bank, and with `procedural_share` from the procedural images, in any order."""
+        """Draw a batch from the bank and, with `procedural_share`, from the procedural images."""
         batch_size = self.config.student_batch_size
         number = round(self.procedural_share * batch_size)
         if number == 0:
