@@ -58,6 +58,7 @@ def test_every_number_says_what_it_was_measured_on(tmp_path: Path):
     card = json.loads((tmp_path / "out" / "model_card.json").read_text())
     assert card["metrics"] == json.loads(json.dumps(result["metrics"]))
     assert all(metric["measured_on"] for metric in card["metrics"].values())
+    assert [prior["name"] for prior in card["image_priors"]] == ["batch_norm"]
     assert "student_accuracy" not in card["metrics"]
     assert "not accuracy" in card["metrics"]["agreement_on_synthetic"]["measured_on"]
     bounds = card["metrics"]["student_accuracy_bounds"]

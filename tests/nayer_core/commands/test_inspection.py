@@ -161,6 +161,9 @@ def test_warnings_do_not_stop_the_job(inspect):
     assert [event.code for event in events if isinstance(event, WarningEvent)] == codes(report)
     assert report["batch_norm_layers"] == 0
     assert report["experimental"]
+    priors = {prior["name"]: prior["weight"] for prior in report["image_priors"]}
+    assert priors == {"input_statistics": 0.3, "procedural_images": 0.5}
+    assert all("No BatchNorm" in prior["reason"] for prior in report["image_priors"])
 
 
 @pytest.mark.parametrize(("side", "expected"), [(96, []), (128, ["image_size_unmeasured"])])

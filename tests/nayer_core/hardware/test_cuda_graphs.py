@@ -77,6 +77,18 @@ def test_ablations_are_recorded_too(values: dict[str, Any], unrecorded: Any):
 
 
 @needs_cuda
+def test_a_run_with_procedural_images_is_recorded_too(monkeypatch: pytest.MonkeyPatch):
+    recorded_run = SmallRun(LONGER, teacher="lenet5", device=CUDA)
+    recorded_run.go_on()
+    monkeypatch.setattr(module, "UNRECORDED_RUNS", 10**9)
+    plain = SmallRun(LONGER, teacher="lenet5", device=CUDA)
+    plain.go_on()
+    assert recorded(recorded_run) > 0
+    assert recorded(plain) == 0
+    assert same(recorded_run.weights(), plain.weights())
+
+
+@needs_cuda
 @pytest.mark.parametrize("stop_after", [3, 24, 40, 55])
 def test_a_resumed_run_is_bitwise_the_uninterrupted_one(stop_after: int, tmp_path: Path):
     whole = SmallRun(LONGER, device=CUDA)

@@ -12,6 +12,7 @@ from nayer_core.contract.spec import Normalization, ResolvedSpec, TextEncoderSpe
 from nayer_core.label_embeddings.text_encoders import embed, embedding_dim
 from nayer_core.methods.nayer.ablations import build_noisy_layer
 from nayer_core.methods.nayer.estimate import estimate_run
+from nayer_core.methods.parts.student_training import POOL_SIZE
 from nayer_core.running.estimate import Estimate
 
 SIZE = (3, 32, 32)
@@ -100,6 +101,15 @@ def test_one_hot_codes_of_many_classes_count() -> None:
 def test_of_the_two_kinds_of_step_one_is_taken_at_a_time() -> None:
     memory = {"networks": 1, "synthesis_step": 10, "student_step": 20}
     assert Estimate(0, memory).memory_bytes == 21
+
+
+def test_the_procedural_images_of_a_teacher_without_batch_norm_count() -> None:
+    own, none = (a_spec(procedural_share=share) for share in (0.5, 0.0))
+    with_batch_norm = [estimate_run(spec, 512).memory["memory_bank"] for spec in (own, none)]
+    assert with_batch_norm[0] == with_batch_norm[1]
+    own, none = (spec.model_copy(update={"teacher_architecture": "lenet5"}) for spec in (own, none))
+    without = [estimate_run(spec, 512).memory["memory_bank"] for spec in (own, none)]
+    assert without[0] - without[1] == POOL_SIZE * 3 * 32 * 32
 
 
 def test_images_that_are_kept_of_more_steps_cost_no_more_multiplications() -> None:
