@@ -3,6 +3,7 @@
 import functools
 import gzip
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nayer_core.measuring.evaluation import EvaluationSet
+from nayer_core.networks.registry import build
 from nayer_core.networks.weights import freeze
 
 FOLDER = Path("/usr/share/datasets/fashion-mnist")
@@ -45,12 +47,9 @@ def load(part: str) -> EvaluationSet:
     return EvaluationSet(images, _read(f"{part}-labels-idx1-ubyte.gz", header=8).long())
 
 
-@functools.cache
-def load_teacher() -> nn.Module:
-    """Train a vision transformer of three blocks and 49 patches on 20,000 images; about a minute."""
-    torch.manual_seed(0)
-    rng = torch.Generator().manual_seed(0)
-    network = timm.models.VisionTransformer(
+def vision_transformer() -> nn.Module:
+    """Three blocks, 49 patches, 66,000 parameters."""
+    return timm.models.VisionTransformer(
         img_size=28,
         patch_size=4,
         in_chans=1,
@@ -60,6 +59,19 @@ def load_teacher() -> nn.Module:
         num_heads=3,
         mlp_ratio=2.0,
     )
+
+
+def lenet5() -> nn.Module:
+    """The network of the case `digits`."""
+    return build("lenet5", num_classes=len(LABELS), input_size=INPUT_SIZE)
+
+
+@functools.cache
+def load_teacher(untrained: Callable[[], nn.Module]) -> nn.Module:
+    """Train a network on 20,000 images; about a minute."""
+    torch.manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
+    network = untrained()
     training = load("train")
     images = ((training.images[:TRAINED_ON].float() / 255 - MEAN) / STD).permute(0, 3, 1, 2)
     steps = TRAINED_ON // BATCH_SIZE * EPOCHS

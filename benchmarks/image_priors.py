@@ -2,8 +2,8 @@
 
     python -m benchmarks.image_priors [NAME ...] [--case digits] [--seeds 0 1 2]
 
-Cases: `digits`, a LeNet-5 for MNIST, measured on the 1,000 digits kept aside; `fashion`, a small vision
-transformer for Fashion-MNIST, measured on its 10,000 test images. The student is a wrn_10_1, the label codes
+Cases: `digits`, a LeNet-5 for MNIST, measured on the 1,000 digits kept aside; `fashion` and `fashion-vit`, a
+LeNet-5 and a small vision transformer for Fashion-MNIST, measured on its 10,000 test images. The student is a wrn_10_1, the label codes
 are Gaussian. One row a choice; the others that were tried are in `tried_priors`. Every row has the same
 number of steps. Rows already in the results file for a seed are not run again.
 """
@@ -142,8 +142,8 @@ def _accuracy(case: str, name: str, seed: int) -> float:
     with tried_priors.added_to(prepared, ROWS[name].terms):
         prepared.run.go_on()
     measured = {
-        "accuracy": round(CASES[case].accuracy(prepared.run.student), 4),
         "cpu_seconds": round(time.process_time() - start, 1),
+        "accuracy": round(CASES[case].accuracy(prepared.run.student), 4),
         "brightness": round(prepared.method.bank.images[-300:].float().mean().item() / 255, 3),
     }
     row = {"case": case, "row": name, "seed": seed, **measured, "machine": machine.describe()}
@@ -185,14 +185,17 @@ CASES = {
     "digits": Case(
         load_teacher, _digits, mnist_teacher.LABELS, mnist_teacher.MEAN, mnist_teacher.STD, flip=False
     ),
-    "fashion": Case(
-        fashion.load_teacher,
-        functools.partial(fashion.load, "t10k"),
-        fashion.LABELS,
-        fashion.MEAN,
-        fashion.STD,
-        flip=True,
-    ),
+    **{
+        name: Case(
+            functools.partial(fashion.load_teacher, untrained),
+            functools.partial(fashion.load, "t10k"),
+            fashion.LABELS,
+            fashion.MEAN,
+            fashion.STD,
+            flip=True,
+        )
+        for name, untrained in {"fashion": fashion.lenet5, "fashion-vit": fashion.vision_transformer}.items()
+    },
 }
 
 

@@ -144,7 +144,7 @@ def _similarity_entropy(tokens: Tensor) -> Tensor:
     batch, length, channels = tokens.shape
     heads = tokens[:, 1:].reshape(batch, length - 1, HEADS, channels // HEADS)
     directions = F.normalize(heads.mean(dim=2), dim=2)  # (B, N, C / heads)
-    similarities = (directions @ directions.transpose(1, 2)).flatten(1)  # (B, N, N) -> (B, N * N)
+    similarities = (directions @ directions.transpose(1, 2)).float().flatten(1)  # (B, N, N) -> (B, N * N)
     fixed = similarities.detach()
     lowest, highest = fixed.amin(dim=1, keepdim=True), fixed.amax(dim=1, keepdim=True)  # (B, 1) each
     points = torch.lerp(lowest, highest, torch.linspace(0, 1, 10))  # (B, 10)
