@@ -3,9 +3,10 @@
     python -m benchmarks.image_priors [NAME ...] [--case digits] [--seeds 0 1 2]
 
 Cases: `digits`, a LeNet-5 for MNIST, measured on the 1,000 digits kept aside; `fashion` and `fashion-vit`, a
-LeNet-5 and a small vision transformer for Fashion-MNIST, measured on its 10,000 test images. The student is a wrn_10_1, the label codes
-are Gaussian. One row a choice; the others that were tried are in `tried_priors`. Every row has the same
-number of steps. Rows already in the results file for a seed are not run again.
+LeNet-5 and a small vision transformer for Fashion-MNIST, measured on its 10,000 test images. The student is a
+wrn_10_1, the label codes are Gaussian. One row a choice; what was tried and is not part of the method is in
+`tried_priors`. Every row has the same number of steps. Rows already in the results file for a seed are not
+run again.
 """
 
 import functools
@@ -119,6 +120,8 @@ ROWS: dict[str, Row] = {
     "procedural images 0.5": Row(),  # the method's
     "procedural images 0.75": Row({"procedural_share": 0.75}),
     "procedural images alone": Row({"procedural_share": 1.0}),
+    "input statistics 0.3, 1,200 student steps": Row({**GENERATED, "student_steps": 150}),
+    "procedural images 0.5, 1,200 student steps": Row({"student_steps": 150}),
 }
 
 
