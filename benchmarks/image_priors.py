@@ -98,30 +98,29 @@ class Row:
     halved: bool = False
 
 
-GENERATED = {"procedural_share": 0.0}
-NOTHING = {**GENERATED, "image_prior_weight": 0.0}
+NOTHING = {"image_prior_weight": 0.0}
 ROWS: dict[str, Row] = {
     "none": Row(NOTHING),
-    "input statistics 0.3": Row(GENERATED),
-    "input statistics 1": Row({**GENERATED, "image_prior_weight": 1.0}),
+    "input statistics 0.3": Row(),
+    "input statistics 1": Row({"image_prior_weight": 1.0}),
     "total variation 0.1": Row(NOTHING, {tried_priors.total_variation: 0.1}),
     "total variation 1": Row(NOTHING, {tried_priors.total_variation: 1.0}),
     "l2 0.1": Row(NOTHING, {tried_priors.squares: 0.1}),
     "activation 0.1": Row(NOTHING, {tried_priors.activation: 0.1}),
-    "feature target 1": Row(GENERATED, {tried_priors.feature_target: 1.0}),
-    "feature difference 1": Row(GENERATED, {tried_priors.feature_difference: 1.0}),
-    "roughness 0.3": Row(GENERATED, {tried_priors.excess_roughness: 0.3}),
-    "patch entropy 1": Row(GENERATED, {tried_priors.patch_entropy: 1.0}),
+    "feature target 1": Row(terms={tried_priors.feature_target: 1.0}),
+    "feature difference 1": Row(terms={tried_priors.feature_difference: 1.0}),
+    "roughness 0.3": Row(terms={tried_priors.excess_roughness: 0.3}),
+    "patch entropy 1": Row(terms={tried_priors.patch_entropy: 1.0}),
     "patch entropy 1 alone": Row(NOTHING, {tried_priors.patch_entropy: 1.0}),
-    "half resolution": Row(GENERATED, halved=True),
-    "adversary 0.3": Row({**GENERATED, "adv_weight": 0.3}),
-    "no adversary": Row({**GENERATED, "adv_weight": 0.0}),
+    "half resolution": Row(halved=True),
+    "adversary 0.3": Row({"adv_weight": 0.3}),
+    "no adversary": Row({"adv_weight": 0.0}),
     "procedural images 0.25": Row({"procedural_share": 0.25}),
-    "procedural images 0.5": Row(),  # the method's
+    "procedural images 0.5": Row({"procedural_share": 0.5}),  # the everyday presets'
     "procedural images 0.75": Row({"procedural_share": 0.75}),
     "procedural images alone": Row({"procedural_share": 1.0}),
-    "input statistics 0.3, 1,200 student steps": Row({**GENERATED, "student_steps": 150}),
-    "procedural images 0.5, 1,200 student steps": Row({"student_steps": 150}),
+    "input statistics 0.3, 1,200 student steps": Row({"student_steps": 150}),
+    "procedural images 0.5, 1,200 student steps": Row({"procedural_share": 0.5, "student_steps": 150}),
 }
 
 

@@ -234,9 +234,8 @@ def _warnings(teacher: Teacher, spec: ResolvedSpec) -> list[WarningEvent]:
         warnings.append(WarningEvent(code="constant_teacher", message=message))
     if is_experimental(teacher.network):
         message = (
-            f"{spec.teacher_architecture} has no BatchNorm, whose statistics guide the images. The mean "
-            "and deviation of teacher.normalization and procedural images take their place: experimental, "
-            "and the student will be worse."
+            f"{spec.teacher_architecture} has no BatchNorm, whose statistics guide the images. What "
+            "image_priors lists takes their place: experimental, and the student will be worse."
         )
         warnings.append(WarningEvent(code="no_batch_norm", message=message))
     if max(spec.input_size[1:]) > _MEASURED_PIXELS:

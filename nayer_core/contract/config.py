@@ -56,9 +56,9 @@ class MethodConfig(BaseModel):
     )
 
     procedural_share: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.5,
+        0.0,
         description="Share of the student's images that are procedural, not the generator's, where the "
-        "teacher has no BatchNorm (decision 0027).",
+        "teacher has no BatchNorm; 0 has none (the paper).",
     )
 
     # The student

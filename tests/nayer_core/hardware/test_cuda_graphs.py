@@ -78,10 +78,11 @@ def test_ablations_are_recorded_too(values: dict[str, Any], unrecorded: Any):
 
 @needs_cuda
 def test_a_run_with_procedural_images_is_recorded_too(monkeypatch: pytest.MonkeyPatch):
-    recorded_run = SmallRun(LONGER, teacher="lenet5", device=CUDA)
+    config = LONGER.model_copy(update={"procedural_share": 0.5})
+    recorded_run = SmallRun(config, teacher="lenet5", device=CUDA)
     recorded_run.go_on()
     monkeypatch.setattr(module, "UNRECORDED_RUNS", 10**9)
-    plain = SmallRun(LONGER, teacher="lenet5", device=CUDA)
+    plain = SmallRun(config, teacher="lenet5", device=CUDA)
     plain.go_on()
     assert recorded(recorded_run) > 0
     assert recorded(plain) == 0

@@ -24,6 +24,7 @@ UNEVEN = json.dumps(
         "generator": "published",
         "bn_weight": 1,
         "attention_weight": 2,
+        "procedural_share": 0.4,
     }
 )
 

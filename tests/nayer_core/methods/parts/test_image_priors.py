@@ -18,7 +18,10 @@ from nayer_core.methods.parts.image_priors import (
 )
 from nayer_core.networks.registry import build_on_meta
 from nayer_core.running.checkpoint import CheckpointFolder
-from tests.support.small_runs import CONFIG, SmallRun, after, same
+from tests.support import small_runs
+from tests.support.small_runs import SmallRun, after, same
+
+CONFIG = small_runs.CONFIG.model_copy(update={"procedural_share": 0.5})
 
 
 def _images(mean: float, std: float) -> Tensor:
@@ -106,7 +109,7 @@ def test_a_share_of_the_students_images_is_procedural(teacher: str, share: float
 
 @pytest.mark.parametrize("stop_after", [3, 10])
 def test_a_run_with_procedural_images_resumes_bit_by_bit(stop_after: int, tmp_path: Path):
-    whole, stopped, resumed = (SmallRun(seed=seed, teacher="lenet5") for seed in (0, 0, 7))
+    whole, stopped, resumed = (SmallRun(CONFIG, seed=seed, teacher="lenet5") for seed in (0, 0, 7))
     whole.go_on()
     stopped.go_on(checkpoints=CheckpointFolder(tmp_path), should_stop=after(stop_after))
     resumed.run.resume(CheckpointFolder(tmp_path))
