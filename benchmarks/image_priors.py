@@ -166,7 +166,7 @@ def _prepare(case: Case, row: Row, seed: int) -> PreparedRun:
         case.teacher(), student, codes, INPUT_SIZE, resolved, normalization=normalization, seed=seed
     )
     if row.halved:
-        tried_priors.halve(prepared.method.synthesizer, resolved, INPUT_SIZE)
+        tried_priors.halve(prepared.method.synthesizer, INPUT_SIZE)
     return prepared
 
 

@@ -116,7 +116,8 @@ def _target_features(seen: Seen) -> Tensor:
 def _inverse(head: nn.Linear) -> Tensor:
     """Pseudo-inverse of the weights, (dim, K), with singular values of at least 0.1."""
     left, values, right = torch.linalg.svd(head.weight.float(), full_matrices=False)
-    return (right.T / values.clamp(min=LEAST_SINGULAR_VALUE)) @ left.T
+    inverse: Tensor = (right.T / values.clamp(min=LEAST_SINGULAR_VALUE)) @ left.T
+    return inverse
 
 
 def excess_roughness(seen: Seen) -> Tensor:
@@ -174,9 +175,10 @@ def added_to(prepared: PreparedRun, terms: Mapping[Term, float]) -> Iterator[Non
         yield
 
 
-def halve(synthesizer: Any, config: DistillConfig, input_size: tuple[int, int, int]) -> None:
+def halve(synthesizer: Any, input_size: tuple[int, int, int]) -> None:
     """Make the generator's images half as high and wide, and upsample them: they become smooth."""
     channels, height, width = input_size
+    config: DistillConfig = synthesizer.config
     generator = build_generator(
         config.generator,
         generator_input_dim(synthesizer.label_codes.shape, config),

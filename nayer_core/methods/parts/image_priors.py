@@ -42,16 +42,18 @@ def image_priors(teacher: nn.Module, config: MethodConfig) -> tuple[ImagePrior, 
         teacher: any network, with numbers or without.
         config: has the weights; a method without a generator's loss has only the share of images.
     """
-    with_generator = isinstance(config, DistillConfig)
+    bn_weight, statistics_weight = 0.0, 0.0
+    if isinstance(config, DistillConfig):
+        bn_weight, statistics_weight = config.bn_weight, config.image_prior_weight
     layers = len(BNRegularization(teacher, momentum=0.0).layers)
     if layers:
         reason = f"{layers} BatchNorm layers remember statistics of the teacher's data."
-        priors = [ImagePrior(BATCH_NORM, config.bn_weight if with_generator else 0.0, reason)]
+        priors = [ImagePrior(BATCH_NORM, bn_weight, reason)]
     else:
         known = "No BatchNorm: of the data, only the mean and deviation of teacher.normalization are known."
         elsewhere = "No BatchNorm: the generator's images are in few of the places where data is."
         priors = [
-            ImagePrior(INPUT_STATISTICS, config.image_prior_weight if with_generator else 0.0, known),
+            ImagePrior(INPUT_STATISTICS, statistics_weight, known),
             ImagePrior(PROCEDURAL_IMAGES, config.procedural_share, elsewhere),
         ]
     return tuple(prior for prior in priors if prior.weight)
