@@ -65,8 +65,7 @@ def estimate_run(spec: ResolvedSpec, embedding_dim: int) -> Estimate:
         * (count_numbers(teacher) + 5 * count_numbers(generator) + 6 * count_numbers(student)),
         "noisy_layer": 5 * FLOAT_BYTES * count_numbers(noisy_layer),
         "label_codes": _codes_bytes(classes * embedding_dim, spec) + FLOAT_BYTES * classes * code_dim,
-        "memory_bank": plan.bank_capacity(config.bank_capacity) * (math.prod(spec.input_size) + _LABEL_BYTES)
-        + _procedural_bytes(teacher, spec),
+        "memory_bank": _bank_bytes(plan, teacher, spec),
         **_step_bytes(
             spec,
             plan,
@@ -106,9 +105,11 @@ def _step_bytes(
     }
 
 
-def _procedural_bytes(teacher: nn.Module, spec: ResolvedSpec) -> int:
-    """Bytes of the procedural images, which only some teachers have."""
-    return POOL_SIZE * math.prod(spec.input_size) if weight_of(PROCEDURAL_IMAGES, teacher, spec.config) else 0
+def _bank_bytes(plan: Plan, teacher: nn.Module, spec: ResolvedSpec) -> int:
+    """Bytes of the memory bank, and of the procedural images, which only some teachers have."""
+    pixels, capacity = math.prod(spec.input_size), plan.bank_capacity(spec.config.bank_capacity)
+    procedural = POOL_SIZE if weight_of(PROCEDURAL_IMAGES, teacher, spec.config) else 0
+    return capacity * (pixels + _LABEL_BYTES) + procedural * pixels
 
 
 def _codes_bytes(numbers: int, spec: ResolvedSpec) -> int:

@@ -83,7 +83,7 @@ class StudentTrainer:
         Returns:
             The loss, a scalar on the device.
         """
-        images = self._draw(bank)  # line 13: (B, H, W, C) bytes
+        images = self._batch_from(bank)  # line 13: (B, H, W, C) bytes
         views = self.augment.draw(len(images), self.rng)  # (B, 3)
         mix = self._cutmix_is_due()
         box = torch.rand(3, generator=self.rng, device=images.device) if mix else views.new_zeros(3)
@@ -95,7 +95,7 @@ class StudentTrainer:
         self._update_average()
         return losses.total
 
-    def _draw(self, bank: MemoryBank) -> Tensor:
+    def _batch_from(self, bank: MemoryBank) -> Tensor:
         """Draw a batch from the bank and, with `procedural_share`, from the procedural images."""
         batch_size = self.config.student_batch_size
         number = round(self.procedural_share * batch_size)

@@ -101,7 +101,7 @@ def test_a_share_of_the_students_images_is_procedural(teacher: str, share: float
     run = SmallRun(CONFIG.model_copy(update={"procedural_share": share}), teacher=teacher)
     images = torch.full_like(run.method.bank.images[:4], 77)
     run.method.bank.add(images, torch.zeros(4, dtype=torch.int64))
-    drawn = run.method.trainer._draw(run.method.bank)
+    drawn = run.method.trainer._batch_from(run.method.bank)
     assert len(drawn) == CONFIG.student_batch_size == 12
     from_the_bank = (drawn == 77).flatten(1).all(dim=1)
     assert (~from_the_bank).sum() == expected
