@@ -116,7 +116,7 @@ ROWS: dict[str, Row] = {
     "adversary 0.3": Row({"adv_weight": 0.3}),
     "no adversary": Row({"adv_weight": 0.0}),
     "procedural images 0.25": Row({"procedural_share": 0.25}),
-    "procedural images 0.5": Row({"procedural_share": 0.5}),  # the everyday presets'
+    "procedural images 0.5": Row({"procedural_share": 0.5}),
     "procedural images 0.75": Row({"procedural_share": 0.75}),
     "procedural images alone": Row({"procedural_share": 1.0}),
     "input statistics 0.3, 1,200 student steps": Row({"student_steps": 150}),

@@ -48,7 +48,6 @@ _EVERYDAY = DistillConfig(
     temperature=4.0,
     attention_weight=2.0,
     cutmix=0.5,
-    procedural_share=0.5,
     student_averaging=0.97,
 )
 

@@ -21,7 +21,7 @@ def compute_depthwise_in_float32(network: nn.Module) -> None:
     """
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d) and _is_slow(layer):
-            layer.forward = partial(_forward, layer)  # type: ignore[method-assign]
+            layer.forward = partial(_forward, layer)  # type: ignore[method-assign] # for good
 
 
 def _is_slow(layer: nn.Conv2d) -> bool:

@@ -162,7 +162,7 @@ def test_warnings_do_not_stop_the_job(inspect):
     assert report["batch_norm_layers"] == 0
     assert report["experimental"]
     priors = {prior["name"]: prior["weight"] for prior in report["image_priors"]}
-    assert priors == {"input_statistics": 0.3, "procedural_images": 0.5}
+    assert priors == {"input_statistics": 0.3}
     assert all("No BatchNorm" in prior["reason"] for prior in report["image_priors"])
 
 
