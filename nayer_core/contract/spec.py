@@ -28,6 +28,7 @@ MAX_LABEL_ERRORS = 50  # reported for one list
 MetadataKey = Annotated[str, StringConstraints(max_length=100)]
 Label = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_LABEL_CHARS)]
 OnOutOfMemory = Literal["fail", "halve"]
+TeacherWeights = Literal["auto", "raw"]
 Channel = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
 
 MAX_RUNTIME_SECONDS = 366 * 24 * 3600  # a year
@@ -59,6 +60,10 @@ class TeacherSpec(_Document):
     architecture: str = Field("auto", description="A name of GET /architectures, or 'auto' to recognise it.")
     input_size: tuple[int, int, int] = Field(description="(channels, height, width) in pixels.")
     normalization: Normalization
+    weights: TeacherWeights = Field(
+        "auto",
+        description="Where the file has trained weights and averages of them (EMA): the averages, or 'raw'.",
+    )
     accuracy: Annotated[float, Field(ge=0, le=1)] | None = Field(
         None, description="Accuracy on real data, where known: makes a bound on the student's computable."
     )

@@ -26,6 +26,13 @@ class ClientFile:
     prefix: str = ""
     needs_trust: bool = False
 
+    @property
+    def introduction(self) -> str:
+        """The words before a line that changes the file."""
+        if self.needs_trust:
+            return "If you trust the file, run this line where it was trained, and upload what it writes:"
+        return "Upload what this line writes:"
+
     def edited(self, *statements: str) -> str | None:
         """Return the line that changes the file; None if it would be too long.
 

@@ -192,7 +192,7 @@ def _one_output(attempt: Attempt, setting: Setting, file: ClientFile) -> Teacher
     names = ", ".join(map(quoted, head))
     line = file.edited(f"sd.update({{k: torch.cat([torch.zeros_like(sd[k]), sd[k]]) for k in [{names}]}})")
     labels = "" if setting.num_classes == 2 else " Give two labels."
-    change = "add an output of zeros for it" + (f". Upload what this line writes: {line}" if line else ".")
+    change = "add an output of zeros for it" + (f". {file.introduction} {line}" if line else ".")
     return TeacherError(
         ErrorCode.CLASS_COUNT_MISMATCH,
         f"The teacher ({attempt.difference.architecture}) has one output, as after training with a sigmoid;"
@@ -223,7 +223,7 @@ def _renaming(likeness: Likeness | None, setting: Setting, file: ClientFile) -> 
         statistics = [name for name in rename.surplus if _NORMALISER.search(name)]
         if statistics:
             message += f" Give the values of {first(statistics)} as teacher.normalization."
-    return message, f"Upload what this line writes: {line}"
+    return message, f"{file.introduction} {line}"
 
 
 def _likeness(

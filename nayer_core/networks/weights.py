@@ -1,4 +1,4 @@
-"""Weights of networks: found in checkpoints, loaded into a network, read and written."""
+"""Weights of networks: loaded into a network, read and written."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -10,72 +10,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from nayer_core.contract.errors import ErrorCode, TeacherError
-from nayer_core.networks.client_file import ClientFile, subscripts
 from nayer_core.networks.difference import compare
 from nayer_core.networks.registry import Shapes
 
 # Names of modules that training code puts around a network: prefixes of all names of its weights.
 WRAPPER_PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
 
-# Keys under which training code saves weights, likeliest first.
-_WEIGHTS_KEYS = ("state_dict", "model_state_dict", "model", "net", "network", "weights", "teacher", "student")
-_DEEPEST = 4  # wrappers around wrappers
-_MOST_PLACES = 5  # that a message names
-
 _Network = TypeVar("_Network", bound=nn.Module)
-
-
-def find_state_dict(document: object) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Find the one state dict in a checkpoint: it may be under `state_dict`, `model`, ...
-
-    Args:
-        document: content of a checkpoint file: dicts, tensors and plain values.
-
-    Returns:
-        The tensors by name (other entries are left out), and the keys that lead to them, outermost first.
-
-    Raises:
-        TeacherError: `not_a_checkpoint` if there are no named tensors or several sets of them.
-    """
-    state_dicts = list(_state_dicts(document, ()))
-    if not state_dicts:
-        raise TeacherError(
-            ErrorCode.NOT_A_CHECKPOINT,
-            "The file holds no tensors with names.",
-            'Upload what this line writes: torch.save(network.state_dict(), "teacher.pt")',
-        )
-    for key in _WEIGHTS_KEYS:
-        matches = [entry for entry in state_dicts if entry[1] and entry[1][-1] == key]
-        if matches:
-            return matches[0]
-    if len(state_dicts) > 1:
-        places = ", ".join(_place(path) for _, path in state_dicts[:_MOST_PLACES])
-        _, path = max(state_dicts, key=lambda entry: len(entry[0]))
-        tensors_only = "sd = {k: v for k, v in sd.items() if isinstance(v, torch.Tensor)}"
-        line = ClientFile(keys=path).edited(tensors_only)
-        raise TeacherError(
-            ErrorCode.NOT_A_CHECKPOINT,
-            f"The file holds {len(state_dicts)} sets of tensors: {places}.",
-            f"Upload one of them, as this line writes it: {line}" if line else "Upload one of them alone.",
-        )
-    return state_dicts[0]
-
-
-def _place(path: tuple[str, ...]) -> str:
-    return f"at {subscripts(path)[:80]}" if path else "at the top"
-
-
-def _state_dicts(
-    document: object, path: tuple[str, ...]
-) -> Iterable[tuple[dict[str, Tensor], tuple[str, ...]]]:
-    if not isinstance(document, Mapping) or len(path) > _DEEPEST:
-        return
-    tensors = {key: value for key, value in document.items() if isinstance(value, Tensor)}
-    if tensors and all(isinstance(key, str) for key in tensors):
-        yield tensors, path
-    for key, value in document.items():
-        if isinstance(key, str) and not key.startswith("optim"):
-            yield from _state_dicts(value, (*path, key))
 
 
 def wrapper_prefix(names: Iterable[str]) -> str:

@@ -115,6 +115,10 @@ def _bare_pickle(folder: Path, state: State) -> str:
     return "teacher.pkl"
 
 
+class _Weights(dict[str, Any]):
+    """A dict of a class of the client."""
+
+
 def _whole(state: State) -> nn.Module:
     whole = network()
     whole.load_state_dict(state)
@@ -155,26 +159,25 @@ REFUSED: dict[str, tuple[Write, Code]] = {
         UNRECOGNISED,
     ),
     # the document
-    "two sets": (_torch(lambda s: {"my_net": s, "best_acc": torch.tensor(0.9)}), Code.NOT_A_CHECKPOINT),
-    "arguments beside": (
-        _torch(lambda s: {"args": argparse.Namespace(lr=0.1), "state_dict": under("module.", s)}),
+    "two sets": (
+        _torch(lambda s: {"my_net": s, "other": {"a": torch.ones(2, 2)}}),
+        Code.NOT_A_CHECKPOINT,
+    ),
+    "two sets and arguments": (
+        _torch(lambda s: {"my_net": s, "other": {"a": torch.ones(2, 2)}, "args": argparse.Namespace(lr=1)}),
+        Code.NOT_A_CHECKPOINT,
+    ),
+    "arrays of NumPy": (
+        _torch(lambda s: {"weights": {name: tensor.numpy() for name, tensor in s.items()}}),
         BESIDE,
     ),
-    "NumPy number beside": (_torch(lambda s: {"net": {"best": s}, "acc": np.float64(0.9)}), BESIDE),
-    "NumPy number beside, legacy": (
-        _torch(lambda s: {"net": s, "acc": np.float64(0.9)}, _use_new_zipfile_serialization=False),
-        BESIDE,
-    ),
-    "criterion object beside": (
-        _torch(lambda s: {"state_dict": s, "criterion": nn.CrossEntropyLoss()}),
-        BESIDE,
-    ),
+    "an object of weights": (_torch(lambda s: {"model": _Weights(s)}), BESIDE),
     "whole network": (_torch(_whole), Code.PICKLED_MODULE),
     "whole network under a key": (_torch(lambda s: {"epoch": 3, "model": _whole(s)}), Code.PICKLED_MODULE),
     # tensors
-    "bool": (_torch(_with(mask=torch.ones(3, dtype=torch.bool))), TENSOR),
-    "empty": (_torch(_with(boxes=torch.ones(0, 4))), TENSOR),
-    "expanded": (_torch(_with(mask=torch.ones(1).expand(64))), TENSOR),
+    "bool": (_torch(_with(mask=torch.ones(3, dtype=torch.bool))), UNRECOGNISED),
+    "empty": (_torch(_with(boxes=torch.ones(0, 4))), UNRECOGNISED),
+    "expanded": (_torch(_with(mask=torch.ones(1).expand(64))), UNRECOGNISED),
     "sparse": (_torch(lambda s: {**s, "linear.bias": s["linear.bias"].to_sparse()}), TENSOR),
     "float8": (_torch(lambda s: {**s, "linear.bias": s["linear.bias"].to(torch.float8_e4m3fn)}), TENSOR),
     "float8 in safetensors": (
@@ -189,6 +192,3 @@ REFUSED: dict[str, tuple[Write, Code]] = {
     "NumPy archive": (_npz, Code.UNSUPPORTED_FORMAT),
     "bare pickle": (_bare_pickle, Code.UNSUPPORTED_FORMAT),
 }
-
-# The tensors that a line drops besides what is wrong, so that another refusal follows it.
-STILL_UNRECOGNISED = ("bool", "expanded")
