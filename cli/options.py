@@ -31,6 +31,12 @@ Architecture = Annotated[str | None, typer.Option(help="Architecture of the teac
 InputSize = Annotated[str | None, typer.Option(help="Channels,height,width, e.g. 3,32,32.")]
 Mean = Annotated[str | None, typer.Option(help="Mean the teacher's training subtracted, per channel.")]
 Std = Annotated[str | None, typer.Option(help="Deviation the teacher's training divided by, per channel.")]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        metavar="auto|raw", help="Where the file has averages of the weights too: these (auto), or not (raw)."
+    ),
+]
 Accuracy = Annotated[float | None, typer.Option(help="The teacher's accuracy in [0, 1], where known.")]
 Preset = Annotated[str | None, typer.Option(help="Named configuration; see `presets`.")]
 Settings = Annotated[

@@ -41,6 +41,7 @@ def network_fields(
     mean: str | None,
     std: str | None,
     accuracy: float | None = None,
+    weights: str | None = None,
 ) -> Document:
     """Describe the student and the teacher.
 
@@ -56,6 +57,7 @@ def network_fields(
         "input_size": _numbers(input_size, int, "--input-size") if input_size else None,
         "normalization": normalization,
         "accuracy": accuracy,
+        "weights": weights,
     }
     return {"student": {"architecture": student}, "teacher": teacher}
 

@@ -40,6 +40,7 @@ def submit(
     mean: options.Mean = None,
     std: options.Std = None,
     architecture: options.Architecture = None,
+    weights: options.Weights = None,
     accuracy: options.Accuracy = None,
     preset: options.Preset = None,
     set_: options.Settings = None,
@@ -66,7 +67,7 @@ def submit(
         document = build_spec(
             spec,
             _labels(out, labels),
-            network_fields(student, architecture, input_size, mean, std, accuracy),
+            network_fields(student, architecture, input_size, mean, std, accuracy, weights),
             training_fields(preset, set_, seed, on_out_of_memory, reuse_bank, max_runtime),
             encoder_fields(text_encoder, embeddings, prompt, whiten),
             notice_fields(metadata, webhook),
@@ -90,6 +91,7 @@ def validate(
     mean: options.Mean = None,
     std: options.Std = None,
     architecture: options.Architecture = None,
+    weights: options.Weights = None,
     preset: options.Preset = None,
     set_: options.Settings = None,
     evaluation: options.Evaluation = None,
@@ -104,7 +106,7 @@ def validate(
         document = build_spec(
             spec,
             _labels(out, labels),
-            network_fields(student, architecture, input_size, mean, std),
+            network_fields(student, architecture, input_size, mean, std, weights=weights),
             training_fields(preset, set_),
             encoder_fields(text_encoder, embeddings),
         )

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nayer_core.commands.reading_notes import OF_THE_TEACHER
 from nayer_core.commands.spec_file import read_job_spec
 from nayer_core.commands.teacher_reading import Teacher, read_teacher
 from nayer_core.contract.artifacts import REPORT
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace, emit: Emit) -> dict[str, Any]:
         scratch=args.out,
         weights=spec.teacher.weights,
     )
-    resolved = _resolve(spec, teacher.recognition.architecture)
+    resolved = _resolve(spec, teacher)
     warnings += _warnings(teacher, resolved)
     cost = method_class(resolved.method).estimate(resolved, width)
     if args.memory_bytes is not None:
@@ -98,13 +99,16 @@ def _convert_side_files(args: argparse.Namespace, spec: JobSpec) -> tuple[list[W
     return warnings, embedding_dim(encoder, num_classes)
 
 
-def _resolve(spec: JobSpec, teacher_architecture: str) -> ResolvedSpec:
+def _resolve(spec: JobSpec, teacher: Teacher) -> ResolvedSpec:
     preset, config = spec.resolved_config()
     return ResolvedSpec(
         labels=spec.labels,
         input_size=spec.teacher.input_size,
         normalization=spec.teacher.normalization,
-        teacher_architecture=teacher_architecture,
+        teacher_architecture=teacher.recognition.architecture,
+        teacher_notes=tuple(
+            warning.message for warning in teacher.warnings(spec.labels) if warning.code in OF_THE_TEACHER
+        ),
         teacher_accuracy=spec.teacher.accuracy,
         student_architecture=spec.student.architecture,
         method=spec.method,
@@ -142,7 +146,7 @@ def _warnings(teacher: Teacher, spec: ResolvedSpec) -> list[WarningEvent]:
             "the student may be far worse than its teacher; send evaluation images to know."
         )
         warnings.append(WarningEvent(code="image_size_unmeasured", message=message))
-    warnings += teacher.warnings()
+    warnings += teacher.warnings(spec.labels)
     student_parameters, teacher_parameters = (
         _parameters(spec.student_architecture, spec),
         count_parameters(teacher.network),
@@ -178,7 +182,10 @@ def _report(
         "input_size": list(spec.input_size),
         "format": teacher.file.kind,
         "wrapped_in": teacher.wrapped_in,
-        "prefix_removed": teacher.prefix or None,
+        "prefix_removed": teacher.recognition.prefix or None,
+        "averaged_weights": teacher.is_averaged,
+        "tensors_left_out": len(teacher.recognition.left_out),
+        "binary_head": teacher.recognition.is_binary,
         "student": {
             "architecture": spec.student_architecture,
             "parameters": _parameters(spec.student_architecture, spec),

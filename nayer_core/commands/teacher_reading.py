@@ -1,24 +1,27 @@
 """An untrusted teacher file -> the network it belongs to, with its weights, and what was made of the file."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from nayer_core.commands import reading_notes
 from nayer_core.contract.errors import ErrorCode, TeacherError
 from nayer_core.contract.events import WarningEvent
 from nayer_core.contract.spec import TeacherWeights
+from nayer_core.networks.fitting import is_averaged
+from nayer_core.networks.parametrizations import resolve_parts
 from nayer_core.networks.recognition import Recognition, recognise
-from nayer_core.networks.registry import InputSize, Shapes, build
-from nayer_core.networks.weights import canonical, load_weights, remove_prefix, shapes_of, wrapper_prefix
+from nayer_core.networks.registry import InputSize, build
+from nayer_core.networks.weights import canonical, load_weights, shapes_of, without_wrappers
 from nayer_core.uploads import conversion
-from nayer_core.uploads.refusals import printable, refuse
+from nayer_core.uploads.refusals import refuse
 from nayer_core.uploads.teacher_file import TeacherFile
+from nayer_core.uploads.tensor_checks import OddTensor
 
 _MAX_WRAPPER_CHARS = 100
-_MOST_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -29,22 +32,39 @@ class Teacher:
         network: with its weights, in eval mode.
         recognition: which network it is.
         file: what was in the file, without the tensors.
-        prefix: removed from every name; "" if there was none.
+        computed: names of weights that were computed from their parts.
     """
 
     network: nn.Module
     recognition: Recognition
     file: TeacherFile
-    prefix: str
+    computed: tuple[str, ...] = ()
 
     @property
     def wrapped_in(self) -> str | None:
         """The keys in plain ASCII, e.g. `state_dict` or `net.model`; None where there are none."""
-        return _shown(self.file.choice.weights.keys)
+        return ascii(".".join(self.file.choice.weights.keys)[:_MAX_WRAPPER_CHARS])[1:-1] or None
 
-    def warnings(self) -> list[WarningEvent]:
-        """Return what the client should know of how the file was read."""
-        return [*_left_out(self.file), *assumption(self.recognition)]
+    @property
+    def is_averaged(self) -> bool:
+        """Whether the weights are averages over the training."""
+        return self.file.choice.averaged or is_averaged(self.recognition.prefix.split("."))
+
+    def warnings(self, labels: Sequence[str] | None = None) -> list[WarningEvent]:
+        """Return what the client should know of how the file was read.
+
+        Args:
+            labels: the class names, where they are known.
+        """
+        recognition = self.recognition
+        return [
+            *reading_notes.objects_note(self.file.objects),
+            *reading_notes.weights_note(self.file.choice, recognition.prefix, recognition.left_out),
+            *reading_notes.tensors_note(recognition.left_out),
+            *reading_notes.computed_note(self.computed),
+            *reading_notes.head_note(recognition, labels),
+            *reading_notes.assumption_note(recognition),
+        ]
 
 
 def read_teacher(
@@ -75,75 +95,42 @@ def read_teacher(
         file = conversion.convert_teacher(path, converted, weights)
     finally:
         converted.unlink(missing_ok=True)
-    prefix = wrapper_prefix(_shapes(file))
-    recognition = _recognise(file, prefix, architecture, num_classes=num_classes, input_size=input_size)
-    network = build(recognition.architecture, num_classes=num_classes, input_size=input_size)
-    state = remove_prefix(file.tensors, prefix)
-    load_weights(network, canonical(state, recognition.renamed, network), recognition.architecture)
-    _check_variances(network)
-    return Teacher(network.eval(), recognition, file.without_tensors(), prefix)
-
-
-def _recognise(
-    file: TeacherFile, prefix: str, architecture: str, *, num_classes: int, input_size: InputSize
-) -> Recognition:
-    """Find the network. A tensor that was not read is an error only if the network needs it."""
+    tensors, computed = resolve_parts(without_wrappers(file.tensors))
+    odd = without_wrappers(file.odd)
+    known_shapes = {name: it.shape for name, it in odd.items() if it.shape is not None}
     try:
         recognition = recognise(
-            remove_prefix(_shapes(file), prefix),
+            {**shapes_of(tensors), **known_shapes},
             num_classes=num_classes,
             input_size=input_size,
             architecture=architecture,
-            file=replace(file.source, prefix=prefix),
+            spare={*odd, *_indices(tensors)},
+            prefer_averaged=weights == "auto",
         )
-    except TeacherError:
-        for odd in file.odd.values():
-            if odd.shape is None:  # its name and shape might be those that are missing
-                raise odd.error from None
-        raise
-    for name, odd in file.odd.items():
-        if name.removeprefix(prefix) in recognition.renamed:
-            raise odd.error
-    return recognition
+    except TeacherError as error:
+        raise _of_unknown_shape(odd) or error from None
+    _refuse_needed(odd, recognition)
+    network = build(recognition.architecture, num_classes=num_classes, input_size=input_size)
+    load_weights(network, canonical(tensors, recognition, network), recognition.architecture)
+    _check_variances(network)
+    return Teacher(network.eval(), recognition, file.without_tensors(), computed)
 
 
-def _shapes(file: TeacherFile) -> Shapes:
-    odd = {name: it.shape for name, it in file.odd.items() if it.shape is not None}
-    return {**shapes_of(file.tensors), **odd}
+def _indices(tensors: dict[str, Tensor]) -> list[str]:
+    return [name for name, tensor in tensors.items() if not tensor.is_floating_point()]
 
 
-def _left_out(file: TeacherFile) -> list[WarningEvent]:
-    warnings = []
-    if file.objects:
-        message = (
-            f"The teacher file also holds objects of {_enumeration(file.objects)}. They were not read:"
-            " no code of the file is run, and only its tensors are used."
-        )
-        warnings.append(WarningEvent(code="objects_left_out", message=message))
-    return warnings
+def _refuse_needed(odd: dict[str, OddTensor], recognition: Recognition) -> None:
+    needed = next((odd[name].error for name in recognition.renamed if name in odd), None)
+    if recognition.zeros:  # a bias that was not read is not one of zeros
+        needed = needed or _of_unknown_shape(odd)
+    if needed is not None:
+        raise needed
 
 
-def _enumeration(names: Sequence[str]) -> str:
-    more = len(names) - _MOST_NAMED
-    return ", ".join(map(printable, names[:_MOST_NAMED])) + (f" and {more} more" if more > 0 else "")
-
-
-def _shown(keys: tuple[str, ...]) -> str | None:
-    return ascii(".".join(keys)[:_MAX_WRAPPER_CHARS])[1:-1] or None
-
-
-def assumption(recognition: Recognition) -> list[WarningEvent]:
-    """Return a warning if the tensors fit other networks too, with the way to name one of these."""
-    if not recognition.alternatives:
-        return []
-    another, *more = recognition.alternatives
-    message = (
-        f"The teacher's tensors fit networks that compute different things. {recognition.architecture} is"
-        f" assumed. If another one was trained, name it, as in teacher.architecture: {another}"
-    )
-    if more:
-        message += f" (or {', '.join(more)})"
-    return [WarningEvent(code="architecture_assumed", message=message)]
+def _of_unknown_shape(odd: dict[str, OddTensor]) -> TeacherError | None:
+    """The error of a tensor that might be one the network needs: its shape is not known."""
+    return next((it.error for it in odd.values() if it.shape is None), None)
 
 
 def _check_variances(network: nn.Module) -> None:

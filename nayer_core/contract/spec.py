@@ -259,6 +259,7 @@ class ResolvedSpec(_Document):
     normalization: Normalization
     teacher_architecture: str
     teacher_accuracy: float | None
+    teacher_notes: tuple[str, ...] = Field((), description="What was assumed of the teacher's file.")
     student_architecture: str
     method: str = DEFAULT_METHOD
     preset: str

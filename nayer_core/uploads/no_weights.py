@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from nayer_core.contract.errors import ErrorCode, TeacherError
-from nayer_core.networks.client_file import ClientFile, subscripts
+from nayer_core.uploads.client_file import ClientFile, subscripts
 from nayer_core.uploads.pickle_names import is_of_tensors, is_of_torchscript, may_harm, of_objects
 from nayer_core.uploads.pickled_values import Pickle, PickledDict, PickledObject, PickledTensor
 from nayer_core.uploads.refusals import IF_TRUSTED, SAVE_HINT, printable, refuse, torchscript

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from nayer_core.contract.errors import ErrorCode, TeacherError
 from nayer_core.contract.spec import TeacherWeights
-from nayer_core.networks.client_file import ClientFile
 from nayer_core.uploads import no_weights, safetensors_layout, torch_file
+from nayer_core.uploads.client_file import ClientFile
 from nayer_core.uploads.file_kind import FileKind, identify
 from nayer_core.uploads.pickle_names import of_objects
 from nayer_core.uploads.pickled_values import PickledDict, PickledTensor

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from nayer_core.contract.errors import ErrorCode, TeacherError
-from nayer_core.networks.client_file import ClientFile, quoted
 from nayer_core.uploads import safetensors_layout
+from nayer_core.uploads.client_file import ClientFile, quoted
 from nayer_core.uploads.pickle_names import is_of_tensors
 from nayer_core.uploads.pickled_values import PickledObject, PickledTensor
 from nayer_core.uploads.refusals import DENSE, IF_TRUSTED, SAVE_HINT, printable, refuse

@@ -1,13 +1,13 @@
 """The sets of named tensors in a pickle, and which of them is the teacher's."""
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from nayer_core.contract.errors import ErrorCode
 from nayer_core.contract.spec import TeacherWeights
-from nayer_core.networks.client_file import ClientFile, subscripts
+from nayer_core.networks.fitting import is_averaged
+from nayer_core.uploads.client_file import ClientFile, subscripts
 from nayer_core.uploads.pickle_names import is_of_tensors
 from nayer_core.uploads.pickled_values import PickledDict, PickledObject, PickledTensor
 from nayer_core.uploads.refusals import refuse
@@ -17,7 +17,6 @@ _WEIGHTS_KEYS = (
     *("state_dict", "model_state_dict", "model", "net", "network", "weights", "params", "net_state_dict"),
     *("model_state", "module", "teacher", "student"),
 )
-_AVERAGED = re.compile(r"(^|_)(ema|swa|averaged|average|avg|shadow)(_|$)", re.IGNORECASE)
 _DEEPEST = 4  # wrappers around wrappers
 _MOST_PLACES = 5  # that a message names
 _MOST_MISSING = 0.05  # of the raw set's tensors, in an averaged set: a criterion is not averaged
@@ -115,7 +114,7 @@ def _is_averaged(candidate: WeightSet, sets: Iterable[WeightSet], root: PickledD
     keys = candidate.keys
     if "message_hub" in root.entries and "ema_state_dict" in root.entries:
         return keys == ("state_dict",)  # mmengine exchanges the two sets when it saves
-    if any(map(_AVERAGED.search, keys)):
+    if is_averaged(keys):
         return True
     # A teacher beside its student is the average of it: DINO, mean teacher.
     return keys[-1:] == ("teacher",) and any(it.keys == (*keys[:-1], "student") for it in sets)

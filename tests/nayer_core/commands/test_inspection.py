@@ -235,7 +235,7 @@ def test_a_teacher_that_is_none_of_ours_is_refused(inspect):
     first = next(iter(state_shapes("resnet20", num_classes=4, input_size=(3, 32, 32))))
     for state in (
         changed(**{first: None}),
-        changed(**{"one.more": torch.ones(2)}),
+        changed(**{"layer1.0.conv3.weight": torch.ones(2, 2)}),
         changed(**{first: torch.ones(2, 2)}),
         network("resnet32").state_dict(),
     ):

@@ -10,15 +10,15 @@ from torch import nn
 from nayer_core.commands.teacher_reading import read_teacher
 from nayer_core.contract.errors import ErrorCode, TeacherError
 from nayer_core.networks import registry
+from nayer_core.networks.recognition import Recognition
 from nayer_core.networks.weights import (
     canonical,
     file_sha256,
     freeze,
     load_weights,
     read_weights,
-    remove_prefix,
     save_weights,
-    wrapper_prefix,
+    without_wrappers,
 )
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
@@ -29,20 +29,22 @@ def _network() -> nn.Module:
 
 
 @pytest.mark.parametrize(
-    ("names", "prefix"),
+    ("name", "bare"),
     [
-        (["module.conv.weight", "module.fc.bias"], "module."),
-        (["_orig_mod.module.fc.bias"], "_orig_mod.module."),
-        (["model.net.fc.bias", "model.net.fc.weight"], "model.net."),
-        (["module.conv.weight", "fc.bias"], ""),
-        (["conv.weight"], ""),
-        ([], ""),
+        ("_orig_mod.fc.bias", "fc.bias"),
+        ("module._orig_mod.fc.bias", "module.fc.bias"),
+        ("_fsdp_wrapped_module.layer1._checkpoint_wrapped_module.fc.bias", "layer1.fc.bias"),
+        ("my_orig_mod.fc.bias", "my_orig_mod.fc.bias"),
+        ("fc.bias", "fc.bias"),
     ],
 )
-def test_a_wrapper_prefix_is_found_and_removed(names: list[str], prefix: str):
-    assert wrapper_prefix(names) == prefix
-    removed = remove_prefix(dict.fromkeys(names, 0), prefix)
-    assert [prefix + name for name in removed] == names
+def test_wrappers_are_removed_wherever_they_are(name: str, bare: str):
+    assert without_wrappers({name: 1}) == {bare: 1}
+
+
+def test_names_that_would_be_one_keep_their_wrappers():
+    names = {"_orig_mod.fc.bias": 1, "fc.bias": 2}
+    assert without_wrappers(names) == names
 
 
 def test_weights_survive_a_file(tmp_path: Path):
@@ -74,9 +76,9 @@ def test_absent_batch_counters_become_zero_in_the_networks_order():
     network = _network()
     tensors = {f"x.{k}": v for k, v in reversed(network.state_dict().items()) if "num_batches" not in k}
     renamed = {name: name.removeprefix("x.") for name in tensors}
-    tensors_by_name = canonical(
-        tensors, renamed, registry.build_on_meta("resnet20", num_classes=10, input_size=(3, 32, 32))
-    )
+    recognition = Recognition("resnet20", renamed, ("resnet20",))
+    empty = registry.build_on_meta("resnet20", num_classes=10, input_size=(3, 32, 32))
+    tensors_by_name = canonical(tensors, recognition, empty)
     assert list(tensors_by_name) == list(network.state_dict())
     assert tensors_by_name["bn1.num_batches_tracked"] == 0
 
@@ -101,7 +103,7 @@ def test_a_teacher_of_another_team_scores_what_it_did(tmp_path: Path):
     teacher = read_teacher(
         DATA / "cifar10_resnet20.pt", "auto", num_classes=10, input_size=(3, 32, 32), scratch=tmp_path
     )
-    assert (teacher.wrapped_in, teacher.prefix) == ("state_dict", "module.")
+    assert (teacher.wrapped_in, teacher.recognition.prefix) == ("state_dict", "module.")
     assert teacher.recognition.architecture == "resnet20"
     network = freeze(teacher.network)
 

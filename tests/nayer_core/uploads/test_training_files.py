@@ -14,6 +14,7 @@ import torch
 from nayer_core.commands.teacher_reading import Teacher, read_teacher
 from nayer_core.contract.errors import ErrorCode, TeacherError
 from nayer_core.uploads import teacher_file
+from tests.support.client_files import network, under
 from tests.support.hostile_files import (
     CANARY,
     Call,
@@ -26,7 +27,6 @@ from tests.support.hostile_files import (
     tensor,
     torch_file,
 )
-from tests.support.refused_files import network, under
 from tests.support.training_files import FILES, contents
 
 

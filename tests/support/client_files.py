@@ -1,4 +1,4 @@
-"""Teacher files that people have and that are refused, each with the line of Python that mends it.
+"""Teacher files that people have: those that are taken, and those refused with a line that mends them.
 
 All hold the weights of one ResNet-20 for 4 classes, or, where the head is binary, of one for one output.
 """
@@ -125,39 +125,160 @@ def _whole(state: State) -> nn.Module:
     return whole
 
 
-UNRECOGNISED = Code.ARCHITECTURE_UNRECOGNISED
+def _with_copy(state: State) -> State:
+    """Every network of a MadryLab checkpoint is there twice, with its normaliser."""
+    normaliser = {
+        "module.normalizer.new_mean": torch.ones(3, 1, 1),
+        "module.normalizer.new_std": torch.ones(1),
+    }
+    copies = under("module.model.", state) | under("module.attacker.model.", state)
+    return normaliser | copies
+
+
+def _distorted(state: State) -> State:
+    """Weights that are no averages: what must not be taken."""
+    return {name: tensor + 1 if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+
+
+def _odd(state: State) -> State:
+    return {
+        **state,
+        "mask": torch.ones(3, dtype=torch.bool),
+        "boxes": torch.ones(0, 4),
+        "expanded": torch.ones(1).expand(64),
+        "graph": torch.eye(4).to_sparse(),
+        "wave": torch.ones(2, dtype=torch.complex64),
+        "best.loss": torch.tensor(float("inf")),
+        "layer1.0.attn_mask": torch.ones(4, 4, dtype=torch.bool),
+        "layer1.0.index": torch.arange(16).reshape(4, 4),
+    }
+
+
+# What is strange -> what is saved, the prefix that is found, and the warnings.
+TAKEN: dict[str, tuple[Callable[[State], Any], str, tuple[str, ...]]] = {
+    # a larger module
+    "DataParallel": (lambda s: under("module.", s), "module.", ()),
+    "backbone": (lambda s: under("backbone.", s), "backbone.", ()),
+    "cnn": (lambda s: {"state_dict": under("cnn.", s)}, "cnn.", ()),
+    "the name of the network": (lambda s: under("resnet.", s), "resnet.", ()),
+    "timm wrapper": (lambda s: under("timm_model.", s), "timm_model.", ()),
+    "two wrappers": (lambda s: under("net.module.", s), "net.module.", ()),
+    "compiled and parallel": (lambda s: under("module._orig_mod.", s), "module.", ()),
+    "FSDP inside": (
+        lambda s: {
+            f"_fsdp_wrapped_module.{name}".replace("layer1.0.", "layer1.0._fsdp_wrapped_module."): tensor
+            for name, tensor in s.items()
+        },
+        "",
+        (),
+    ),
+    "backbone under the names of another implementation": (
+        lambda s: under("backbone.", renamed(s, "linear.", "fc.")),
+        "backbone.",
+        (),
+    ),
+    # more beside the network
+    "criterion": (
+        lambda s: {"state_dict": {**under("model.", s), "criterion.weight": torch.ones(4)}},
+        "model.",
+        ("tensors_left_out",),
+    ),
+    "centers of a loss": (
+        lambda s: {**under("model.", s), "loss_fn.centers": torch.ones(4, 64)},
+        "model.",
+        ("tensors_left_out",),
+    ),
+    "averaged model": (
+        lambda s: {**under("module.", s), "n_averaged": torch.tensor(3)},
+        "module.",
+        ("tensors_left_out",),
+    ),
+    "metrics": (
+        lambda s: {**under("net.", s), "acc.correct": torch.zeros(4), "acc.total": torch.tensor(9)},
+        "net.",
+        ("tensors_left_out",),
+    ),
+    "two encoders and a queue": (
+        lambda s: {
+            **under("encoder_q.", s),
+            **under("encoder_k.", _distorted(s)),
+            "queue": torch.ones(9, 9),
+        },
+        "encoder_q.",
+        ("tensors_left_out",),
+    ),
+    "normaliser": (
+        lambda s: {**under("model.", s), "normalize.mean": torch.ones(1, 3, 1, 1)},
+        "model.",
+        ("tensors_left_out",),
+    ),
+    "normaliser without a prefix": (
+        lambda s: {"mu": torch.ones(1, 3, 1, 1), "sigma": torch.ones(1, 3, 1, 1), **s},
+        "",
+        ("tensors_left_out",),
+    ),
+    "a copy and a normaliser": (_with_copy, "module.model.", ("tensors_left_out",)),
+    "profiled": (_profiled, "", ("tensors_left_out",)),
+    "profiled under a prefix": (
+        lambda s: under("module.", _profiled(s)),
+        "module.",
+        ("tensors_left_out",),
+    ),
+    "odd tensors": (_odd, "", ("tensors_left_out",)),
+    # averages
+    "EMA of timm": (
+        lambda s: {"state_dict": _distorted(s), "state_dict_ema": s},
+        "",
+        ("averaged_weights",),
+    ),
+    "EMA of torchvision": (
+        lambda s: {
+            "model": _distorted(s),
+            "model_ema": {"n_averaged": torch.tensor(9), **under("module.", s)},
+        },
+        "module.",
+        ("averaged_weights", "tensors_left_out"),
+    ),
+    "EMA in one dict": (
+        lambda s: {**under("model.", _distorted(s)), **under("ema_model.", s)},
+        "ema_model.",
+        ("averaged_weights", "tensors_left_out"),
+    ),
+    "DINO": (
+        lambda s: {"student": under("module.", _distorted(s)), "teacher": s},
+        "",
+        ("averaged_weights",),
+    ),
+    "averages of parameters alone": (
+        lambda s: {
+            "model": s,
+            "ema": {name: it for name, it in _distorted(s).items() if "running" not in name},
+        },
+        "",
+        ("averaged_weights",),
+    ),
+    # the head
+    "dropout in front of the head": (lambda s: renamed(s, "linear.", "linear.1."), "", ("head_assumed",)),
+    "last_linear": (lambda s: renamed(s, "linear.", "last_linear."), "", ("head_assumed",)),
+    "another name": (lambda s: renamed(s, "linear.", "my_head.out."), "", ("head_assumed",)),
+    "backbone and head": (
+        lambda s: renamed(under("backbone.", s), "backbone.linear.", "head.fc."),
+        "backbone.",
+        ("head_assumed",),
+    ),
+    "head without bias": (
+        lambda s: {name: it for name, it in s.items() if name != "linear.bias"},
+        "",
+        (),
+    ),
+}
+
+
 TENSOR = Code.UNSUPPORTED_TENSOR
 BESIDE = Code.UNSAFE_CHECKPOINT
 
 # What is wrong -> how the file is written, and the code it is refused with.
 REFUSED: dict[str, tuple[Write, Code]] = {
-    # names
-    "dropout in front of the head": (_torch(lambda s: renamed(s, "linear.", "linear.1.")), UNRECOGNISED),
-    "last_linear": (_torch(lambda s: renamed(s, "linear.", "last_linear.")), UNRECOGNISED),
-    "backbone": (_torch(lambda s: under("backbone.", s)), UNRECOGNISED),
-    "backbone and head": (
-        _torch(lambda s: renamed(under("backbone.", s), "backbone.linear.", "head.fc.")),
-        UNRECOGNISED,
-    ),
-    "timm wrapper in safetensors": (_safetensors(lambda s: under("timm_model.", s)), UNRECOGNISED),
-    "criterion beside the network": (
-        _torch(lambda s: {"state_dict": {**under("model.", s), "criterion.weight": torch.ones(4)}}),
-        UNRECOGNISED,
-    ),
-    "averaged": (_torch(lambda s: {**under("module.", s), "n_averaged": torch.tensor(3)}), UNRECOGNISED),
-    "two encoders and a queue": (
-        _torch(lambda s: {**under("encoder_q.", s), **under("encoder_k.", s), "queue": torch.ones(9, 9)}),
-        UNRECOGNISED,
-    ),
-    "normaliser inside": (
-        _torch(lambda s: {**under("model.", s), "normalize.mean": torch.ones(1, 3, 1, 1)}),
-        UNRECOGNISED,
-    ),
-    "profiled": (_torch(_profiled), UNRECOGNISED),
-    "head without bias": (
-        _torch(lambda s: {name: tensor for name, tensor in s.items() if name != "linear.bias"}),
-        UNRECOGNISED,
-    ),
     # the document
     "two sets": (
         _torch(lambda s: {"my_net": s, "other": {"a": torch.ones(2, 2)}}),
@@ -175,9 +296,6 @@ REFUSED: dict[str, tuple[Write, Code]] = {
     "whole network": (_torch(_whole), Code.PICKLED_MODULE),
     "whole network under a key": (_torch(lambda s: {"epoch": 3, "model": _whole(s)}), Code.PICKLED_MODULE),
     # tensors
-    "bool": (_torch(_with(mask=torch.ones(3, dtype=torch.bool))), UNRECOGNISED),
-    "empty": (_torch(_with(boxes=torch.ones(0, 4))), UNRECOGNISED),
-    "expanded": (_torch(_with(mask=torch.ones(1).expand(64))), UNRECOGNISED),
     "sparse": (_torch(lambda s: {**s, "linear.bias": s["linear.bias"].to_sparse()}), TENSOR),
     "float8": (_torch(lambda s: {**s, "linear.bias": s["linear.bias"].to(torch.float8_e4m3fn)}), TENSOR),
     "float8 in safetensors": (
