@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from nayer_core.contract.normalization import NAMED
+
 Url = Annotated[str, typer.Option(envvar="NAYER_URL", help="Where the service answers.")]
 ApiKey = Annotated[str | None, typer.Option(envvar="NAYER_API_KEY", help="Key, where it asks for one.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
@@ -36,6 +38,10 @@ Weights = Annotated[
     typer.Option(
         metavar="auto|raw", help="Where the file has averages of the weights too: these (auto), or not (raw)."
     ),
+]
+Normalization = Annotated[
+    str | None,
+    typer.Option(help=f"In place of --mean and --std: {', '.join(NAMED)}."),
 ]
 Accuracy = Annotated[float | None, typer.Option(help="The teacher's accuracy in [0, 1], where known.")]
 Preset = Annotated[str | None, typer.Option(help="Named configuration; see `presets`.")]

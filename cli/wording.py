@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from nayer import ApiError, ClientError, InvalidField, ServiceUnreachableError
 from nayer_core.contract import catalog
+from nayer_core.contract.normalization import NAMED
 
 # JSON pointer into the spec -> the options that set it.
 _OPTIONS: Mapping[str, str] = MappingProxyType(
@@ -46,7 +47,8 @@ REQUIRED: Mapping[str, str] = MappingProxyType(
         "/labels": "--labels FILE: the class names, in the order of the teacher's outputs",
         "/student/architecture": "--student NAME: the network to make, one of `nayer architectures`",
         "/teacher/input_size": "--input-size C,H,W: channels, height and width in pixels, e.g. 3,32,32",
-        "/teacher/normalization/mean": "--mean M,M,M: what the training subtracted from images in [0, 1]",
+        "/teacher/normalization/mean": "--mean M,M,M: what the training subtracted from images in [0, 1], or"
+        f" --normalization NAME: one of {', '.join(NAMED)}",
         "/teacher/normalization/std": "--std S,S,S: what the training divided them by",
     }
 )

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from nayer_core.commands import teacher_reading
 from nayer_core.commands.spec_file import read_job_spec
 from nayer_core.contract.events import Emit
-from nayer_core.contract.spec import ExportFormat, Normalization
+from nayer_core.contract.normalization import Normalization
+from nayer_core.contract.spec import ExportFormat
 from nayer_core.networks.network_file import Description
 from nayer_core.networks.weights import file_sha256
 

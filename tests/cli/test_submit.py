@@ -118,7 +118,8 @@ def test_the_line_of_a_refusal_corrects_the_teacher(
 ) -> None:
     state = torch.load(teacher)
     checkpoint = tmp_path / "my teacher.pt"
-    torch.save({"net": {f"backbone.{name}": tensor for name, tensor in state.items()}}, checkpoint)
+    state["linear.bias"] = state["linear.bias"].to(torch.int8)
+    torch.save({"net": state}, checkpoint)
     refusal = invoke("validate", *request(checkpoint, labels, serving.url))
     assert refusal.exit_code == 1
     (line,) = (line for line in refusal.stderr.splitlines() if "import torch" in line)
