@@ -182,7 +182,7 @@ def _report(
         "input_size": list(spec.input_size),
         "format": teacher.file.kind,
         "wrapped_in": teacher.wrapped_in,
-        "prefix_removed": teacher.recognition.prefix or None,
+        "prefix_removed": teacher.prefix,
         "averaged_weights": teacher.is_averaged,
         "tensors_left_out": len(teacher.recognition.left_out),
         "binary_head": teacher.recognition.is_binary,

@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterable, Sequence
 
 from nayer_core.contract.events import WarningEvent
-from nayer_core.networks.fitting import is_averaged
 from nayer_core.networks.recognition import Recognition
 from nayer_core.uploads.client_file import subscripts
 from nayer_core.uploads.refusals import printable
@@ -35,7 +34,7 @@ def objects_note(names: Sequence[str]) -> list[WarningEvent]:
     return [WarningEvent(code="objects_left_out", message=message)]
 
 
-def weights_note(choice: Choice, prefix: str, left_out: Sequence[str]) -> list[WarningEvent]:
+def weights_note(choice: Choice, recognition: Recognition) -> list[WarningEvent]:
     """Say which weights were taken where the file has trained ones and averages of them."""
     raw = 'teacher.weights: "raw"'
     if choice.other is not None:
@@ -51,10 +50,10 @@ def weights_note(choice: Choice, prefix: str, left_out: Sequence[str]) -> list[W
             )
         else:
             message = f"The trained weights {taken} are taken, and not the averages of them {other}."
-    elif is_averaged(prefix.split(".")) and left_out:
+    elif recognition.is_averaged and recognition.left_out:
         message = (
-            f"The averages of the weights, whose names begin with {printable(prefix)}, are taken; {raw} takes"
-            " the trained ones."
+            f"The averages of the weights, whose names begin with {printable(recognition.prefix)}, are taken;"
+            f" {raw} takes the trained ones."
         )
     else:
         return []

@@ -11,7 +11,6 @@ from nayer_core.commands import reading_notes
 from nayer_core.contract.errors import ErrorCode, TeacherError
 from nayer_core.contract.events import WarningEvent
 from nayer_core.contract.spec import TeacherWeights
-from nayer_core.networks.fitting import is_averaged
 from nayer_core.networks.parametrizations import resolve_parts
 from nayer_core.networks.recognition import Recognition, recognise
 from nayer_core.networks.registry import InputSize, build
@@ -43,12 +42,17 @@ class Teacher:
     @property
     def wrapped_in(self) -> str | None:
         """The keys in plain ASCII, e.g. `state_dict` or `net.model`; None where there are none."""
-        return ascii(".".join(self.file.choice.weights.keys)[:_MAX_WRAPPER_CHARS])[1:-1] or None
+        return _shown(".".join(self.file.choice.weights.keys))
+
+    @property
+    def prefix(self) -> str | None:
+        """The prefix that was removed from the names, in plain ASCII; None where there was none."""
+        return _shown(self.recognition.prefix)
 
     @property
     def is_averaged(self) -> bool:
         """Whether the weights are averages over the training."""
-        return self.file.choice.averaged or is_averaged(self.recognition.prefix.split("."))
+        return self.file.choice.averaged or self.recognition.is_averaged
 
     def warnings(self, labels: Sequence[str] | None = None) -> list[WarningEvent]:
         """Return what the client should know of how the file was read.
@@ -59,7 +63,7 @@ class Teacher:
         recognition = self.recognition
         return [
             *reading_notes.objects_note(self.file.objects),
-            *reading_notes.weights_note(self.file.choice, recognition.prefix, recognition.left_out),
+            *reading_notes.weights_note(self.file.choice, recognition),
             *reading_notes.tensors_note(recognition.left_out),
             *reading_notes.computed_note(self.computed),
             *reading_notes.head_note(recognition, labels),
@@ -118,6 +122,10 @@ def read_teacher(
 
 def _indices(tensors: dict[str, Tensor]) -> list[str]:
     return [name for name, tensor in tensors.items() if not tensor.is_floating_point()]
+
+
+def _shown(text: str) -> str | None:
+    return ascii(text[:_MAX_WRAPPER_CHARS])[1:-1] or None
 
 
 def _refuse_needed(odd: dict[str, OddTensor], recognition: Recognition) -> None:

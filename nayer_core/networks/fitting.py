@@ -62,7 +62,7 @@ def views(shapes: Shapes, *, prefer_averaged: bool) -> Iterator[View]:
 
     Args:
         shapes: name -> shape of the state dict.
-        prefer_averaged: yield a prefix that names averages before others, or after them.
+        prefer_averaged: yield a prefix that names averages before others, or not at all.
     """
     yield View("", shapes, {})
     counts: Counter[str] = Counter()
@@ -72,7 +72,9 @@ def views(shapes: Shapes, *, prefer_averaged: bool) -> Iterator[View]:
             ".".join(words[:depth]) + "." for depth in range(1, min(len(words), _DEEPEST_PREFIX + 1))
         )
     frequent = [it for it, count in counts.most_common() if count >= _LEAST_UNDER_PREFIX * len(shapes)]
-    for prefix in sorted(frequent, key=lambda it: is_averaged_prefix(it, frequent) != prefer_averaged):
+    averaged = [it for it in frequent if is_averaged_prefix(it, shapes)]
+    others = [it for it in frequent if it not in averaged]
+    for prefix in [*averaged, *others] if prefer_averaged else others:
         yield View(
             prefix,
             {name[len(prefix) :]: shape for name, shape in shapes.items() if name.startswith(prefix)},
@@ -80,9 +82,16 @@ def views(shapes: Shapes, *, prefer_averaged: bool) -> Iterator[View]:
         )
 
 
-def is_averaged_prefix(prefix: str, prefixes: Collection[str]) -> bool:
-    """Whether the tensors under `prefix` are averages; a teacher beside its student is one."""
-    return is_averaged(prefix.split(".")) or (prefix == "teacher." and "student." in prefixes)
+def is_averaged_prefix(prefix: str, names: Iterable[str]) -> bool:
+    """Whether tensors under `prefix` are averages over the training; a teacher's are, beside its student's.
+
+    Args:
+        prefix: of names.
+        names: all that there are.
+    """
+    if prefix == "teacher.":
+        return any(name.startswith("student.") for name in names)
+    return is_averaged(prefix.split("."))
 
 
 def find_rename(

@@ -15,7 +15,7 @@ from nayer_core.contract.errors import SpecError, TeacherError
 from nayer_core.networks import fingerprints, misfit, registry, wide_resnet
 from nayer_core.networks.choice import merge_equal, plainest
 from nayer_core.networks.difference import MOST_CLASSES, Setting, compare
-from nayer_core.networks.fitting import View, views
+from nayer_core.networks.fitting import View, is_averaged_prefix, views
 from nayer_core.networks.misfit import Attempt
 from nayer_core.networks.nearest import Likeness, find_nearest
 from nayer_core.networks.registry import InputSize, Shapes
@@ -44,6 +44,7 @@ class Recognition:
         left_out: names in the state dict of tensors that the network does not need.
         moved: names in the state dict of a head that has another name in the network.
         zeros: biases of the network that the state dict has not.
+        is_averaged: whether the prefix names averages over the training.
         is_binary: whether the state dict has one output, z; the network's two are [0, z].
     """
 
@@ -55,6 +56,7 @@ class Recognition:
     left_out: tuple[str, ...] = ()
     moved: tuple[str, ...] = ()
     zeros: tuple[str, ...] = ()
+    is_averaged: bool = False
     is_binary: bool = False
 
 
@@ -128,19 +130,19 @@ def _search(query: _Query) -> Recognition | None:
                 recognition,
                 renamed={view.prefix + old: new for old, new in recognition.renamed.items()},
                 prefix=view.prefix,
+                is_averaged=is_averaged_prefix(view.prefix, query.shapes),
                 left_out=tuple(name for name in query.shapes if name not in inside),
             )
     likeness = query.nearest()
-    if likeness is None or likeness.rename is None:
-        return None
-    rename = likeness.rename
-    recognition = _fit(rename.shapes, query)
-    if recognition is None:
-        return None
+    rename = likeness.rename if likeness else None
+    recognition = _fit(rename.shapes, query) if rename else None
+    if likeness is None or rename is None or recognition is None:
+        return None if query.prefer_averaged else _search(replace(query, prefer_averaged=True))
     return replace(
         recognition,
         renamed={old: recognition.renamed[new] for old, new in rename.renamed.items()},
         prefix=likeness.view.prefix,
+        is_averaged=is_averaged_prefix(likeness.view.prefix, query.shapes),
         left_out=rename.left_out,
         moved=rename.moved,
         zeros=tuple(recognition.renamed[name] for name in rename.zeros),

@@ -74,12 +74,18 @@ def test_a_head_without_bias_has_a_bias_of_zeros(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("trained", "averaged"),
-    [("state_dict", "state_dict_ema"), ("model.", "ema_model."), ("student", "teacher")],
+    [
+        ("state_dict", "state_dict_ema"),
+        ("model.", "ema_model."),
+        ("", "ema."),
+        ("student", "teacher"),
+        ("student.", "teacher."),
+    ],
 )
 def test_raw_weights_are_taken_where_they_are_wanted(trained: str, averaged: str, tmp_path: Path) -> None:
     raw, mean = network(), network()
     nn.init.zeros_(mean.linear.weight)
-    if trained.endswith("."):
+    if averaged.endswith("."):
         document: Any = under(averaged, state_of(mean)) | under(trained, state_of(raw))
     else:
         document = {averaged: state_of(mean), trained: state_of(raw)}

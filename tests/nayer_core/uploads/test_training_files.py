@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 import torch
 
+from nayer_core.commands.reading_notes import objects_note
 from nayer_core.commands.teacher_reading import Teacher, read_teacher
 from nayer_core.contract.errors import ErrorCode, TeacherError
 from nayer_core.uploads import teacher_file
+from nayer_core.uploads.pickle_machine import MAX_NAMES, MAX_OPCODES
 from tests.support.client_files import network, under
 from tests.support.hostile_files import (
     CANARY,
@@ -259,6 +261,29 @@ def test_deep_and_wide_pickles_are_read_in_bounded_time(tmp_path: Path) -> None:
     for _ in range(300):
         nested = {"inner": nested}
     assert refusal(of_value(nested), tmp_path).code == ErrorCode.NOT_A_CHECKPOINT
+
+
+def test_a_pickle_of_too_many_instructions_is_refused(tmp_path: Path) -> None:
+    error = refusal(of_opcodes(b"N0" * (MAX_OPCODES // 2) + b"}"), tmp_path)
+    assert error.code == ErrorCode.UNSAFE_CHECKPOINT
+    assert f"more than {MAX_OPCODES} instructions" in error.message
+
+
+def test_names_are_few_and_short(tmp_path: Path) -> None:
+    many = b"".join(b"cm\nf%d\n0" % index for index in range(MAX_NAMES + 1))
+    for opcodes in (many, b"cm\n" + b"f" * 300 + b"\n0"):
+        error = refusal(of_opcodes(opcodes + b"}"), tmp_path)
+        assert error.code == ErrorCode.UNSAFE_CHECKPOINT
+        assert "names too many functions and classes, or one with too long a name" in error.message
+
+
+def test_names_of_a_stranger_are_escaped(tmp_path: Path) -> None:
+    name = "evil\u202e\x1b[31m<b>".encode()
+    from_stack = b"X" + len(name).to_bytes(4, "little") + name + b"X\x05\x00\x00\x00thing\x93)R"
+    opcodes = b"}(X\x04\x00\x00\x00evil" + from_stack + GOOD + b"u"
+    (note,) = objects_note(read_here(of_opcodes(opcodes), tmp_path).objects)
+    assert note.message.isascii()
+    assert note.message.isprintable()
 
 
 def test_a_dict_of_one_list_many_times_is_a_bomb(tmp_path: Path) -> None:
