@@ -52,6 +52,7 @@ def _weight_norm(length: Tensor, direction: Tensor) -> Tensor:
     if length.dim() == 0:
         return torch.mul(direction, length / torch.linalg.vector_norm(direction))
     over = [dim for dim in range(direction.dim()) if length.shape[dim] == 1]
+    _require(length.dim() == direction.dim() and length.shape == _reduced(direction, over))
     norm = torch.linalg.vector_norm(direction, dim=over, keepdim=True) if over else direction.abs()
     return torch.mul(direction, length / norm)
 
@@ -64,7 +65,18 @@ def _spectral_norm(weight: Tensor, left: Tensor, right: Tensor) -> Tensor:
 
 
 def _pruned(weight: Tensor, mask: Tensor) -> Tensor:
+    _require(weight.shape == mask.shape)
     return weight * mask
+
+
+def _reduced(tensor: Tensor, over: list[int]) -> tuple[int, ...]:
+    return tuple(1 if dim in over else side for dim, side in enumerate(tensor.shape))
+
+
+def _require(shapes_agree: bool) -> None:
+    """Parts of a stranger's file might grow when they are combined."""
+    if not shapes_agree:
+        raise IndexError("the parts do not belong together")
 
 
 _TODAY = ".parametrizations.weight"  # since torch 1.9

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from nayer_core.commands.teacher_reading import Teacher, read_teacher
 from nayer_core.contract.errors import ErrorCode, TeacherError
+from nayer_core.networks.parametrizations import resolve_parts
 from nayer_core.networks.registry import build
 from tests.support.client_files import TAKEN, network, under
 
@@ -218,6 +219,21 @@ def test_weights_in_parts_are_put_together(kind: str, prefix: str, tmp_path: Pat
     torch.testing.assert_close(logits(teacher.network), logits(expected), rtol=1e-5, atol=1e-5)
     assert teacher.recognition.left_out == ()
     assert [it.code for it in teacher.warnings()] == ["weights_computed"]
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"a.weight_g": torch.ones(1, 5000), "a.weight_v": torch.ones(5000, 1)},
+        {"a.weight_g": torch.ones(5000), "a.weight_v": torch.ones(5000, 1)},
+        {"a.weight_orig": torch.ones(5000, 1), "a.weight_mask": torch.ones(1, 5000)},
+        {"a.weight_orig": torch.ones(5, 3), "a.weight_u": torch.ones(()), "a.weight_v": torch.ones(3)},
+        {"a.weight_orig": torch.ones(5), "a.weight_u": torch.ones(2), "a.weight_v": torch.ones(3)},
+    ],
+)
+def test_parts_that_do_not_belong_together_stay_as_they_are(parts: dict[str, Tensor]) -> None:
+    resolved, computed = resolve_parts(parts)
+    assert (set(resolved), computed) == (set(parts), ())
 
 
 def test_another_parametrization_is_not_guessed(tmp_path: Path) -> None:
