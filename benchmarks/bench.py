@@ -29,7 +29,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import cifar10, machine
 from benchmarks.runs import PreparedRun
-from nayer_core.contract.spec import Normalization, ResolvedSpec, TextEncoderSpec
+from nayer_core.contract.normalization import Normalization
+from nayer_core.contract.spec import ResolvedSpec, TextEncoderSpec
 from nayer_core.hardware.allocator import keep_freed_memory
 from nayer_core.methods.parts.generator import UpsampledConv2d
 from nayer_core.networks.weights import save_weights

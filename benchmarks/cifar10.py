@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from benchmarks import runs
 from benchmarks.runs import PreparedRun
-from nayer_core.commands.inspection import read_teacher
+from nayer_core.commands.teacher_reading import read_teacher
 from nayer_core.contract.config import DistillConfig
 from nayer_core.contract.events import Event, MetricsEvent
 from nayer_core.contract.methods import METHODS

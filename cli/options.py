@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from nayer_core.contract.normalization import NAMED
+
 Url = Annotated[str, typer.Option(envvar="NAYER_URL", help="Where the service answers.")]
 ApiKey = Annotated[str | None, typer.Option(envvar="NAYER_API_KEY", help="Key, where it asks for one.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
@@ -31,6 +33,16 @@ Architecture = Annotated[str | None, typer.Option(help="Architecture of the teac
 InputSize = Annotated[str | None, typer.Option(help="Channels,height,width, e.g. 3,32,32.")]
 Mean = Annotated[str | None, typer.Option(help="Mean the teacher's training subtracted, per channel.")]
 Std = Annotated[str | None, typer.Option(help="Deviation the teacher's training divided by, per channel.")]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        metavar="auto|raw", help="Where the file has averages of the weights too: these (auto), or not (raw)."
+    ),
+]
+Normalization = Annotated[
+    str | None,
+    typer.Option(help=f"In place of --mean and --std: {', '.join(NAMED)}."),
+]
 Accuracy = Annotated[float | None, typer.Option(help="The teacher's accuracy in [0, 1], where known.")]
 Preset = Annotated[str | None, typer.Option(help="Named configuration; see `presets`.")]
 Settings = Annotated[

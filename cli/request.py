@@ -38,24 +38,38 @@ def network_fields(
     student: str | None,
     architecture: str | None,
     input_size: str | None,
-    mean: str | None,
-    std: str | None,
+    normalization: str | tuple[str | None, str | None],
     accuracy: float | None = None,
+    weights: str | None = None,
 ) -> Document:
     """Describe the student and the teacher.
+
+    Args:
+        student: its architecture.
+        architecture: of the teacher.
+        input_size: channels, height and width with commas between.
+        normalization: a name, or mean and std with commas between.
+        accuracy: of the teacher.
+        weights: which set of the file is wanted.
 
     Raises:
         RequestError: `option_invalid`.
     """
-    normalization = {
-        "mean": _numbers(mean, float, "--mean") if mean else None,
-        "std": _numbers(std, float, "--std") if std else None,
-    }
+    values: str | Document
+    if isinstance(normalization, str):
+        values = normalization
+    else:
+        mean, std = normalization
+        values = {
+            "mean": _numbers(mean, float, "--mean") if mean else None,
+            "std": _numbers(std, float, "--std") if std else None,
+        }
     teacher = {
         "architecture": architecture,
         "input_size": _numbers(input_size, int, "--input-size") if input_size else None,
-        "normalization": normalization,
+        "normalization": values,
         "accuracy": accuracy,
+        "weights": weights,
     }
     return {"student": {"architecture": student}, "teacher": teacher}
 

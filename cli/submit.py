@@ -1,7 +1,6 @@
 """`nayer submit` and `nayer validate`: from the options to a job, and from the job to the student."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -39,7 +38,9 @@ def submit(
     input_size: options.InputSize = None,
     mean: options.Mean = None,
     std: options.Std = None,
+    normalization: options.Normalization = None,
     architecture: options.Architecture = None,
+    weights: options.Weights = None,
     accuracy: options.Accuracy = None,
     preset: options.Preset = None,
     set_: options.Settings = None,
@@ -62,23 +63,22 @@ def submit(
     api_key: options.ApiKey = None,
 ) -> None:
     """Send a teacher and its class names, follow the job, and fetch the student."""
+    values = normalization or (mean, std)
     with answering(as_json) as out, Client(url, api_key) as client:
         document = build_spec(
             spec,
             _labels(out, labels),
-            network_fields(student, architecture, input_size, mean, std, accuracy),
+            network_fields(student, architecture, input_size, values, accuracy, weights),
             training_fields(preset, set_, seed, on_out_of_memory, reuse_bank, max_runtime),
             encoder_fields(text_encoder, embeddings, prompt, whiten),
             notice_fields(metadata, webhook),
             webhook_secret=webhook_secret,
         )
-        files = {"evaluation": evaluation, "embeddings": embeddings}
-        job = _send(client, out, teacher, document, files, idempotency_key=idempotency_key)
+        job = _send(client, out, teacher, document, evaluation, embeddings, idempotency_key=idempotency_key)
         if detach:
             out.result(job.model_dump(mode="json"), job.id)
-            return
-        job = follow_to_end(client, out, job.id)
-        deliver(client, out, job, output, teacher)
+        else:
+            deliver(client, out, follow_to_end(client, out, job.id), output, teacher)
 
 
 def validate(
@@ -89,7 +89,9 @@ def validate(
     input_size: options.InputSize = None,
     mean: options.Mean = None,
     std: options.Std = None,
+    normalization: options.Normalization = None,
     architecture: options.Architecture = None,
+    weights: options.Weights = None,
     preset: options.Preset = None,
     set_: options.Settings = None,
     evaluation: options.Evaluation = None,
@@ -104,12 +106,12 @@ def validate(
         document = build_spec(
             spec,
             _labels(out, labels),
-            network_fields(student, architecture, input_size, mean, std),
+            network_fields(student, architecture, input_size, normalization or (mean, std), weights=weights),
             training_fields(preset, set_),
             encoder_fields(text_encoder, embeddings),
         )
-        files = {"evaluation": evaluation, "embeddings": embeddings}
-        job = follow_to_end(client, out, _send(client, out, teacher, document, files, dry_run=True).id)
+        job = _send(client, out, teacher, document, evaluation, embeddings, dry_run=True)
+        job = follow_to_end(client, out, job.id)
         end(out, job, job.model_dump(mode="json"), json.dumps(job.teacher, indent=2), teacher)
 
 
@@ -181,7 +183,8 @@ def _send(
     out: Output,
     teacher: Path,
     document: Document,
-    files: Mapping[str, Path | None],
+    evaluation: Path | None,
+    embeddings: Path | None,
     *,
     idempotency_key: str | None = None,
     dry_run: bool = False,
@@ -191,7 +194,13 @@ def _send(
         raise RequestError("request_incomplete", *wording.missing(missing))
     with transfer(out.messages, "upload") as on_bytes:
         job = client.submit(
-            teacher, document, idempotency_key=idempotency_key, dry_run=dry_run, on_bytes=on_bytes, **files
+            teacher,
+            document,
+            evaluation=evaluation,
+            embeddings=embeddings,
+            idempotency_key=idempotency_key,
+            dry_run=dry_run,
+            on_bytes=on_bytes,
         )
     out.say(f"job [bold]{escape(job.id)}[/]")
     return job

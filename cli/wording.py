@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from nayer import ApiError, ClientError, InvalidField, ServiceUnreachableError
 from nayer_core.contract import catalog
+from nayer_core.contract.normalization import NAMED
 
 # JSON pointer into the spec -> the options that set it.
 _OPTIONS: Mapping[str, str] = MappingProxyType(
@@ -20,6 +21,7 @@ _OPTIONS: Mapping[str, str] = MappingProxyType(
         "/teacher/normalization/mean": "--mean",
         "/teacher/normalization/std": "--std",
         "/teacher/accuracy": "--accuracy",
+        "/teacher/weights": "--weights",
         "/student": "--student",
         "/student/architecture": "--student",
         "/preset": "--preset",
@@ -45,7 +47,8 @@ REQUIRED: Mapping[str, str] = MappingProxyType(
         "/labels": "--labels FILE: the class names, in the order of the teacher's outputs",
         "/student/architecture": "--student NAME: the network to make, one of `nayer architectures`",
         "/teacher/input_size": "--input-size C,H,W: channels, height and width in pixels, e.g. 3,32,32",
-        "/teacher/normalization/mean": "--mean M,M,M: what the training subtracted from images in [0, 1]",
+        "/teacher/normalization/mean": "--mean M,M,M: what the training subtracted from images in [0, 1], or"
+        f" --normalization NAME: one of {', '.join(NAMED)}",
         "/teacher/normalization/std": "--std S,S,S: what the training divided them by",
     }
 )
@@ -70,6 +73,7 @@ _PHRASES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\bteacher\.normalization and input_size\b", "--mean, --std and --input-size"),
         (r"\bteacher\.normalization\b", "--mean and --std"),
         (r"\bteacher\.accuracy\b", "--accuracy"),
+        (r'\bteacher\.weights: "raw"', "--weights raw"),
         (r"\bstudent\.architecture\b", "--student"),
         (r"\btext_encoder\.name\b", "--text-encoder"),
         (r"\btext_encoder '(\w+)'", r"--text-encoder \1"),

@@ -18,7 +18,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from nayer_core.contract.spec import Normalization
+from nayer_core.contract.normalization import Normalization
 from nayer_core.networks.network_file import Description
 from nayer_core.networks.registry import build
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nayer_core.commands import inspection
+from nayer_core.commands import teacher_reading
 from nayer_core.commands.spec_file import read_job_spec
 from nayer_core.contract.events import Emit, Phase, PhaseEvent
 from nayer_core.contract.spec import JobSpec
@@ -52,7 +52,7 @@ def _predict(
     path: Path, architecture: str, spec: JobSpec, images: Tensor, device: torch.device, scratch: Path
 ) -> Tensor:
     """Predict classes with the network in a file, which is read like an upload."""
-    network = inspection.read_teacher(
+    network = teacher_reading.read_teacher(
         path,
         architecture,
         num_classes=len(spec.labels),

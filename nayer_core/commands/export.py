@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nayer_core.commands import inspection
+from nayer_core.commands import teacher_reading
 from nayer_core.commands.spec_file import read_job_spec
 from nayer_core.contract.events import Emit
-from nayer_core.contract.spec import ExportFormat, Normalization
+from nayer_core.contract.normalization import Normalization
+from nayer_core.contract.spec import ExportFormat
 from nayer_core.networks.network_file import Description
 from nayer_core.networks.weights import file_sha256
 
@@ -53,14 +54,14 @@ def run(args: argparse.Namespace, emit: Emit) -> dict[str, Any]:
     """
     description = _describe(args.network, args.spec, args.architecture)
     with tempfile.TemporaryDirectory() as scratch:
-        teacher = inspection.read_teacher(
+        teacher = teacher_reading.read_teacher(
             args.network,
             description.architecture,
             num_classes=len(description.labels),
             input_size=description.input_size,
             scratch=Path(scratch),
         )
-    for warning in inspection.assumption(teacher.recognition):
+    for warning in teacher.warnings():
         emit(warning)
     description = description.model_copy(update={"architecture": teacher.recognition.architecture})
     args.out.parent.mkdir(parents=True, exist_ok=True)

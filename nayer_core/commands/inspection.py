@@ -6,15 +6,15 @@ stranger's data, but dense, finite and bounded. Only then they are compared with
 
 import argparse
 import json
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from nayer_core.commands.reading_notes import OF_THE_TEACHER
 from nayer_core.commands.spec_file import read_job_spec
+from nayer_core.commands.teacher_reading import Teacher, read_teacher
 from nayer_core.contract.artifacts import REPORT
 from nayer_core.contract.errors import ErrorCode
 from nayer_core.contract.events import Emit, Phase, PhaseEvent, WarningEvent
@@ -23,49 +23,14 @@ from nayer_core.label_embeddings.text_encoders import embedding_dim
 from nayer_core.methods.parts.bn_regularization import BNRegularization, is_experimental
 from nayer_core.methods.parts.image_priors import image_priors
 from nayer_core.methods.registry import method_class
-from nayer_core.networks.client_file import ClientFile
-from nayer_core.networks.recognition import Recognition, recognise
-from nayer_core.networks.registry import InputSize, build, build_on_meta, count_parameters
-from nayer_core.networks.weights import (
-    canonical,
-    load_weights,
-    remove_prefix,
-    save_weights,
-    shapes_of,
-    wrapper_prefix,
-)
+from nayer_core.networks.registry import InputSize, build_on_meta, count_parameters
+from nayer_core.networks.weights import save_weights
 from nayer_core.running.estimate import Estimate
 from nayer_core.uploads import conversion, side_files
-from nayer_core.uploads.file_kind import FileKind
 from nayer_core.uploads.refusals import refuse
 
 _PROBE_IMAGES = 4
 _MEASURED_PIXELS = 96  # the largest side in benchmarks/results/large_images.md
-_MAX_WRAPPER_CHARS = 100
-
-
-@dataclass(frozen=True)
-class Teacher:
-    """A teacher that was read and recognised.
-
-    Args:
-        network: with its weights, in eval mode.
-        recognition: which network it is.
-        kind: layout of the file.
-        keys: of the dicts around the state dict, outermost first.
-        prefix: removed from every name; "" if there was none.
-    """
-
-    network: nn.Module
-    recognition: Recognition
-    kind: FileKind
-    keys: tuple[str, ...]
-    prefix: str
-
-    @property
-    def wrapped_in(self) -> str | None:
-        """The keys in plain ASCII, e.g. `state_dict` or `net.model`; None where there are none."""
-        return ascii(".".join(self.keys)[:_MAX_WRAPPER_CHARS])[1:-1] or None
 
 
 def run(args: argparse.Namespace, emit: Emit) -> dict[str, Any]:
@@ -91,8 +56,9 @@ def run(args: argparse.Namespace, emit: Emit) -> dict[str, Any]:
         num_classes=len(spec.labels),
         input_size=spec.teacher.input_size,
         scratch=args.out,
+        weights=spec.teacher.weights,
     )
-    resolved = _resolve(spec, teacher.recognition.architecture)
+    resolved = _resolve(spec, teacher)
     warnings += _warnings(teacher, resolved)
     cost = method_class(resolved.method).estimate(resolved, width)
     if args.memory_bytes is not None:
@@ -104,71 +70,6 @@ def run(args: argparse.Namespace, emit: Emit) -> dict[str, Any]:
     for warning in warnings:
         emit(warning)
     return report
-
-
-def read_teacher(
-    path: Path, architecture: str, *, num_classes: int, input_size: InputSize, scratch: Path
-) -> Teacher:
-    """Read an untrusted teacher and build the network it belongs to.
-
-    Args:
-        path: the upload.
-        architecture: its name, or `auto`.
-        num_classes: how many labels there are.
-        input_size: (channels, height, width).
-        scratch: folder for a temporary file of the teacher's size.
-
-    Raises:
-        TeacherError: the file or its content cannot be used.
-        SpecError: no network has that name or takes images of that size.
-    """
-    converted = scratch / ".teacher.part"
-    try:
-        tensors, kind, keys = conversion.convert_teacher(path, converted)
-    finally:
-        converted.unlink(missing_ok=True)
-    prefix = wrapper_prefix(tensors)
-    state = remove_prefix(tensors, prefix)
-    recognition = recognise(
-        shapes_of(state),
-        num_classes=num_classes,
-        input_size=input_size,
-        architecture=architecture,
-        file=ClientFile(kind is FileKind.SAFETENSORS, keys, prefix),
-    )
-    network = build(recognition.architecture, num_classes=num_classes, input_size=input_size)
-    load_weights(network, canonical(state, recognition.renamed, network), recognition.architecture)
-    _check_variances(network)
-    return Teacher(network.eval(), recognition, kind, keys, prefix)
-
-
-def assumption(recognition: Recognition) -> list[WarningEvent]:
-    """Return a warning if the tensors fit other networks too, with the way to name one of these."""
-    if not recognition.alternatives:
-        return []
-    another, *more = recognition.alternatives
-    message = (
-        f"The teacher's tensors fit networks that compute different things. {recognition.architecture} is"
-        f" assumed. If another one was trained, name it, as in teacher.architecture: {another}"
-    )
-    if more:
-        message += f" (or {', '.join(more)})"
-    return [WarningEvent(code="architecture_assumed", message=message)]
-
-
-def _check_variances(network: nn.Module) -> None:
-    """Refuse a BatchNorm with variance + eps <= 0; training leaves some variances slightly below zero."""
-    for name, layer in network.named_modules():
-        if not isinstance(layer, _BatchNorm) or layer.running_var is None:
-            continue
-        lowest = float(layer.running_var.min())
-        if lowest + layer.eps <= 0:
-            raise refuse(
-                ErrorCode.NON_FINITE_WEIGHTS,
-                f"{name}.running_var holds the negative variance {lowest:g}; with eps, {layer.eps:g}, it has"
-                " no root.",
-                "Upload a checkpoint whose BatchNorm statistics are sound.",
-            )
 
 
 def _convert_side_files(args: argparse.Namespace, spec: JobSpec) -> tuple[list[WarningEvent], int]:
@@ -200,13 +101,16 @@ def _convert_side_files(args: argparse.Namespace, spec: JobSpec) -> tuple[list[W
     return warnings, embedding_dim(encoder, num_classes)
 
 
-def _resolve(spec: JobSpec, teacher_architecture: str) -> ResolvedSpec:
+def _resolve(spec: JobSpec, teacher: Teacher) -> ResolvedSpec:
     preset, config = spec.resolved_config()
     return ResolvedSpec(
         labels=spec.labels,
         input_size=spec.teacher.input_size,
         normalization=spec.teacher.normalization,
-        teacher_architecture=teacher_architecture,
+        teacher_architecture=teacher.recognition.architecture,
+        teacher_notes=tuple(
+            warning.message for warning in teacher.warnings(spec.labels) if warning.code in OF_THE_TEACHER
+        ),
         teacher_accuracy=spec.teacher.accuracy,
         student_architecture=spec.student.architecture,
         method=spec.method,
@@ -244,7 +148,7 @@ def _warnings(teacher: Teacher, spec: ResolvedSpec) -> list[WarningEvent]:
             "ones the student may be far worse than its teacher; send evaluation images to know."
         )
         warnings.append(WarningEvent(code="image_size_unmeasured", message=message))
-    warnings += assumption(teacher.recognition)
+    warnings += teacher.warnings(spec.labels)
     student_parameters, teacher_parameters = (
         _parameters(spec.student_architecture, spec),
         count_parameters(teacher.network),
@@ -279,9 +183,12 @@ def _report(
         "image_priors": [asdict(prior) for prior in image_priors(teacher.network, spec.config)],
         "num_classes": spec.num_classes,
         "input_size": list(spec.input_size),
-        "format": teacher.kind,
+        "format": teacher.file.kind,
         "wrapped_in": teacher.wrapped_in,
-        "prefix_removed": teacher.prefix or None,
+        "prefix_removed": teacher.prefix,
+        "averaged_weights": teacher.is_averaged,
+        "tensors_left_out": len(teacher.recognition.left_out),
+        "binary_head": teacher.recognition.is_binary,
         "student": {
             "architecture": spec.student_architecture,
             "parameters": _parameters(spec.student_architecture, spec),

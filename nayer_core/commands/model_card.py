@@ -24,7 +24,11 @@ def write_model_card(path: Path, spec: ResolvedSpec, teacher: nn.Module, result:
     """Write the model card: the networks, the method and the measurements."""
     card = {
         "student": {**result["student"], "labels": list(spec.labels), "input_size": list(spec.input_size)},
-        "teacher": {"architecture": spec.teacher_architecture, "parameters": count_parameters(teacher)},
+        "teacher": {
+            "architecture": spec.teacher_architecture,
+            "parameters": count_parameters(teacher),
+            "notes": list(spec.teacher_notes),
+        },
         "experimental": is_experimental(teacher),
         "image_priors": [asdict(prior) for prior in image_priors(teacher, spec.config)],
         "normalization": spec.normalization.model_dump(mode="json"),

@@ -16,9 +16,11 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails
 
-from nayer_core.contract import catalog
+from nayer_core.contract import catalog, normalization
 from nayer_core.contract.config import MethodConfig
+from nayer_core.contract.labels import listed
 from nayer_core.contract.methods import DEFAULT_METHOD, METHODS, MethodEntry
+from nayer_core.contract.normalization import Normalization, NormalizationName
 from nayer_core.contract.webhook import WebhookSpec
 
 MAX_LABELS = 100_000
@@ -27,8 +29,9 @@ MAX_LABEL_ERRORS = 50  # reported for one list
 
 MetadataKey = Annotated[str, StringConstraints(max_length=100)]
 Label = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_LABEL_CHARS)]
+LabelList = Annotated[tuple[Label, ...], Field(min_length=2, max_length=MAX_LABELS)]
 OnOutOfMemory = Literal["fail", "halve"]
-Channel = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
+TeacherWeights = Literal["auto", "raw"]
 
 MAX_RUNTIME_SECONDS = 366 * 24 * 3600  # a year
 
@@ -37,28 +40,18 @@ class _Document(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Normalization(_Document):
-    """Mean and deviation by which the teacher's training normalised images in [0, 1], per channel."""
-
-    mean: Annotated[tuple[Channel, ...], Field(min_length=1, max_length=3)]
-    std: Annotated[
-        tuple[Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)], ...],
-        Field(min_length=1, max_length=3),
-    ]
-
-    @model_validator(mode="after")
-    def _same_length(self) -> Self:
-        if len(self.mean) != len(self.std):
-            raise ValueError(f"mean has {len(self.mean)} values and std has {len(self.std)}")
-        return self
-
-
 class TeacherSpec(_Document):
     """The network that was uploaded."""
 
     architecture: str = Field("auto", description="A name of GET /architectures, or 'auto' to recognise it.")
     input_size: tuple[int, int, int] = Field(description="(channels, height, width) in pixels.")
-    normalization: Normalization
+    normalization: Normalization = Field(
+        description="mean and std per channel, for images in [0, 1], or one of the names of known values."
+    )
+    weights: TeacherWeights = Field(
+        "auto",
+        description="Where the file has trained weights and averages of them (EMA): the averages, or 'raw'.",
+    )
     accuracy: Annotated[float, Field(ge=0, le=1)] | None = Field(
         None, description="Accuracy on real data, where known: makes a bound on the student's computable."
     )
@@ -77,6 +70,17 @@ class TeacherSpec(_Document):
         if not (8 <= height <= 1024 and 8 <= width <= 1024):
             raise ValueError(f"height and width must be 8 to 1024 pixels, not {height} x {width}")
         return size
+
+    @field_validator("normalization", mode="before", json_schema_input_type=Normalization | NormalizationName)
+    @classmethod
+    def _named_normalization(cls, value: object, info: ValidationInfo) -> object:
+        size = info.data.get("input_size")  # absent if it is wrong itself
+        return normalization.by_name(value, size[0] if size else None)
+
+    @field_validator("normalization")
+    @classmethod
+    def _unit_scale(cls, values: Normalization) -> Normalization:
+        return normalization.require_unit_scale(values)
 
     @model_validator(mode="after")
     def _channels_agree(self) -> Self:
@@ -128,8 +132,8 @@ class JobSpec(_Document):
     a wrong value would silently ruin the student.
     """
 
-    labels: Annotated[tuple[Label, ...], Field(min_length=2, max_length=MAX_LABELS)] = Field(
-        description="Class names, in the order of the teacher's outputs."
+    labels: LabelList = Field(
+        description="Class names, in the order of the teacher's outputs: a list, or an object with indices."
     )
     teacher: TeacherSpec
     student: StudentSpec
@@ -157,9 +161,11 @@ class JobSpec(_Document):
     )
     webhook: WebhookSpec | None = Field(None, description="Receiver of messages about the job.")
 
-    @field_validator("labels", mode="before")
+    @field_validator("labels", mode="before", json_schema_input_type=LabelList | dict[str, Any])
     @classmethod
     def _first_wrong_labels(cls, labels: object) -> object:
+        if isinstance(labels, dict):
+            labels = _listed(labels)
         # pydantic would make an error for each: seconds for 300,000 wrong ones.
         if not isinstance(labels, list | tuple):
             return labels
@@ -168,18 +174,6 @@ class JobSpec(_Document):
         first = list(itertools.islice(wrong, MAX_LABEL_ERRORS))
         if first:
             raise ValidationError.from_exception_data("labels", first)
-        return labels
-
-    @field_validator("labels")
-    @classmethod
-    def _unique_labels(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
-        positions: dict[str, int] = {}
-        for index, label in enumerate(labels):
-            if label in positions:
-                raise ValueError(
-                    f"label {label!r} is at {positions[label]} and at {index}; labels must differ"
-                )
-            positions[label] = index
         return labels
 
     @field_validator("method")
@@ -224,6 +218,13 @@ def _method_of(info: ValidationInfo) -> MethodEntry:
     return METHODS[info.data.get("method", DEFAULT_METHOD)]
 
 
+def _listed(labels: dict[Any, Any]) -> list[Any]:
+    try:
+        return listed(labels)[0]
+    except ValueError as error:
+        raise ValueError(f"labels must be a list of names, or an object with indices; {error}") from error
+
+
 def _label_error(index: int, label: object) -> InitErrorDetails | None:
     if not isinstance(label, str):
         return InitErrorDetails(type="string_type", loc=(index,), input=label)
@@ -254,6 +255,7 @@ class ResolvedSpec(_Document):
     normalization: Normalization
     teacher_architecture: str
     teacher_accuracy: float | None
+    teacher_notes: tuple[str, ...] = Field((), description="What was assumed of the teacher's file.")
     student_architecture: str
     method: str = DEFAULT_METHOD
     preset: str

@@ -12,7 +12,7 @@ _MOST_NAMED = 3  # names of each kind in a message
 _LONGEST = 120  # characters; names come from an untrusted file
 
 # Limits of what is tried: a stranger's file may have shapes for which no network can be built.
-_MOST_CLASSES, _MOST_CHANNELS = 100_000, 64
+MOST_CLASSES, _MOST_CHANNELS = 100_000, 64
 # Sides of square images to try if a network seems trained with another size than the client gave.
 _USUAL_SIDES = (28, 32, 48, 64, 84, 96, 112, 128, 160, 192, 224, 240, 256, 288, 299, 320, 336, 384, 448, 512)
 
@@ -112,20 +112,25 @@ def depends_on_image_size(difference: Difference, setting: Setting) -> bool:
     resized = _changed(
         difference.architecture, setting, Setting(setting.num_classes, (channels, 2 * height, 2 * width))
     )
-    head = _changed(difference.architecture, setting, Setting(setting.num_classes + 1, setting.input_size))
+    head = head_names(difference.architecture, setting)
     misshaped = difference.misshaped.keys()
     return bool(misshaped & resized) and misshaped <= resized | head
 
 
 def head_with_other_inputs(difference: Difference, setting: Setting) -> str | None:
     """Describe the last layer if it alone differs, and in its inputs; else None."""
-    head = _changed(difference.architecture, setting, Setting(setting.num_classes + 1, setting.input_size))
+    head = head_names(difference.architecture, setting)
     if not difference.misshaped.keys() <= head:
         return None
     for name, (is_, not_) in difference.misshaped.items():
         if len(is_) == len(not_) >= 2 and is_[1:] != not_[1:]:
             return f"{name[:_LONGEST]} has {is_[1]} inputs where {difference.architecture} has {not_[1]}"
     return None
+
+
+def head_names(architecture: str, setting: Setting) -> set[str]:
+    """Names of the tensors whose shape depends on the number of classes."""
+    return _changed(architecture, setting, Setting(setting.num_classes + 1, setting.input_size))
 
 
 def count(names: Iterable[str]) -> int:
@@ -145,7 +150,7 @@ def _settings(difference: Difference, setting: Setting) -> Iterator[Setting]:
     classes = [setting.num_classes]
     depths = [channels]
     for is_, not_ in difference.misshaped.values():
-        if is_ and not_ and not_[0] == setting.num_classes and 0 < is_[0] <= _MOST_CLASSES:
+        if is_ and not_ and not_[0] == setting.num_classes and 0 < is_[0] <= MOST_CLASSES:
             classes.append(is_[0])
         if len(is_) == len(not_) == 4 and not_[1] == channels and 0 < is_[1] <= _MOST_CHANNELS:
             depths.append(is_[1])

@@ -1,6 +1,6 @@
 """Errors for tensors that fit no network, another than the named one, or several.
 
-Each change that a hint asks for was tried: after it, the tensors fit.
+Each change that a hint asks for was tried: with it, the tensors fit.
 """
 
 import re
@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from nayer_core.contract.errors import ErrorCode, SpecError, TeacherError
-from nayer_core.networks.client_file import ClientFile, quoted
 from nayer_core.networks.difference import (
     Difference,
     Setting,
@@ -29,7 +28,6 @@ _FOREIGN_NAMES = (
     "Only the names that torchvision and timm give are known. Rename the tensors to those of the same network"
     " in timm, or train timm's, and upload its state dict."
 )
-_NORMALISER = re.compile(r"(^|\.)(mean|std|mu|sigma)$")
 
 # Names that only one library uses, if its tensors cannot be renamed one by one.
 _LIBRARIES = (
@@ -59,13 +57,12 @@ class Attempt:
     renamed: Mapping[str, str]
 
 
-def setting_error(attempts: Iterable[Attempt], setting: Setting, file: ClientFile) -> TeacherError | None:
+def setting_error(attempts: Iterable[Attempt], setting: Setting) -> TeacherError | None:
     """Describe what the client must change if the network is right and the spec is wrong; else None.
 
     Args:
         attempts: networks compared with, those with the fewest differences first.
         setting: what the client gave.
-        file: where the tensors are.
     """
     attempts = list(attempts)
     for attempt in attempts:
@@ -74,14 +71,7 @@ def setting_error(attempts: Iterable[Attempt], setting: Setting, file: ClientFil
             continue
         if fitting.input_size != setting.input_size:
             return _other_images(attempt.difference, setting, fitting)
-        if fitting.num_classes == 1:
-            return _one_output(attempt, setting, file)
-        return TeacherError(
-            ErrorCode.CLASS_COUNT_MISMATCH,
-            f"The teacher ({attempt.difference.architecture}) has {fitting.num_classes} classes, and there"
-            f" are {setting.num_classes} labels.",
-            f"Give {fitting.num_classes} labels, in the order of the teacher's outputs.",
-        )
+        return class_count_error(attempt.difference.architecture, fitting.num_classes, setting)
     for attempt in attempts:
         if depends_on_image_size(attempt.difference, setting):
             return TeacherError(
@@ -105,28 +95,27 @@ def wrong_name_error(tensors: int, difference: Difference, fitting: Sequence[str
 
 
 def mismatch_error(
-    shapes: Shapes, difference: Difference, setting: Setting, file: ClientFile
+    shapes: Shapes, difference: Difference, likeness: Likeness | None, setting: Setting
 ) -> TeacherError:
     """Say that the tensors are neither those of the named network nor of any other."""
     architecture = difference.architecture
-    likeness = find_nearest(shapes, setting, architecture) or find_nearest(shapes, setting)
+    likeness = likeness or find_nearest(shapes, setting)
     return _unlike(
         ErrorCode.ARCHITECTURE_MISMATCH,
         f"The teacher's {len(shapes)} tensors are not those of {architecture}: {difference}.",
-        _renaming(likeness, setting, file) or _likeness(shapes, likeness, setting, architecture),
+        _likeness(shapes, likeness, setting, architecture),
     )
 
 
-def unrecognised_error(shapes: Shapes, setting: Setting, file: ClientFile) -> TeacherError:
+def unrecognised_error(shapes: Shapes, likeness: Likeness | None, setting: Setting) -> TeacherError:
     """Describe tensors of no known network, with the nearest network or a change of names that helps."""
     examples = first([f"{name} {list(shape)}" for name, shape in shapes.items()])
     classes = head_classes(shapes)
     head = "no linear layer" if classes is None else f"{classes} rows in the last linear layer"
-    likeness = find_nearest(shapes, setting)
     return _unlike(
         ErrorCode.ARCHITECTURE_UNRECOGNISED,
         f"No known network has these {len(shapes)} tensors ({examples}; {head}).",
-        _renaming(likeness, setting, file) or _likeness(shapes, likeness, setting),
+        _likeness(shapes, likeness, setting),
     )
 
 
@@ -185,51 +174,26 @@ def _other_images(difference: Difference, setting: Setting, fitting: Setting) ->
     return TeacherError(ErrorCode.ARCHITECTURE_MISMATCH, f"{message}: {difference}.", hint)
 
 
-def _one_output(attempt: Attempt, setting: Setting, file: ClientFile) -> TeacherError:
-    """Refuse a binary head, and show how to give it two outputs: softmax(0, z) is sigmoid(z)."""
-    original = {new: old for old, new in attempt.renamed.items()}
-    head = [original[name] for name in attempt.difference.misshaped]
-    names = ", ".join(map(quoted, head))
-    line = file.edited(f"sd.update({{k: torch.cat([torch.zeros_like(sd[k]), sd[k]]) for k in [{names}]}})")
-    labels = "" if setting.num_classes == 2 else " Give two labels."
-    change = "add an output of zeros for it" + (f". Upload what this line writes: {line}" if line else ".")
+def class_count_error(architecture: str, classes: int, setting: Setting) -> TeacherError:
+    """Say that there must be as many labels as the teacher has outputs; two where it has one."""
+    if classes == 1:
+        return TeacherError(
+            ErrorCode.CLASS_COUNT_MISMATCH,
+            f"The teacher ({architecture}) has one output, as after training with a sigmoid; there are"
+            f" {setting.num_classes} labels.",
+            "Give two labels, that of the negative class first.",
+        )
     return TeacherError(
         ErrorCode.CLASS_COUNT_MISMATCH,
-        f"The teacher ({attempt.difference.architecture}) has one output, as after training with a sigmoid;"
-        f" there are {setting.num_classes} labels.{labels}",
-        f"Put the label of the negative class first, and {change}",
+        f"The teacher ({architecture}) has {classes} classes, and there are {setting.num_classes} labels.",
+        f"Give {classes} labels, in the order of the teacher's outputs.",
     )
-
-
-def _renaming(likeness: Likeness | None, setting: Setting, file: ClientFile) -> tuple[str, str] | None:
-    """Return explanation and hint if a change of names makes the tensors fit; else None."""
-    if likeness is None or likeness.rename is None:
-        return None
-    rename = likeness.rename
-    line = file.edited(*rename.statements)
-    if line is None:
-        return None
-    message = f"With the change in the hint they are those of {likeness.difference.architecture}"
-    if rename.setting.input_size != setting.input_size:
-        message += f" for images of {_size(rename.setting.input_size)}"
-    if rename.setting.num_classes != setting.num_classes:
-        message += f" with {rename.setting.num_classes} classes"
-    message += "."
-    if rename.surplus:
-        message += (
-            f" {len(rename.surplus)} would be left out ({first(rename.surplus)}): right only if the"
-            " network's answers do not depend on them."
-        )
-        statistics = [name for name in rename.surplus if _NORMALISER.search(name)]
-        if statistics:
-            message += f" Give the values of {first(statistics)} as teacher.normalization."
-    return message, f"Upload what this line writes: {line}"
 
 
 def _likeness(
     shapes: Shapes, likeness: Likeness | None, setting: Setting, architecture: str | None = None
 ) -> tuple[str, str]:
-    """Return explanation and hint if no change of names makes the tensors fit."""
+    """Return explanation and hint for tensors that no change of names makes fit."""
     library = next((name for pattern, name in _LIBRARIES if any(map(pattern.search, shapes))), None)
     if library is not None:
         return f"These are the names of {library}.", _FOREIGN_NAMES

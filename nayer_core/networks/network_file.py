@@ -8,7 +8,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from nayer_core.contract.errors import ErrorCode, SpecError
-from nayer_core.contract.spec import Normalization
+from nayer_core.contract.normalization import Normalization
 from nayer_core.networks.weights import save_weights
 
 # One key: the library writes several in no fixed order, and equal students should be equal files.

@@ -1,7 +1,6 @@
 """Converts uploads to safetensors: each reader of a stranger's file runs in the jail."""
 
 import functools
-import json
 import warnings
 from collections.abc import Callable, Mapping
 from io import BufferedReader, BufferedWriter
@@ -12,12 +11,14 @@ import torch
 from torch import Tensor
 
 from nayer_core.contract.errors import ErrorCode, NayerError, TeacherError, UploadError
+from nayer_core.contract.spec import TeacherWeights
 from nayer_core.uploads import side_files, teacher_file
 from nayer_core.uploads.confinement import ParseLimits
-from nayer_core.uploads.file_kind import FileKind
 from nayer_core.uploads.jail import ParseKilledError, parse_in_jail
 from nayer_core.uploads.refusals import refuse
 from nayer_core.uploads.safetensors_layout import BadLayoutError, read_tensors, write_tensors
+from nayer_core.uploads.teacher_facts import facts_of, with_tensors
+from nayer_core.uploads.teacher_file import TeacherFile
 
 MEMORY_BYTES = 1 << 30  # in addition to three times the file: the file, its float32 copy, one tensor
 CPU_SECONDS, CPU_SECONDS_PER_GIB = 8, 20  # a sound file takes less than 1, and 5 per GiB
@@ -25,19 +26,19 @@ _WALL_SECONDS_PER_CPU_SECOND = 3  # other programs use the machine too
 _MAX_MESSAGE_CHARS = 1000
 
 # Reads an upload; returns its tensors and facts about it.
-Reader = Callable[[BufferedReader], tuple[Mapping[str, Tensor], dict[str, str | None]]]
+Reader = Callable[[BufferedReader], tuple[Mapping[str, Tensor], dict[str, Any]]]
 
 
-def convert_teacher(upload: Path, output: Path) -> tuple[dict[str, Tensor], FileKind, tuple[str, ...]]:
+def convert_teacher(upload: Path, output: Path, weights: TeacherWeights = "auto") -> TeacherFile:
     """Read an untrusted teacher.
 
     Args:
         upload: the stranger's file.
         output: a safetensors file to write; the jail's result.
+        weights: which set is wanted, where the file has trained and averaged weights.
 
     Returns:
-        The state dict (float32 and int64, finite), the layout of the file, and the keys that lead to the
-        state dict, outermost first.
+        Its state dict (float32 and int64, finite), and what else is in the file.
 
     Raises:
         TeacherError: the file cannot be used; `teacher_rejected` if its reader crashed or was killed.
@@ -46,21 +47,18 @@ def convert_teacher(upload: Path, output: Path) -> tuple[dict[str, Tensor], File
     def killed(problem: str) -> TeacherError:
         return refuse(ErrorCode.TEACHER_REJECTED, f"The teacher file {problem}.")
 
-    def read(source: BufferedReader) -> tuple[Mapping[str, Tensor], dict[str, str | None]]:
-        file = teacher_file.read_teacher(source)
-        return file.tensors, {"kind": file.kind, "keys": json.dumps(file.keys)}
+    def read(source: BufferedReader) -> tuple[Mapping[str, Tensor], dict[str, Any]]:
+        file = teacher_file.read_teacher(source, weights)
+        return file.tensors, facts_of(file)
 
     teacher_file.warm_up()
     size = upload.stat().st_size
     limits = _limits(size, MEMORY_BYTES + 3 * size, 2 * size)
     tensors, facts = _convert(read, upload, output, limits, killed)
     try:
-        keys = json.loads(str(facts.get("keys")))
-    except (ValueError, RecursionError):
-        keys = None
-    if facts.get("kind") not in list(FileKind) or not _are_keys(keys):
-        raise killed("broke the reader")
-    return tensors, FileKind(facts["kind"]), tuple(keys)
+        return with_tensors(facts, tensors)
+    except ValueError as error:
+        raise killed("broke the reader") from error
 
 
 def convert_evaluation(
@@ -72,7 +70,7 @@ def convert_evaluation(
         UploadError: `evaluation_invalid`.
     """
 
-    def read(source: BufferedReader) -> tuple[Mapping[str, Tensor], dict[str, str | None]]:
+    def read(source: BufferedReader) -> tuple[Mapping[str, Tensor], dict[str, Any]]:
         return side_files.read_evaluation(source, input_size, num_classes), {}
 
     side_files.warm_up()
@@ -88,7 +86,7 @@ def convert_embeddings(upload: Path, output: Path, *, num_classes: int) -> int:
         UploadError: `embeddings_invalid`.
     """
 
-    def read(source: BufferedReader) -> tuple[Mapping[str, Tensor], dict[str, str | None]]:
+    def read(source: BufferedReader) -> tuple[Mapping[str, Tensor], dict[str, Any]]:
         return side_files.read_embeddings(source, num_classes), {}
 
     teacher_file.warm_up()
@@ -96,10 +94,6 @@ def convert_embeddings(upload: Path, output: Path, *, num_classes: int) -> int:
     limits = _limits(size, MEMORY_BYTES + 3 * size, 2 * size)
     tensors, _ = _convert(read, upload, output, limits, side_files.bad_embeddings)
     return tensors["lte"].shape[1]
-
-
-def _are_keys(keys: object) -> bool:
-    return isinstance(keys, list) and all(isinstance(key, str) for key in keys)
 
 
 def _limits(size: int, memory_bytes: int, output_bytes: int) -> ParseLimits:

@@ -2,55 +2,74 @@
 
 import functools
 import io
+import math
 import os
-import warnings
-import zipfile
+import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from io import BufferedReader
-from typing import Any, BinaryIO
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from nayer_core.contract.errors import ErrorCode, TeacherError
-from nayer_core.networks.client_file import ClientFile, quoted
-from nayer_core.networks.weights import find_state_dict
-from nayer_core.uploads import pickle_scan, safetensors_layout, zip_archive
+from nayer_core.contract.spec import TeacherWeights
+from nayer_core.uploads import no_weights, safetensors_layout, torch_file
+from nayer_core.uploads.client_file import ClientFile
 from nayer_core.uploads.file_kind import FileKind, identify
-from nayer_core.uploads.other_files import other_archive
-from nayer_core.uploads.refusals import DENSE, WRITES, printable, refuse
-
-_PICKLES_BEFORE_LEGACY_STORAGES = 5  # magic number, protocol, system, tensors, names of storages
-_INTEGERS = (torch.int64, torch.int32)
-_LARGEST_EXPANSION = 4  # times; weights hardly compress
-_FINDERS_FOLDER = "__MACOSX"
-_PACK_AGAIN = (
-    'import zipfile; old = zipfile.ZipFile("teacher.pt"); new = zipfile.ZipFile("new_teacher.pt", "w");'
-    ' [new.writestr(n, old.read(n)) for n in old.namelist() if n[-1] != "/" and n[:8] != "__MACOSX"];'
-    " new.close()"
+from nayer_core.uploads.pickle_names import of_objects
+from nayer_core.uploads.pickled_values import PickledDict, PickledTensor
+from nayer_core.uploads.refusals import AGAIN, WRITES, refuse
+from nayer_core.uploads.stored_tensors import BadStorageError, Storages, check_view, dtype_of, tensors_of
+from nayer_core.uploads.tensor_checks import (
+    OddTensor,
+    canonical_numbers,
+    check_names,
+    check_size,
+    oddity,
+    oddity_of_numbers,
 )
-_CLONED = "sd = {k: v.clone() for k, v in sd.items() if isinstance(v, torch.Tensor)}"
-_AGAIN = "Upload it again; if that does not help, save it again."
+from nayer_core.uploads.weight_sets import Choice, Value, WeightSet, choose_set, find_sets
+
+MAX_ODD_TENSORS = 1000  # that are left out; a network has a mask for each layer, at most
 
 
 @dataclass(frozen=True)
 class TeacherFile:
     """The content of a teacher file.
 
-    Args:
+    Attributes:
         kind: its layout.
-        keys: lead to the state dict, e.g. ("state_dict",); outermost first.
         tensors: float32, and int64 for counters and indices.
+        odd: name -> tensor that was not read, an error only if the network needs it.
+        choice: the set of tensors that was read, without its entries, and what else there was.
+        objects: functions and classes whose objects were left out.
     """
 
     kind: FileKind
-    keys: tuple[str, ...]
     tensors: dict[str, Tensor]
+    odd: dict[str, OddTensor] = field(default_factory=dict)
+    choice: Choice = field(default_factory=lambda: Choice(WeightSet((), {})))
+    objects: tuple[str, ...] = ()
+
+    def without_tensors(self) -> "TeacherFile":
+        """What is known of the file, when its tensors are in a network."""
+        return replace(self, tensors={})
+
+    @property
+    def source(self) -> ClientFile:
+        """Where the tensors are, for hints that change the file."""
+        is_safetensors = self.kind is FileKind.SAFETENSORS
+        return ClientFile(is_safetensors, self.choice.weights.keys, needs_trust=bool(self.objects))
 
 
-def read_teacher(file: BufferedReader) -> TeacherFile:
+def read_teacher(file: BufferedReader, weights: TeacherWeights = "auto") -> TeacherFile:
     """Read a state dict out of any of the accepted layouts.
+
+    Args:
+        file: open for reading.
+        weights: which set is wanted, where the file has trained and averaged weights.
 
     Raises:
         TeacherError: the file is no teacher, is damaged, or has content that no teacher needs.
@@ -58,212 +77,103 @@ def read_teacher(file: BufferedReader) -> TeacherFile:
     size = os.fstat(file.fileno()).st_size
     kind = identify(file, size)
     if kind is FileKind.SAFETENSORS:
-        return TeacherFile(
-            kind, (), _dense(_read_safetensors(file, size), size, ClientFile(safetensors=True))
-        )
-    if kind is FileKind.TORCH_ZIP:
-        _check_zip(file, size)
-    else:
-        _check_legacy(file)
-    state, keys = _unwrap(_load(file))
-    return TeacherFile(kind, keys, _dense(state, size, ClientFile(keys=keys)))
+        return _read_safetensors(file, size)
+    opened = (
+        torch_file.open_archive(file, size)
+        if kind is FileKind.TORCH_ZIP
+        else torch_file.open_legacy(file, size)
+    )
+    pickle = opened.pickle
+    sets = find_sets(pickle.root)
+    no_weights.refuse_harmful(pickle, sets)
+    if not sets or not isinstance(pickle.root, PickledDict):
+        raise no_weights.error(pickle)
+    objects = tuple(of_objects(pickle.names))
+    choice = choose_set(pickle.root, sets, weights, needs_trust=bool(objects))
+    source = ClientFile(keys=choice.weights.keys, needs_trust=bool(objects))
+    try:
+        tensors, odd = _read_set(choice.weights.entries, opened.storages, size, source)
+    except BadStorageError as error:
+        raise torch_file.damaged(error) from error
+    return TeacherFile(kind, tensors, odd, choice, objects)
 
 
 @functools.cache
 def warm_up() -> None:
     """Load, once and before the jail, the code that reading in the jail would import lazily."""
     for new_layout in (True, False):
-        file = io.BytesIO()
-        state = {"a": torch.ones(2, 2, dtype=torch.float16), "b": torch.ones(1, dtype=torch.bfloat16)}
-        torch.save(state, file, _use_new_zipfile_serialization=new_layout)
-        safetensors_layout.write_tensors(
-            io.BytesIO(), _dense(_load(file), len(file.getvalue()), ClientFile())
-        )
-    file.seek(0)
-    pickle_scan.require_tensors_only(file)
+        with tempfile.NamedTemporaryFile() as file:
+            state = {"a": torch.ones(2, 2, dtype=torch.float16), "b": torch.ones(1, dtype=torch.bfloat16)}
+            torch.save({"weights": state}, file, _use_new_zipfile_serialization=new_layout)
+            file.flush()
+            with Path(file.name).open("rb") as saved:
+                safetensors_layout.write_tensors(io.BytesIO(), read_teacher(saved).tensors)
 
 
-def _read_safetensors(file: BufferedReader, size: int) -> dict[str, Tensor]:
+def _read_set(
+    entries: Mapping[str, Value], storages: Storages, file_bytes: int, source: ClientFile
+) -> tuple[dict[str, Tensor], dict[str, OddTensor]]:
+    check_names(entries)
+    odd: dict[str, OddTensor] = {}
+    plain: dict[str, PickledTensor] = {}
+    shown_bytes = 0
+    for name, value in entries.items():
+        if isinstance(value, PickledTensor):
+            check_view(value)
+        error = oddity(name, value, source)
+        if error is not None:
+            odd[name] = OddTensor(error, value.size if isinstance(value, PickledTensor) else None)
+        elif isinstance(value, PickledTensor):
+            plain[name] = value
+            dtype = dtype_of(value.storage)
+            shown_bytes += math.prod(value.size) * (dtype.itemsize if dtype else 1)
+            check_size(shown_bytes, file_bytes, source)
+    numbers: dict[str, Tensor] = {}
+    for name, tensor in tensors_of(plain, storages):
+        _sort(name, canonical_numbers(name, tensor), numbers, odd, tuple(tensor.shape))
+    return _in_order(entries, numbers, odd)
+
+
+def _sort(
+    name: str,
+    result: Tensor | TeacherError,
+    numbers: dict[str, Tensor],
+    odd: dict[str, OddTensor],
+    shape: tuple[int, ...],
+) -> None:
+    if isinstance(result, TeacherError):
+        odd[name] = OddTensor(result, shape)
+    else:
+        numbers[name] = result
+
+
+def _in_order(
+    names: Mapping[str, object], numbers: dict[str, Tensor], odd: dict[str, OddTensor]
+) -> tuple[dict[str, Tensor], dict[str, OddTensor]]:
+    """Return both in the order of the file; an error if there is no tensor, or many odd ones."""
+    if odd and (not numbers or len(odd) > MAX_ODD_TENSORS):
+        raise next(odd[name].error for name in names if name in odd)
+    return {name: numbers[name] for name in names if name in numbers}, odd
+
+
+def _read_safetensors(file: BufferedReader, size: int) -> TeacherFile:
+    source = ClientFile(safetensors=True)
     try:
-        return safetensors_layout.read_tensors(file, size)
+        tensors = safetensors_layout.read_tensors(file, size)
     except safetensors_layout.IncompleteError as error:
-        raise refuse(ErrorCode.TRUNCATED_FILE, f"The safetensors file {error}.", _AGAIN) from error
+        raise refuse(ErrorCode.TRUNCATED_FILE, f"The safetensors file {error}.", AGAIN) from error
     except safetensors_layout.UnknownDtypeError as error:
-        line = ClientFile(safetensors=True).edited("sd = {k: v.float() for k, v in sd.items()}")
+        line = source.edited("sd = {k: v.float() for k, v in sd.items()}")
         raise refuse(
             ErrorCode.UNSUPPORTED_TENSOR, f"The safetensors file {error}.", f"{WRITES} {line}"
         ) from error
     except safetensors_layout.BadLayoutError as error:
-        raise refuse(ErrorCode.DAMAGED_FILE, f"The safetensors file {error}.", _AGAIN) from error
-
-
-def _check_zip(file: BinaryIO, size: int) -> None:
-    rules = zip_archive.ArchiveRules(deflated=False, max_bytes=size)
-    try:
-        archive = zip_archive.open_archive(file, size)
-        names = {member.partition("/")[2]: member for member in archive.namelist()}
-        # Before the structure: TorchScript has compressed members, and deserves its own message.
-        _check_purpose(archive.namelist(), names)
-        _check_packing(archive, size)
-        zip_archive.check_structure(archive, file, rules)
-        zip_archive.check_sums(archive)
-        with archive.open(names["data.pkl"]) as pickled:
-            pickle_scan.require_tensors_only(io.BytesIO(pickled.read()))
-    except zip_archive.CutShortError as error:
-        raise refuse(ErrorCode.TRUNCATED_FILE, f"The teacher's archive {error}.", _AGAIN) from error
-    except zip_archive.ChecksumError as error:
-        raise refuse(ErrorCode.DAMAGED_FILE, f"The teacher's archive {error}.", _AGAIN) from error
-    except zip_archive.BadArchiveError as error:
-        raise refuse(
-            ErrorCode.UNSAFE_CHECKPOINT, f"The teacher's archive {error}; torch.save writes none like it."
-        ) from error
-
-
-def _check_purpose(members: list[str], names: Mapping[str, str]) -> None:
-    """Refuse the other archives that torch and NumPy write, each with its own message."""
-    if "constants.pkl" in names or any(name.startswith("code/") for name in names):
-        raise pickle_scan.torchscript()
-    if "archive_format" in names or any(name.startswith("models/") for name in names):
-        raise refuse(
-            ErrorCode.UNSUPPORTED_FORMAT,
-            "The teacher file is an exported program (.pt2); only weights are accepted.",
-            "Upload what this line writes: "
-            'torch.save(torch.export.load("teacher.pt2").state_dict, "weights.pt")',
-        )
-    if any(member.endswith(".npy") for member in members):
-        raise refuse(
-            ErrorCode.UNSUPPORTED_FORMAT,
-            "The teacher file is an archive of NumPy arrays.",
-            f'{WRITES} import numpy, torch; arrays = numpy.load("teacher.npz");'
-            ' torch.save({k: torch.from_numpy(arrays[k]) for k in arrays}, "teacher.pt")',
-        )
-    roots = {member.partition("/")[0] for member in members} - {_FINDERS_FOLDER}
-    if "data.pkl" not in names or len(roots) > 1:  # torch might read another data.pkl than the one checked
-        raise other_archive(members)
-
-
-def _check_packing(archive: zipfile.ZipFile, size: int) -> None:
-    """Refuse an archive that was unpacked and packed again: sound, but compressed or with extra folders.
-
-    An archive that unpacks to many times its size is left to the check of the structure.
-    """
-    members = archive.infolist()
-    compressed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
-    folders = any(member.is_dir() or member.filename.startswith(_FINDERS_FOLDER) for member in members)
-    unpacked = sum(member.file_size for member in members)
-    if (compressed or folders) and unpacked <= _LARGEST_EXPANSION * size:
-        kind = "its members are compressed" if compressed else "it has members that torch.save does not write"
-        raise refuse(
-            ErrorCode.UNSUPPORTED_FORMAT,
-            f"The teacher file was unpacked and packed again by another program: {kind}.",
-            f"{WRITES} {_PACK_AGAIN}",
-        )
-
-
-def _check_legacy(file: BinaryIO) -> None:
-    file.seek(0)
-    for _ in range(_PICKLES_BEFORE_LEGACY_STORAGES):
-        pickle_scan.require_tensors_only(file)
-
-
-def _load(file: BinaryIO | io.BytesIO) -> Any:
-    """Load the tensors with torch under `weights_only`; there is no second try with weaker rules."""
-    file.seek(0)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about deprecated storages: advice to others
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except MemoryError:
-        raise
-    except Exception as error:
-        # torch raises any error for a damaged file, and its messages advise unsafe things.
-        raise refuse(
-            ErrorCode.DAMAGED_FILE, "The teacher file's tensors cannot be put together.", _AGAIN
-        ) from error
-
-
-def _unwrap(document: Any) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    try:
-        return find_state_dict(document)
-    except (AttributeError, TypeError, ValueError, RecursionError) as error:
-        # A pickle may replace the methods of its dicts.
-        raise refuse(
-            ErrorCode.UNSAFE_CHECKPOINT, "The teacher file holds objects that are not what they seem."
-        ) from error
-
-
-def _dense(state: Mapping[str, Tensor], file_bytes: int, source: ClientFile) -> dict[str, Tensor]:
-    """Check every tensor; floats become float32, integers int64."""
-    if len(state) > safetensors_layout.MAX_TENSORS:
-        raise refuse(
-            ErrorCode.UNSUPPORTED_TENSOR,
-            f"The teacher has {len(state)} tensors; the limit is {safetensors_layout.MAX_TENSORS}.",
-        )
-    total = 0
-    tensors: dict[str, Tensor] = {}
-    for name, tensor in state.items():
-        if not 1 <= len(name) <= safetensors_layout.MAX_NAME_CHARS or not name.isprintable():
-            raise refuse(
-                ErrorCode.NOT_A_CHECKPOINT, f"{printable(name)} is no name of a tensor in a state dict."
-            )
-        _check_plain(name, tensor, source)
-        total += tensor.numel() * tensor.element_size()
-        if total > 2 * file_bytes:
-            message = f"The teacher's tensors take more than twice the {file_bytes} bytes of its file."
-            raise _strange(message, _CLONED, source)
-        tensors[name] = _canonical(name, tensor)
-    return tensors
-
-
-def _check_plain(name: str, tensor: Tensor, source: ClientFile) -> None:
-    shown_name, entry = printable(name), f"sd[{quoted(name)}]"
-    as_float = f"{entry} = {entry}.float()"
-    if type(tensor) not in (Tensor, torch.nn.Parameter) or tensor.layout is not torch.strided:
-        raise _strange(f"{shown_name} is not a dense tensor.", DENSE, source)
-    if tensor.device.type != "cpu":
-        raise refuse(ErrorCode.UNSUPPORTED_TENSOR, f"{shown_name} is a tensor without data.")
-    if tensor.is_quantized:
-        raise _strange(f"{shown_name} is quantized.", DENSE, source)
-    if tensor.is_complex():
-        raise _strange(f"{shown_name} holds {tensor.dtype}; floats are needed.", None, source)
-    if not tensor.is_floating_point() and tensor.dtype not in _INTEGERS:
-        message = f"{shown_name} holds {tensor.dtype}; floats are needed, or int64 for counters."
-        raise _strange(message, as_float, source)
-    if tensor.numel() == 0:
-        raise _strange(
-            f"{shown_name} has no numbers: its shape is {list(tensor.shape)}.", f"del {entry}", source
-        )
-    if tensor.dim() > safetensors_layout.MAX_DIMS:
-        raise _strange(
-            f"{shown_name} has {tensor.dim()} dimensions; the limit is {safetensors_layout.MAX_DIMS}.",
-            None,
-            source,
-        )
-    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-        raise _strange(
-            f"{shown_name} shows the same numbers many times.", f"{entry} = {entry}.clone()", source
-        )
-
-
-def _canonical(name: str, tensor: Tensor) -> Tensor:
-    if not tensor.is_floating_point():
-        return tensor.detach().to(torch.int64).contiguous()
-    numbers = tensor.detach().to(torch.float32).contiguous()
-    if not bool(torch.isfinite(numbers).all()):
-        raise refuse(
-            ErrorCode.NON_FINITE_WEIGHTS,
-            f"{printable(name)} holds NaN or infinite numbers (as float32).",
-            "Upload a checkpoint from before the training diverged.",
-        )
-    return numbers
-
-
-def _strange(message: str, statement: str | None, source: ClientFile) -> TeacherError:
-    """Refuse a tensor; `statement` turns it into one that is accepted."""
-    line = source.edited(statement) if statement else None
-    hint = (
-        f"{WRITES} {line}"
-        if line
-        else "No known network has such a tensor; leave it out if it is not needed."
-    )
-    return refuse(ErrorCode.UNSUPPORTED_TENSOR, message, hint)
+        raise refuse(ErrorCode.DAMAGED_FILE, f"The safetensors file {error}.", AGAIN) from error
+    check_names(tensors)
+    numbers: dict[str, Tensor] = {}
+    odd: dict[str, OddTensor] = {}
+    for name, tensor in tensors.items():
+        shape = tuple(tensor.shape)
+        problem = oddity_of_numbers(name, tensor.dtype, shape, source)
+        _sort(name, problem or canonical_numbers(name, tensor), numbers, odd, shape)
+    return TeacherFile(FileKind.SAFETENSORS, *_in_order(tensors, numbers, odd))

@@ -127,7 +127,7 @@ def test_no_answer_contains_words_of_python() -> None:
 @pytest.mark.parametrize(
     ("changes", "pointer", "code", "detail"),
     [
-        ({"labels": {"0": "cat"}}, "/labels", "list_type", "must be a list"),
+        ({"labels": "cat"}, "/labels", "list_type", "must be a list"),
         ({"labels": [1, "b"]}, "/labels/0", "string_type", "must be a string"),
         ({"labels": ["a", " "]}, "/labels/1", "string_too_short", "must have at least 1 character(s)"),
         ({"teacher": "resnet20"}, "/teacher", "object_type", "must be an object"),

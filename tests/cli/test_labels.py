@@ -135,3 +135,15 @@ def test_a_thousand_lines_of_a_dict_are_a_thousand_labels(tmp_path: Path) -> Non
     assert str(labels) == (
         "1000 labels read from an object of Python: 'name 0, other name' to 'name 999, other name'"
     )
+
+
+@pytest.mark.parametrize(
+    "line", ["{index}: {name}", "{index} {name}", "{index}\t{name}", '"{index}": "{name}",', "{name} {index}"]
+)
+def test_numbered_labels_may_repeat_as_imagenets_do(line: str, tmp_path: Path) -> None:
+    names = [f"class {chr(97 + index // 26)}{chr(97 + index % 26)}" for index in range(60)]
+    names[7] = names[31] = "crane"
+    names[8] = names[40] = "maillot"
+    lines = [line.format(index=index, name=name) for index, name in enumerate(names)]
+    text = "{" + "\n".join(lines) + "}" if line.startswith('"') else "\n".join(lines)
+    assert read_labels(write(tmp_path, text)).names == names

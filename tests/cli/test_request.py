@@ -42,7 +42,7 @@ def test_options_make_a_document_that_the_contract_accepts() -> None:
     document = build_spec(
         None,
         {"labels": ["cat", "dog"]},
-        network_fields("wrn_16_1", "resnet20", "3,32,32", "0.5,0.5,0.5", "0.25,0.25,0.25", 0.9),
+        network_fields("wrn_16_1", "resnet20", "3,32,32", ("0.5,0.5,0.5", "0.25,0.25,0.25"), 0.9, "raw"),
         training_fields("quick", ["epochs=3"], 7, "halve", True, 60),
         encoder_fields(None, Path("vectors.safetensors")),
         notice_fields(["team=vision"], None),
@@ -53,6 +53,7 @@ def test_options_make_a_document_that_the_contract_accepts() -> None:
     assert (spec.teacher.architecture, spec.teacher.accuracy) == ("resnet20", 0.9)
     assert spec.teacher.input_size == (3, 32, 32)
     assert (spec.teacher.normalization.mean[0], spec.teacher.normalization.std[0]) == (0.5, 0.25)
+    assert spec.teacher.weights == "raw"
     assert spec.text_encoder.name == "file"
     assert spec.reuse_bank
     assert spec.on_out_of_memory == "halve"
@@ -60,10 +61,17 @@ def test_options_make_a_document_that_the_contract_accepts() -> None:
     assert spec.resolved_config()[1].epochs == 3
 
 
+def test_a_normalization_may_be_given_by_name() -> None:
+    fields = network_fields("wrn_16_1", None, "3,32,32", "imagenet")
+    document = build_spec(None, {"labels": ["cat", "dog"]}, fields)
+    assert missing_fields(document) == []
+    assert JobSpec.model_validate(document).teacher.normalization.mean == (0.485, 0.456, 0.406)
+
+
 def test_options_win_over_the_specification_file(tmp_path: Path) -> None:
     path = tmp_path / "spec.json"
     path.write_text('{"labels": ["a", "b"], "student": {"architecture": "wrn_40_1"}, "seed": 3}')
-    document = build_spec(path, network_fields("wrn_16_1", None, None, None, None))
+    document = build_spec(path, network_fields("wrn_16_1", None, None, (None, None)))
     assert document == {"labels": ["a", "b"], "student": {"architecture": "wrn_16_1"}, "seed": 3}
 
 

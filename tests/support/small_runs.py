@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 
 from nayer_core.contract.config import DistillConfig
 from nayer_core.contract.events import Event
-from nayer_core.contract.spec import Normalization, ResolvedSpec, TextEncoderSpec
+from nayer_core.contract.normalization import Normalization
+from nayer_core.contract.spec import ResolvedSpec, TextEncoderSpec
 from nayer_core.hardware.machine import Machine
 from nayer_core.hardware.peers import SINGLE_PROCESS, Peers
 from nayer_core.hardware.precision import choose_arithmetic

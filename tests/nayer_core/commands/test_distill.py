@@ -53,9 +53,11 @@ def test_the_student_file_describes_its_network(tmp_path: Path):
 
 
 def test_every_number_says_what_it_was_measured_on(tmp_path: Path):
-    result, _ = _run(_folder(tmp_path / "in", teacher_accuracy=0.9), tmp_path / "out")
+    notes = ("The head is assumed.",)
+    result, _ = _run(_folder(tmp_path / "in", teacher_accuracy=0.9, teacher_notes=notes), tmp_path / "out")
     assert isinstance(result, dict)
     card = json.loads((tmp_path / "out" / "model_card.json").read_text())
+    assert card["teacher"]["notes"] == list(notes)
     assert card["metrics"] == json.loads(json.dumps(result["metrics"]))
     assert all(metric["measured_on"] for metric in card["metrics"].values())
     assert [prior["name"] for prior in card["image_priors"]] == ["batch_norm"]

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from nayer_core.commands import export
 from nayer_core.contract.errors import ErrorCode, SpecError
-from nayer_core.contract.spec import Normalization
+from nayer_core.contract.normalization import Normalization
 from nayer_core.networks.network_file import Description
 from nayer_core.networks.registry import build
 from nayer_core.networks.weights import file_sha256, save_weights

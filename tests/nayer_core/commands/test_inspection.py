@@ -91,6 +91,24 @@ def test_the_resolved_spec_has_all_values(inspect):
     assert events[0].phase is Phase.INSPECT
 
 
+def test_what_was_made_of_the_file_is_in_report_events_and_resolved_spec(inspect):
+    state = network("resnet20", num_classes=1).state_dict()
+    averages = {f"module.{name}": value for name, value in state.items()}
+    averages["n_averaged"] = torch.ones(())
+    document = {"model": state, "model_ema": averages, "args": argparse.Namespace(lr=0.1)}
+    report, events, out = inspect(document, classes=2)
+    codes = ["objects_left_out", "averaged_weights", "tensors_left_out", "binary_head"]
+    assert [warning["code"] for warning in report["warnings"]][:4] == codes
+    assert [event.code for event in events if isinstance(event, WarningEvent)][:4] == codes
+    assert (report["averaged_weights"], report["tensors_left_out"], report["binary_head"]) == (True, 1, True)
+    spec = ResolvedSpec.model_validate_json((out / "spec.json").read_bytes())
+    assert len(spec.teacher_notes) == 3, "what is beside the tensors does not change the teacher"
+    assert "'class 0' where z is below 0" in spec.teacher_notes[-1]
+    teacher = {"input_size": (3, 32, 32), "normalization": NORMALIZATION, "weights": "raw"}
+    report, _, _ = inspect(document, classes=2, teacher=teacher)
+    assert (report["averaged_weights"], report["wrapped_in"]) == (False, "model")
+
+
 def test_the_report_estimates_the_cost_of_the_run(inspect):
     small, _, out = inspect(network("resnet20").state_dict(), preset="quick", config={"epochs": 3})
     large, _, _ = inspect(network("resnet20").state_dict(), preset="quick", config={"epochs": 30})
@@ -238,7 +256,7 @@ def test_a_teacher_that_is_none_of_ours_is_refused(inspect):
     first = next(iter(state_shapes("resnet20", num_classes=4, input_size=(3, 32, 32))))
     for state in (
         changed(**{first: None}),
-        changed(**{"one.more": torch.ones(2)}),
+        changed(**{"layer1.0.conv3.weight": torch.ones(2, 2)}),
         changed(**{first: torch.ones(2, 2)}),
         network("resnet32").state_dict(),
     ):
@@ -294,7 +312,7 @@ def test_embeddings_belong_to_the_encoder_file(inspect, tmp_path):
     ("part", "code"),
     [
         ({"labels": ["a"]}, ErrorCode.INVALID_SPEC),
-        ({"labels": ["a", "a"]}, ErrorCode.INVALID_SPEC),
+        ({"labels": {"0": "a", "2": "b"}}, ErrorCode.INVALID_SPEC),
         ({"student": {"architecture": "resnet21"}}, ErrorCode.UNKNOWN_ARCHITECTURE),
         ({"preset": "quickest"}, ErrorCode.UNKNOWN_PRESET),
         ({"config": {"epochs": 0}}, ErrorCode.INVALID_SPEC),

@@ -7,24 +7,21 @@ import pytest
 import torch
 from torch import nn
 
+from nayer_core.commands.teacher_reading import read_teacher
 from nayer_core.contract.errors import ErrorCode, TeacherError
 from nayer_core.networks import registry
-from nayer_core.networks.recognition import recognise
+from nayer_core.networks.recognition import Recognition
 from nayer_core.networks.weights import (
     canonical,
     file_sha256,
-    find_state_dict,
     freeze,
     load_weights,
     read_weights,
-    remove_prefix,
     save_weights,
-    shapes_of,
-    wrapper_prefix,
+    without_wrappers,
 )
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
-TENSORS = {"a.weight": torch.ones(2, 3), "a.bias": torch.zeros(2)}
 
 
 def _network() -> nn.Module:
@@ -32,54 +29,22 @@ def _network() -> nn.Module:
 
 
 @pytest.mark.parametrize(
-    ("document", "path"),
+    ("name", "bare"),
     [
-        (TENSORS, ()),
-        ({**TENSORS, "epoch": 3}, ()),
-        ({"state_dict": TENSORS, "best_prec1": 91.7}, ("state_dict",)),
-        ({"loss": torch.tensor(1.0), "model": TENSORS, "model_ema": TENSORS}, ("model",)),
-        ({"anything": TENSORS, "epoch": 3}, ("anything",)),
-        ({"checkpoint": {"net": TENSORS}, "args": {"lr": 0.1}}, ("checkpoint", "net")),
-        ({"w": TENSORS, "optimizer": {"state": {0: {"exp_avg": torch.ones(1)}}}}, ("w",)),
+        ("_orig_mod.fc.bias", "fc.bias"),
+        ("module._orig_mod.fc.bias", "module.fc.bias"),
+        ("_fsdp_wrapped_module.layer1._checkpoint_wrapped_module.fc.bias", "layer1.fc.bias"),
+        ("my_orig_mod.fc.bias", "my_orig_mod.fc.bias"),
+        ("fc.bias", "fc.bias"),
     ],
 )
-def test_a_state_dict_is_found_in_what_wraps_it(document: object, path: tuple[str, ...]):
-    result, keys = find_state_dict(document)
-    assert keys == path
-    assert set(result) == set(TENSORS)
+def test_wrappers_are_removed_wherever_they_are(name: str, bare: str):
+    assert without_wrappers({name: 1}) == {bare: 1}
 
 
-@pytest.mark.parametrize(
-    "document", [{}, {"epoch": 1}, [1, 2], torch.ones(3), None, {"encoder": TENSORS, "decoder": TENSORS}]
-)
-def test_a_document_without_one_state_dict_is_refused(document: object):
-    with pytest.raises(TeacherError) as excinfo:
-        find_state_dict(document)
-    assert excinfo.value.code == ErrorCode.NOT_A_CHECKPOINT
-
-
-def test_an_object_that_contains_itself_is_refused():
-    document: dict[str, object] = {}
-    document["inner"] = document
-    with pytest.raises(TeacherError):
-        find_state_dict(document)
-
-
-@pytest.mark.parametrize(
-    ("names", "prefix"),
-    [
-        (["module.conv.weight", "module.fc.bias"], "module."),
-        (["_orig_mod.module.fc.bias"], "_orig_mod.module."),
-        (["model.net.fc.bias", "model.net.fc.weight"], "model.net."),
-        (["module.conv.weight", "fc.bias"], ""),
-        (["conv.weight"], ""),
-        ([], ""),
-    ],
-)
-def test_a_wrapper_prefix_is_found_and_removed(names: list[str], prefix: str):
-    assert wrapper_prefix(names) == prefix
-    removed = remove_prefix(dict.fromkeys(names, 0), prefix)
-    assert [prefix + name for name in removed] == names
+def test_names_that_would_be_one_keep_their_wrappers():
+    names = {"_orig_mod.fc.bias": 1, "fc.bias": 2}
+    assert without_wrappers(names) == names
 
 
 def test_weights_survive_a_file(tmp_path: Path):
@@ -111,9 +76,9 @@ def test_absent_batch_counters_become_zero_in_the_networks_order():
     network = _network()
     tensors = {f"x.{k}": v for k, v in reversed(network.state_dict().items()) if "num_batches" not in k}
     renamed = {name: name.removeprefix("x.") for name in tensors}
-    tensors_by_name = canonical(
-        tensors, renamed, registry.build_on_meta("resnet20", num_classes=10, input_size=(3, 32, 32))
-    )
+    recognition = Recognition("resnet20", renamed, ("resnet20",))
+    empty = registry.build_on_meta("resnet20", num_classes=10, input_size=(3, 32, 32))
+    tensors_by_name = canonical(tensors, recognition, empty)
     assert list(tensors_by_name) == list(network.state_dict())
     assert tensors_by_name["bn1.num_batches_tracked"] == 0
 
@@ -134,15 +99,13 @@ def test_the_digest_of_a_file(tmp_path: Path):
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the real teacher is in ../shared/data, which is absent")
-def test_a_teacher_of_another_team_scores_what_it_did():
-    document = torch.load(DATA / "cifar10_resnet20.pt", weights_only=True)
-    tensors, wrapped_in = find_state_dict(document)
-    prefix = wrapper_prefix(tensors)
-    assert (wrapped_in, prefix) == (("state_dict",), "module.")
-    tensors = remove_prefix(tensors, prefix)
-    result = recognise(shapes_of(tensors), num_classes=10, input_size=(3, 32, 32))
-    assert result.architecture == "resnet20"
-    network = freeze(load_weights(_network(), canonical(tensors, result.renamed, _network())))
+def test_a_teacher_of_another_team_scores_what_it_did(tmp_path: Path):
+    teacher = read_teacher(
+        DATA / "cifar10_resnet20.pt", "auto", num_classes=10, input_size=(3, 32, 32), scratch=tmp_path
+    )
+    assert (teacher.wrapped_in, teacher.recognition.prefix) == ("state_dict", "module.")
+    assert teacher.recognition.architecture == "resnet20"
+    network = freeze(teacher.network)
 
     evaluation = np.load(DATA / "cifar10_eval.npz")
     images = torch.from_numpy(evaluation["images"]).permute(0, 3, 1, 2) / 255

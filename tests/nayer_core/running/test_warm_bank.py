@@ -13,7 +13,8 @@ from nayer_core.commands import distill
 from nayer_core.contract.banks import AFTER_WARMUP, bank_key
 from nayer_core.contract.config import DistillConfig
 from nayer_core.contract.events import BankEvent, Event, PhaseEvent, ProgressEvent, WarningEvent
-from nayer_core.contract.spec import Normalization, ResolvedSpec, TextEncoderSpec
+from nayer_core.contract.normalization import Normalization
+from nayer_core.contract.spec import ResolvedSpec, TextEncoderSpec
 from nayer_core.networks.registry import build
 from nayer_core.networks.weights import file_sha256, save_weights
 

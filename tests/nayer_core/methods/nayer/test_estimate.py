@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from nayer_core.contract.config import DistillConfig
-from nayer_core.contract.spec import Normalization, ResolvedSpec, TextEncoderSpec
+from nayer_core.contract.normalization import Normalization
+from nayer_core.contract.spec import ResolvedSpec, TextEncoderSpec
 from nayer_core.label_embeddings.text_encoders import embed, embedding_dim
 from nayer_core.methods.nayer.ablations import build_noisy_layer
 from nayer_core.methods.nayer.estimate import estimate_run

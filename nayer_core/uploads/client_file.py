@@ -17,44 +17,41 @@ class ClientFile:
     Args:
         safetensors: whether it is a safetensors file; else one that `torch.load` reads.
         keys: that lead to the tensors, outermost first.
-        prefix: in front of every tensor's name.
         needs_trust: whether reading it must load objects, which may run code of the file.
     """
 
     safetensors: bool = False
     keys: tuple[str, ...] = ()
-    prefix: str = ""
     needs_trust: bool = False
+
+    @property
+    def introduction(self) -> str:
+        """The words before a line that changes the file."""
+        if self.needs_trust:
+            return "If you trust the file, run this line where it was trained, and upload what it writes:"
+        return "Upload what this line writes:"
 
     def edited(self, *statements: str) -> str | None:
         """Return the line that changes the file; None if it would be too long.
 
         Args:
-            statements: change `sd`, a dict of tensors by name, without the prefix; no loops.
+            statements: change `sd`, a dict of tensors by name; no loops.
         """
         if self.safetensors:
             steps = ["import torch", "from safetensors.torch import load_file, save_file"]
-            steps += ['sd = load_file("teacher.safetensors")', *self._unprefixed(), *statements]
+            steps += ['sd = load_file("teacher.safetensors")', *statements]
             steps.append('save_file(sd, "new_teacher.safetensors")')
         else:
             options = 'map_location="cpu"' + (", weights_only=False" if self.needs_trust else "")
             steps = ["import torch", f'sd = torch.load("teacher.pt", {options}){subscripts(self.keys)}']
-            steps += [*self._unprefixed(), *statements, 'torch.save(sd, "new_teacher.pt")']
+            steps += [*statements, 'torch.save(sd, "new_teacher.pt")']
         line = "; ".join(steps)
         return line if len(line) <= MAX_LINE_CHARS else None
-
-    def _unprefixed(self) -> list[str]:
-        return [removed_prefix(self.prefix)] if self.prefix else []
 
 
 def subscripts(keys: Iterable[str]) -> str:
     """Return `["state_dict"]["model"]` for these keys."""
     return "".join(f"[{quoted(key)}]" for key in keys)
-
-
-def removed_prefix(prefix: str) -> str:
-    """Return the statement that removes `prefix` from every name of `sd`."""
-    return f"sd = {{k.removeprefix({quoted(prefix)}): v for k, v in sd.items()}}"
 
 
 def quoted(text: str) -> str:
