@@ -58,9 +58,9 @@ class _PickleMachine:
         if opcode in _CONSTANTS:
             self.stack.append(argument)
         elif opcode in ("BINPUT", "LONG_BINPUT", "PUT"):
-            self._memo[int(argument)] = self.stack[-1]
+            self._remember(int(argument))
         elif opcode == "MEMOIZE":
-            self._memo[len(self._memo)] = self.stack[-1]
+            self._remember(len(self._memo))
         elif opcode in ("BINGET", "LONG_BINGET", "GET"):
             self.stack.append(self._memo[int(argument)])
         elif opcode in _NEW:
@@ -71,6 +71,12 @@ class _PickleMachine:
             _HANDLERS[opcode](self, argument)
         elif opcode not in ("PROTO", "FRAME"):
             raise BadPickleError(f"has the instruction {opcode}")
+
+    def _remember(self, place: int) -> None:
+        # Pickle counts places from 0. Numbers at will could be chosen to collide in the hash table.
+        if not 0 <= place <= MAX_OPCODES:
+            raise BadPickleError("remembers a value at a place that no pickle reaches")
+        self._memo[place] = self.stack[-1]
 
     def _pop(self, count: int) -> list[Any]:
         operands = self.stack[-count:]

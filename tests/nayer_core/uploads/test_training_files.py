@@ -212,6 +212,7 @@ BAD = {
     "a number as arguments": b"cmy\nthing\nK\x01R",
     "an extension": b"\x82\x01",
     "a text as an identity": b"P0\n",
+    "a distant place in memory": b"]p99999999999\n",
 }
 
 
