@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks import machine
 from benchmarks.estimate import candidates, students, teachers
 from benchmarks.estimate.images import DataAbsent
-from benchmarks.estimate.students import EPOCHS, Case
+from benchmarks.estimate.students import EPOCHS, StudentRun
 from benchmarks.runs import PreparedRun
 from nayer_core.measuring import signals
 from nayer_core.measuring.evaluation import EvaluationSet
@@ -47,7 +47,7 @@ def read(results: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
 
 
-def _rows(case: Case) -> Iterator[dict[str, Any]]:
+def _rows(case: StudentRun) -> Iterator[dict[str, Any]]:
     start, revision = time.process_time(), _revision()
     data = teachers.load(case.teacher).images
     for epoch, prepared in students.snapshots(case):

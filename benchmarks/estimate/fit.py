@@ -172,6 +172,7 @@ def _document(rows: Sequence[Row], signals: Signals) -> dict[str, Any]:
         "terms": [asdict(term) for term in terms],
         "half_width": round(half_width(rows, signals), 4),
         "method": "nayer",
+        "presets": ["quick", "balanced"],  # the same numbers but for the epochs
         "sides": [min(sides), max(sides)],
         "classes": [min(classes), max(classes)],
         "batch_norm": sorted({row["batch_norm"] for row in rows}),

@@ -22,12 +22,12 @@ SMALL: Mapping[str, Any] = {
     "generator_width": 32,
     "noise_dim": 256,
     "epochs": EPOCHS[-1],
-    "bn_weight": 50.0,  # as the first runs were made, whatever the preset says now
+    "bn_weight": 50.0,  # as the first runs had, whatever the preset says now
 }
 
 
 @dataclass(frozen=True)
-class Case:
+class StudentRun:
     """A run.
 
     Args:
@@ -57,16 +57,18 @@ KINDS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def cases() -> Iterator[Case]:
+def cases() -> Iterator[StudentRun]:
     """Every run: first one of each teacher."""
     for name in teachers.NAMES:
-        yield Case(name, "wrn_10_1") if name.startswith("cifar") else Case(name, "lenet5", "slow")
+        yield StudentRun(name, "wrn_10_1") if name.startswith("cifar") else StudentRun(name, "lenet5", "slow")
     for name in teachers.NAMES:
-        yield Case(name, "wrn_10_1", "few-steps" if name.endswith("net") else "no-prior", seed=1)
-    yield Case("fashion-lenet", "lenet5")  # the rate is too high: a student that says the same of all images
+        yield StudentRun(name, "wrn_10_1", "few-steps" if name.endswith("net") else "no-prior", seed=1)
+    yield StudentRun(
+        "fashion-lenet", "lenet5"
+    )  # the rate is too high: a student that says the same of all images
 
 
-def prepare(case: Case) -> PreparedRun:
+def prepare(case: StudentRun) -> PreparedRun:
     """Set a run up as the service would with the preset `quick`.
 
     Raises:
@@ -86,7 +88,7 @@ def prepare(case: Case) -> PreparedRun:
     )  # fmt: skip
 
 
-def snapshots(case: Case) -> Iterator[tuple[int, PreparedRun]]:
+def snapshots(case: StudentRun) -> Iterator[tuple[int, PreparedRun]]:
     """Run to each epoch of `EPOCHS` in turn; the run goes on behind the caller's measurements."""
     prepared = prepare(case)
     method = prepared.method

@@ -83,12 +83,14 @@ class Circumstances:
 
     Args:
         method: its name.
+        preset: its name.
         side: height or width of the images in pixels, whichever is greater.
         classes: how many.
         batch_norm: whether the teacher has running statistics.
     """
 
     method: str
+    preset: str
     side: int
     classes: int
     batch_norm: bool
@@ -103,9 +105,10 @@ class AgreementMap:
         terms: the signals.
         half_width: of the 90 % interval, in logits.
         method: the one whose runs it was fitted to.
+        presets: those whose runs it is for.
         sides: least and greatest side of images in pixels that it was fitted to.
         classes: least and greatest number of classes.
-        batch_norm: which kinds of teachers: with BatchNorm, without.
+        batch_norm: which kinds of teachers it is for: with BatchNorm, without.
         provenance: what it was fitted to, and how well it did on teachers left out.
     """
 
@@ -113,6 +116,7 @@ class AgreementMap:
     terms: tuple[Term, ...]
     half_width: float
     method: str
+    presets: tuple[str, ...]
     sides: tuple[int, int]
     classes: tuple[int, int]
     batch_norm: tuple[bool, ...]
@@ -122,7 +126,7 @@ class AgreementMap:
     def from_json(cls, document: Mapping[str, Any]) -> "AgreementMap":
         """Read the document that `fit` writes."""
         terms = tuple(Term(**term) for term in document["terms"])
-        pairs = {name: tuple(document[name]) for name in ("sides", "classes", "batch_norm")}
+        pairs = {name: tuple(document[name]) for name in ("presets", "sides", "classes", "batch_norm")}
         return cls(**{**document, **pairs, "terms": terms})
 
     def estimate(self, signals: Mapping[str, float], circumstances: Circumstances) -> AgreementEstimate:
@@ -152,13 +156,15 @@ class AgreementMap:
         side, classes = circumstances.side, circumstances.classes
         if circumstances.method != self.method:
             return f"a student of the method {circumstances.method}; the map was fitted to {self.method}"
+        if circumstances.preset not in self.presets:
+            return f"the preset {circumstances.preset}; the map is for {' and '.join(self.presets)}"
         if not self.sides[0] <= side <= self.sides[1]:
             return f"images of {side} pixels; the map was fitted to {_range(self.sides)} pixels"
         if not self.classes[0] <= classes <= self.classes[1]:
             return f"{classes} classes; the map was fitted to {_range(self.classes)} classes"
         if circumstances.batch_norm not in self.batch_norm:
             kind = "with" if circumstances.batch_norm else "without"
-            return f"a teacher {kind} BatchNorm; the map was fitted to none"
+            return f"a teacher {kind} BatchNorm, and the map is for none"
         for term in self.terms:
             value = signals[term.signal]
             if not term.is_for(value):

@@ -122,6 +122,7 @@ class Measurement:
             return AgreementEstimate(value, *share_interval(value, count), basis)
         circumstances = Circumstances(
             method=spec.method,
+            preset=spec.preset,
             side=max(spec.input_size[1:]),
             classes=spec.num_classes,
             batch_norm=not is_experimental(self.teacher),

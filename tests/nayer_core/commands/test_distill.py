@@ -87,7 +87,7 @@ def test_the_bounds_of_an_accuracy_follow_from_the_low_end_of_the_estimate(
         terms = [Term("bank_cutmix.agree_by_class", "logit", 0.5, 0.0, 1.0, clamps=True)]
         terms += [Term("teacher_accuracy", "logit", 0.1, 0.5, 1.0, clamps=False)] if with_accuracy else []
         known = {"students": 4, "teachers": 1, "coverage": 0.9}
-        return AgreementMap(0.0, tuple(terms), 0.5, "nayer", **for_this, provenance=known)
+        return AgreementMap(0.0, tuple(terms), 0.5, "nayer", ("quick",), **for_this, provenance=known)
 
     monkeypatch.setattr(measurement, "fitted_map", map_for_this_run)
     result, _ = _run(_folder(tmp_path / "in", teacher_accuracy=0.9), tmp_path / "out")

@@ -29,12 +29,13 @@ DOCUMENT: dict[str, Any] = {
     ],
     "half_width": 0.75,
     "method": "nayer",
+    "presets": ["quick"],
     "sides": [28, 32],
     "classes": [10, 26],
     "batch_norm": [True],
     "provenance": {"students": 44, "teachers": 11, "coverage": 0.91},
 }
-LIKE_THOSE_SEEN = Circumstances(method="nayer", side=28, classes=10, batch_norm=True)
+LIKE_THOSE_SEEN = Circumstances(method="nayer", preset="quick", side=28, classes=10, batch_norm=True)
 SIGNALS = {"share": 0.8, "distance": 0.1}
 
 
@@ -53,8 +54,9 @@ def test_the_estimate_is_the_linear_map_of_the_transformed_signals() -> None:
         ({}, {"side": 96}, "images of 96 pixels; the map was fitted to 28 to 32 pixels"),
         ({}, {"side": 12}, "images of 12 pixels"),
         ({}, {"classes": 100}, "100 classes; the map was fitted to 10 to 26 classes"),
-        ({}, {"batch_norm": False}, "a teacher without BatchNorm; the map was fitted to none"),
+        ({}, {"batch_norm": False}, "a teacher without BatchNorm, and the map is for none"),
         ({}, {"method": "other"}, "a student of the method other; the map was fitted to nayer"),
+        ({}, {"preset": "paper-cifar10"}, "the preset paper-cifar10; the map is for quick"),
         ({"share": math.nan}, {}, "share is nan; the map was fitted to 0.2 to 0.98"),
         ({"distance": 7.0}, {}, "distance is 7; the map was fitted to 0.01 to 2"),
         ({"distance": math.nan}, {}, "distance is nan"),
@@ -95,7 +97,9 @@ def test_the_maps_that_are_shipped_say_what_they_were_fitted_to(with_accuracy: b
     assert {"students", "teachers", "coverage", "error"} <= set(shipped.provenance)
     middle = {term.signal: (term.lowest + term.highest) / 2 for term in shipped.terms}
     assert ("teacher_accuracy" in middle) == with_accuracy
-    like_those_seen = Circumstances("nayer", shipped.sides[0], shipped.classes[0], shipped.batch_norm[0])
+    like_those_seen = Circumstances(
+        "nayer", "quick", shipped.sides[0], shipped.classes[0], shipped.batch_norm[0]
+    )
     estimate = shipped.estimate(middle, like_those_seen)
     assert estimate.value is not None
     assert estimate.low is not None
