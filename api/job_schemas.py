@@ -87,6 +87,27 @@ class LatestMetrics(BaseModel):
     latest: dict[str, float]
 
 
+class EstimatedAgreement(BaseModel):
+    """The share of real images on which the student names the teacher's class, with what it is known from.
+
+    The three numbers are null where it is unknown.
+    """
+
+    value: float | None = Field(description="In [0, 1].")
+    low: float | None = Field(description="Lower end of the 90 % interval.")
+    high: float | None = Field(description="Upper end of the 90 % interval.")
+    basis: str = Field(
+        description="Begins with 'measured:' (on the evaluation images), 'estimated:' (from synthetic "
+        "images) or 'unknown:'; then how, or why not."
+    )
+
+
+class Quality(BaseModel):
+    """How good the student is."""
+
+    estimated_agreement: EstimatedAgreement
+
+
 class _JobFields(BaseModel):
     """The fields that a job and its entry in a list share."""
 
@@ -105,6 +126,7 @@ class _JobFields(BaseModel):
     pause_requested: bool = Field(description="True while a running job is about to pause.")
     files: dict[str, UploadedFile] = Field(description="The optional uploads: evaluation, embeddings.")
     metrics: LatestMetrics
+    quality: Quality | None = Field(description="How good the student is; null until there is one.")
     error: JobError | None
     artifacts: list[ArtifactBody]
     created_at: datetime
@@ -156,6 +178,7 @@ class JobBody(_JobFields):
                     },
                     "files": {},
                     "metrics": {"latest": {"student_loss": 0.31}},
+                    "quality": None,
                     "error": None,
                     "artifacts": [],
                     "created_at": "2026-11-22T09:11:00Z",

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.job_schemas import JobError, LatestMetrics
+from api.job_schemas import JobError, LatestMetrics, Quality
 from api.schemas import EXAMPLE_ID, EXAMPLE_SHA256
 from jobs.states import JobStatus
 from jobs.webhooks.deliveries import DeliveryError, DeliveryStatus
@@ -73,6 +73,7 @@ class MessageJob(BaseModel):
     attempt: int
     error: JobError | None
     metrics: LatestMetrics
+    quality: Quality | None
     artifacts: list[MessageArtifact]
     metadata: dict[str, str]
     created_at: datetime
@@ -91,6 +92,14 @@ MESSAGE_EXAMPLE: dict[str, Any] = {
         "attempt": 1,
         "error": None,
         "metrics": {"latest": {"agreement_on_synthetic": 0.97}},
+        "quality": {
+            "estimated_agreement": {
+                "value": 0.93,
+                "low": 0.86,
+                "high": 0.97,
+                "basis": "estimated: from synthetic images",
+            }
+        },
         "artifacts": [{"name": STUDENT, "bytes": 716_384, "sha256": EXAMPLE_SHA256}],
         "metadata": {"team": "vision"},
         "created_at": "2026-11-22T09:11:00+00:00",

@@ -154,6 +154,8 @@ def end(out: Output, job: RemoteJob, document: Document, text: str, teacher: Pat
         teacher: the file that was sent, where it is known here.
     """
     if job.succeeded:
+        if job.quality is not None:
+            out.say(escape(wording.agreement(job.quality)))
         out.result(document, text)
         return
     error = job.error or {}

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from nayer import ApiError, ClientError, InvalidField, ServiceUnreachableError
 from nayer_core.contract import catalog
@@ -104,6 +105,15 @@ def with_file(text: str, teacher: Path) -> str:
     """Name the teacher's file in a line of Python in `text`."""
     name = json.dumps(str(teacher), ensure_ascii=False)
     return _READ_FILE.sub(lambda match: match[1] + name, text)
+
+
+def agreement(quality: Mapping[str, Any]) -> str:
+    """Say how far a student agrees with its teacher, from the `quality` of a job: number, interval, basis."""
+    estimate = quality["estimated_agreement"]
+    numbers = ""
+    if estimate["value"] is not None:
+        numbers = f" {estimate['value']:.0%} ({estimate['low']:.0%} to {estimate['high']:.0%}),"
+    return f"agreement with the teacher:{numbers} {estimate['basis']}"
 
 
 def option(pointer: str) -> str:

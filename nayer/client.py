@@ -38,6 +38,7 @@ class RemoteJob(BaseModel):
     is_terminal: bool
     phase: str | None = None
     progress: dict[str, Any] = {}
+    quality: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
     teacher: dict[str, Any] = {}
     created_at: datetime

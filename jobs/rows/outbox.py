@@ -196,6 +196,7 @@ def _payload(job: JobTable) -> Document:
         "attempt": job.attempt,
         "error": job.error,
         "metrics": {"latest": job.latest_metrics},
+        "quality": job.quality,
         "artifacts": [{"name": a.name, "bytes": a.bytes, "sha256": a.sha256} for a in artifacts],
         "metadata": job.spec["metadata"],
         "created_at": job.created_at.isoformat(),

@@ -32,7 +32,7 @@ from jobs.values.jobs import Failure, Job, JobSummary, PhaseSpan, ProgressReport
 from jobs.values.log import EventType, JobEvent
 
 # The newest version of migrations/versions, for which this code was written; a test compares the two.
-SCHEMA_VERSION = "0006"
+SCHEMA_VERSION = "0007"
 
 # Plain JSON, not JSONB: a label may hold any character, and JSONB refuses U+0000.
 Document = dict[str, Any]
@@ -85,6 +85,7 @@ class JobTable(Table):
     progress: Mapped[ProgressReport] = mapped_column(JSON)
     timeline: Mapped[list[PhaseSpan]] = mapped_column(JSON)
     latest_metrics: Mapped[dict[str, float]]
+    quality: Mapped[Document | None]
     error: Mapped[Failure | None] = mapped_column(JSON)
 
     fence: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
@@ -189,6 +190,7 @@ class JobTable(Table):
             "summary": self.summary or {},
             "progress": self.progress,
             "latest_metrics": self.latest_metrics,
+            "quality": self.quality,
             "error": self.error,
             "uploads": {file.name: file.as_file() for file in files if file.kind == "upload"},
             "attempt": self.attempt,

@@ -45,6 +45,7 @@ class StageResult:
         inputs: canonical files by name. A later stage reads these, and no upload.
         artifacts: files to publish.
         metrics: the last values of the job's metrics.
+        quality: how good the student is (`Job.quality`); None leaves the job without one.
     """
 
     resolved: Mapping[str, object] | None = None
@@ -52,3 +53,4 @@ class StageResult:
     inputs: Mapping[str, StoredFile] = field(default_factory=dict)
     artifacts: Sequence[Artifact] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)
+    quality: Mapping[str, object] | None = None

@@ -86,6 +86,7 @@ class JobSummary:
             "metadata", "webhook"}. The teacher's architecture is "auto" until inspected; `webhook` is True
             if the job has one. It is {} if a release without summaries wrote the job, until inspected.
         latest_metrics: the newest value of each metric.
+        quality: {"estimated_agreement": {"value", "low", "high", "basis"}} once there is a student.
         error: of a failed job.
         uploads: the files of the request by the name of their part.
         attempt: 1 at first; rises when a worker is lost, crashes or hangs, never at a drain.
@@ -99,6 +100,7 @@ class JobSummary:
     summary: dict[str, Any]
     progress: ProgressReport
     latest_metrics: dict[str, float]
+    quality: dict[str, Any] | None
     error: Failure | None
     uploads: dict[str, StoredFile]
     attempt: int

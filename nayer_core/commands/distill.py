@@ -167,12 +167,13 @@ def _finish(out: Path, inputs: Inputs, run: Run, measurement: Measurement, seed:
     """Measure the student and write the run's files."""
     spec, arithmetic = inputs.spec, run.machine.arithmetic
     distill_seconds = run.seconds
-    metrics = measurement.at_the_end(spec, seed)
+    measured = measurement.at_the_end(spec, seed)
     student_facts = _save_student(run.student, spec, out / STUDENT)
     write_samples(run.method.bank, spec.labels, out / SAMPLES)
     result = {
         "student": student_facts,
-        "metrics": metrics,
+        "quality": measured.quality,
+        "metrics": measured.metrics,
         "distill_seconds": round(distill_seconds, 3),
         "precision": arithmetic.name,
         "device": arithmetic.device.type,

@@ -21,8 +21,9 @@ _EXPERIMENTAL = (
 
 
 def write_model_card(path: Path, spec: ResolvedSpec, teacher: nn.Module, result: dict[str, Any]) -> None:
-    """Write the model card: the networks, the method and the measurements."""
+    """Write the model card: how good the student is, the networks, the method and the measurements."""
     card = {
+        "quality": result["quality"],
         "student": {**result["student"], "labels": list(spec.labels), "input_size": list(spec.input_size)},
         "teacher": {
             "architecture": spec.teacher_architecture,

@@ -1,5 +1,6 @@
 """Accuracy and agreement on arrays of images, which are never used for training."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -51,6 +52,21 @@ def predict(network: nn.Module, images: Tensor, augment: Augmentation, arithmeti
 def share_equal(predictions: Tensor, reference: Tensor) -> float:
     """Share of images with the same class in both, in [0, 1]: accuracy or agreement."""
     return (predictions == reference.cpu()).double().mean().item()
+
+
+def share_interval(share: float, count: int) -> tuple[float, float]:
+    """Interval that holds the share in all images with 90 %, if `count` of them were drawn at random.
+
+    Wilson's, which stays within [0, 1] and does not collapse at its ends.
+
+    Args:
+        share: measured, in [0, 1].
+        count: images it was measured on, at least 1.
+    """
+    z = 1.645  # standard deviations that leave 5 % on either side
+    centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2) / (1 + z**2 / count)
+    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def accuracy_bounds(teacher_accuracy: float, agreement: float) -> tuple[float, float]:

@@ -1,6 +1,7 @@
 """Measurements of a run, during it and at its end, on images that are not used for training."""
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,7 +11,20 @@ from nayer_core.contract.events import Phase, PhaseEvent, WarningEvent
 from nayer_core.contract.spec import ResolvedSpec
 from nayer_core.hardware.device_memory import give_back_unused
 from nayer_core.hardware.precision import Arithmetic
-from nayer_core.measuring.evaluation import EvaluationSet, accuracy_bounds, predict, share_equal
+from nayer_core.measuring import signals
+from nayer_core.measuring.agreement_map import (
+    TEACHER_ACCURACY,
+    AgreementEstimate,
+    Circumstances,
+    fitted_map,
+)
+from nayer_core.measuring.evaluation import (
+    EvaluationSet,
+    accuracy_bounds,
+    predict,
+    share_equal,
+    share_interval,
+)
 from nayer_core.measuring.quality import (
     LEAST_CLASS_COVERAGE,
     LEAST_CLASS_DIVERSITY,
@@ -22,7 +36,9 @@ from nayer_core.measuring.quality import (
     diversity_score,
     inception_score,
 )
-from nayer_core.running.method import Distillands, Plan
+from nayer_core.methods.parts.bn_regularization import is_experimental
+from nayer_core.methods.parts.image_priors import PROCEDURAL_IMAGES, weight_of
+from nayer_core.running.method import Distillands, Plan, Samples
 from nayer_core.running.run import Run
 
 MEASUREMENTS_A_RUN = 10
@@ -34,13 +50,26 @@ Metrics = dict[str, dict[str, Any]]  # name -> value (or lower and upper) and me
 ON_EVALUATION_SET = "the evaluation set uploaded with the job ({count} images)"
 ON_HELD_OUT_SYNTHETIC = (
     "{count} synthetic images of a generator trained for this alone, none of which the student "
-    "learned from; agreement on synthetic images is not accuracy on real ones"
+    "learned from; good for comparing students of one teacher, and not accuracy on real images"
 )
 ON_ADVERSARIAL_SYNTHETIC = (
-    "{count} synthetic images made to part the finished student from its teacher; a low bracket, "
-    "and not accuracy on real images"
+    "{count} synthetic images made to part the finished student from its teacher; good for finding what the "
+    "student still gets wrong, and not accuracy on real images"
 )
 STATED_BY_CLIENT = "stated by the client (teacher.accuracy); not measured here"
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was measured of a finished run.
+
+    Args:
+        metrics: by name: `value`, or `lower` and `upper`, and `measured_on`.
+        quality: {"estimated_agreement": {"value", "low", "high", "basis"}}.
+    """
+
+    metrics: Metrics
+    quality: dict[str, Any]
 
 
 class Measurement:
@@ -76,23 +105,36 @@ class Measurement:
             values["student_accuracy"] = share_equal(predictions, self.evaluation.labels)
         self.run.report(values)
 
-    def at_the_end(self, spec: ResolvedSpec, seed: int) -> Metrics:
-        """Compare student and teacher on the client's images, if there are any, and on new synthetic ones.
-
-        Returns:
-            By name: `value`, or `lower` and `upper`, and `measured_on`.
-        """
+    def at_the_end(self, spec: ResolvedSpec, seed: int) -> Findings:
+        """Compare student and teacher on the client's images, if there are any, and on new synthetic ones."""
         self.run.emit(PhaseEvent(phase=Phase.EVALUATE))
         give_back_unused(self.exact.device)  # memory cached for steps does not fit what follows
-        metrics = self._on_evaluation_set() | self._on_synthetic_images(spec, seed)
-        if spec.teacher_accuracy is None:
-            return metrics
-        basis = metrics.get("agreement", metrics["agreement_on_synthetic"])
-        lower, upper = accuracy_bounds(spec.teacher_accuracy, basis["value"])
-        stated = {"value": spec.teacher_accuracy, "measured_on": STATED_BY_CLIENT}
-        where = f"{basis['measured_on']}; holds elsewhere only if agreement is the same there"
-        bounds = {"lower": lower, "upper": upper, "measured_on": where}
-        return {"teacher_accuracy_stated": stated, "student_accuracy_bounds": bounds} | metrics
+        samples = self.run.method.samples(seed + 1)
+        metrics = self._on_evaluation_set() | self._on_synthetic_images(spec, samples)
+        agreement = self._agreement(spec, metrics, seed)
+        metrics = _stated_and_bounds(spec, agreement) | metrics
+        return Findings(metrics, {"estimated_agreement": agreement.as_json()})
+
+    def _agreement(self, spec: ResolvedSpec, metrics: Metrics, seed: int) -> AgreementEstimate:
+        """Agreement on the client's images, if there are any; else the estimate from synthetic ones."""
+        if self.evaluation is not None:
+            value, count = metrics["agreement"]["value"], len(self.evaluation.labels)
+            basis = f"measured: on {ON_EVALUATION_SET.format(count=count)}"
+            return AgreementEstimate(value, *share_interval(value, count), basis)
+        if weight_of(PROCEDURAL_IMAGES, self.teacher, spec.config):
+            return AgreementEstimate.unknown("the student learned from procedural images too")
+        circumstances = Circumstances(
+            method=spec.method,
+            preset=spec.preset,
+            side=max(spec.input_size[1:]),
+            classes=spec.num_classes,
+            batch_norm=not is_experimental(self.teacher),
+        )
+        rng, bank = torch.Generator().manual_seed(seed), self.run.method.bank
+        values = signals.measure(self.teacher, self.run.student, bank, self.augment, self.exact, rng)
+        if spec.teacher_accuracy is not None:
+            values[TEACHER_ACCURACY] = spec.teacher_accuracy
+        return fitted_map(with_accuracy=spec.teacher_accuracy is not None).estimate(values, circumstances)
 
     def _quality_of_images(self) -> dict[str, float]:
         """Measure the newest round against older images, and warn once where a generator has collapsed."""
@@ -172,9 +214,8 @@ class Measurement:
         }
         return {name: {"value": value, "measured_on": measured_on} for name, value in values.items()}
 
-    def _on_synthetic_images(self, spec: ResolvedSpec, seed: int) -> Metrics:
+    def _on_synthetic_images(self, spec: ResolvedSpec, samples: Samples) -> Metrics:
         """Compute the label-free score card on images made like the bank's, and on provoking ones."""
-        samples = self.run.method.samples(seed + 1)
         student, teacher = (
             answers(network, samples.plain, self.augment, self.exact).logits
             for network in (self.run.student, self.teacher)
@@ -205,6 +246,20 @@ class Measurement:
 
     def _predict(self, network: nn.Module, images: Tensor) -> Tensor:
         return predict(network, images, self.augment, self.exact)
+
+
+def _stated_and_bounds(spec: ResolvedSpec, agreement: AgreementEstimate) -> Metrics:
+    """The accuracy that the client states of its teacher, and what follows for the student's, if anything."""
+    if spec.teacher_accuracy is None:
+        return {}
+    stated = {"value": spec.teacher_accuracy, "measured_on": STATED_BY_CLIENT}
+    if agreement.low is None:
+        return {"teacher_accuracy_stated": stated}
+    # The lower the agreement, the wider the bounds: those of its low end hold for the whole interval.
+    lower, upper = accuracy_bounds(spec.teacher_accuracy, agreement.low)
+    where = f"the low end of quality.estimated_agreement ({agreement.basis})"
+    bounds = {"lower": lower, "upper": upper, "measured_on": where}
+    return {"teacher_accuracy_stated": stated, "student_accuracy_bounds": bounds}
 
 
 def _is_due(epochs_done: int, plan: Plan) -> bool:

@@ -22,6 +22,7 @@ from jobs.values.files import StoredFile
 from jobs.values.jobs import Job
 from nayer_core.contract.spec import JobSpec
 from tests.api import bodies
+from tests.support.jobs import QUALITY
 from tests.support.services import Services
 
 MIB = 2**20
@@ -126,7 +127,8 @@ class PlayedWorker:
             DISTILL.artifact("model_card.json", self.store(b"{}")),
         ]
         return self.service.workers.end_stage(
-            claim, StageResult(artifacts=artifacts, metrics={"agreement_on_synthetic": 0.9})
+            claim,
+            StageResult(artifacts=artifacts, metrics={"agreement_on_synthetic": 0.9}, quality=QUALITY),
         )
 
     def store(self, content: bytes) -> StoredFile:

@@ -8,6 +8,7 @@ from jobs.files.store import Storage
 from nayer_core.contract.presets import PRESETS
 from tests.api.bodies import EVALUATION, spec, spec_part, teacher_part
 from tests.api.conftest import PlayedWorker, assert_problem
+from tests.support.jobs import QUALITY
 from tests.support.services import Services
 
 Post = Callable[..., httpx.Response]
@@ -39,12 +40,13 @@ def test_a_job_is_followed_to_its_end(submit: Submit, client: httpx.Client, work
     assert job["teacher"]["architecture"] == "wrn_40_2"
     claim = worker.claim("distill", job_id)
     job = client.get(f"/jobs/{job_id}").json()
-    assert (job["status"], job["queue_position"]) == ("running", None)
+    assert (job["status"], job["queue_position"], job["quality"]) == ("running", None, None)
     worker.finish(claim)
     response = client.get(f"/jobs/{job_id}")
     job = response.json()
     assert (job["status"], job["is_terminal"]) == ("succeeded", True)
     assert job["metrics"]["latest"] == {"agreement_on_synthetic": 0.9}
+    assert job["quality"] == QUALITY
     assert {item["name"] for item in job["artifacts"]} == {"student.safetensors", "model_card.json"}
     assert job["links"]["student"] == f"/jobs/{job_id}/student"
     assert "cancel" not in job["links"]

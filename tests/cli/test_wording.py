@@ -142,3 +142,12 @@ def test_the_name_of_a_file_is_a_python_literal() -> None:
 def test_a_line_of_python_is_not_changed() -> None:
     line = 'import torch; sd = torch.load("teacher.pt", map_location="cpu")["state_dict"]'
     assert wording.in_options(line) == line
+
+
+def test_an_agreement_is_told_with_its_interval_or_with_the_reason_why_it_is_unknown() -> None:
+    known = {"value": 0.934, "low": 0.86, "high": 0.97, "basis": "estimated: from synthetic images"}
+    sentence = "agreement with the teacher: 93% (86% to 97%), estimated: from synthetic images"
+    assert wording.agreement({"estimated_agreement": known}) == sentence
+    unknown = {"value": None, "low": None, "high": None, "basis": "unknown: images of 96 x 96 pixels"}
+    sentence = "agreement with the teacher: unknown: images of 96 x 96 pixels"
+    assert wording.agreement({"estimated_agreement": unknown}) == sentence

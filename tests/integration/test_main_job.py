@@ -57,7 +57,10 @@ def test_a_teacher_goes_in_and_a_student_comes_out(stack: Stack, digits: Digits,
     # Sums in another order may turn a digit or two of 397.
     assert latest["student_accuracy"] == pytest.approx(measured, abs=0.01)
     assert latest["teacher_accuracy"] == pytest.approx(digits.accuracy, abs=0.01)
-    assert json.loads(bodies["model_card.json"])
+    agreement = job["quality"]["estimated_agreement"]
+    assert agreement["low"] <= agreement["value"] == round(latest["agreement"], 3) <= agreement["high"]
+    assert agreement["basis"].startswith("measured: on the evaluation set")
+    assert json.loads(bodies["model_card.json"])["quality"] == job["quality"]
     assert bodies["samples.png"].startswith(b"\x89PNG")
 
     log = events_of(stack, job["id"])

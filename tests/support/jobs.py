@@ -21,6 +21,14 @@ SPEC: dict[str, Any] = {
     },
     "student": {"architecture": "wrn_16_1"},
 }
+QUALITY = {
+    "estimated_agreement": {
+        "value": 0.9,
+        "low": 0.8,
+        "high": 0.95,
+        "basis": "estimated: from synthetic images",
+    }
+}
 
 
 def a_spec(**changes: Any) -> JobSpec:

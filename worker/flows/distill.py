@@ -49,7 +49,8 @@ def distill(job: HeldJob, bench: Workbench) -> StageResult:
         raise Crashed("it finished without leaving a student", by_force=False)
     warm_bank.save(out / BANK)
     artifacts = _store_artifacts(job, bench, out, (STUDENT, *COMPANIONS))
-    return StageResult(artifacts=artifacts, metrics=dict(_numbers(result.get("metrics", {}))))
+    metrics = dict(_numbers(result.get("metrics", {})))
+    return StageResult(artifacts=artifacts, metrics=metrics, quality=result.get("quality"))
 
 
 def _resume_or_begin(

@@ -47,6 +47,7 @@ def end_stage(
     job.report = job.report if result.report is None else dict(result.report)
     files.add_artifacts(session, job, result.artifacts, now)
     progress.set_latest_metrics(job, result.metrics)
+    job.quality = job.quality if result.quality is None else dict(result.quality)
     following = KINDS[job.kind].stage_after(queue)
     if following is None:
         endings.succeed(session, job, now)

@@ -14,7 +14,7 @@ from jobs.values.claims import StageResult
 from jobs.values.jobs import Job
 from jobs.webhooks.deliveries import MAX_ATTEMPTS, Answer, DueDelivery, retry_delay
 from tests.support.hooked_jobs import make_due
-from tests.support.jobs import a_request, a_spec, an_artifact, claimed, inspected, running, submitted
+from tests.support.jobs import QUALITY, a_request, a_spec, an_artifact, claimed, inspected, running, submitted
 from tests.support.receiver import SECRET, SECRET_TEXTS
 from tests.support.services import Services
 
@@ -104,7 +104,9 @@ def test_a_step_that_is_rolled_back_leaves_no_message(
 def test_a_message_contains_the_job_at_the_time_of_its_step(service: Services) -> None:
     claim = running(service, **with_webhook("job.running", "job.succeeded"))
     artifact = an_artifact()
-    job = service.workers.end_stage(claim, StageResult(artifacts=[artifact], metrics={"agreement": 0.5}))
+    job = service.workers.end_stage(
+        claim, StageResult(artifacts=[artifact], metrics={"agreement": 0.5}, quality=QUALITY)
+    )
     first, second = (json.loads(due.content) for due in service.webhooks.take_deliveries(10))
     assert (first["type"], first["data"]["status"], first["data"]["finished_at"]) == (
         "job.running",
@@ -124,6 +126,7 @@ def test_a_message_contains_the_job_at_the_time_of_its_step(service: Services) -
             "attempt": 1,
             "error": None,
             "metrics": {"latest": {"agreement": 0.5}},
+            "quality": QUALITY,
             "artifacts": [{"name": artifact.name, "bytes": artifact.bytes, "sha256": artifact.sha256}],
             "metadata": {"team": "vision"},
             "created_at": job.created_at.isoformat(),

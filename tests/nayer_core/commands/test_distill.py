@@ -12,6 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from nayer_core.commands import distill
 from nayer_core.contract.events import EXIT_STOPPED, CheckpointEvent, Event, PhaseEvent, StoppedEvent
+from nayer_core.measuring import measurement
+from nayer_core.measuring.agreement_map import AgreementMap, Term
 from nayer_core.networks.network_file import Description
 from nayer_core.networks.registry import build
 from nayer_core.networks.weights import file_sha256
@@ -63,15 +65,55 @@ def test_every_number_says_what_it_was_measured_on(tmp_path: Path):
     assert [prior["name"] for prior in card["image_priors"]] == ["batch_norm"]
     assert "student_accuracy" not in card["metrics"]
     assert "not accuracy" in card["metrics"]["agreement_on_synthetic"]["measured_on"]
-    bounds = card["metrics"]["student_accuracy_bounds"]
-    agreement = card["metrics"]["agreement_on_synthetic"]["value"]
-    assert bounds["lower"] == pytest.approx(max(0, 0.9 + agreement - 1))
-    assert bounds["upper"] == pytest.approx(min(1, 1.9 - agreement))
+
+
+def test_the_card_begins_with_the_quality_and_claims_nothing_beyond_the_map(tmp_path: Path):
+    result, _ = _run(_folder(tmp_path / "in", teacher_accuracy=0.9), tmp_path / "out")
+    assert isinstance(result, dict)
+    card = json.loads((tmp_path / "out" / "model_card.json").read_text())
+    assert next(iter(card)) == "quality"
+    assert card["quality"] == result["quality"]
+    agreement = card["quality"]["estimated_agreement"]
+    assert agreement["basis"].startswith("unknown: images of 12 pixels")
+    assert (agreement["value"], agreement["low"], agreement["high"]) == (None, None, None)
+    assert card["metrics"]["teacher_accuracy_stated"]["value"] == 0.9
+    assert "student_accuracy_bounds" not in card["metrics"]
+
+
+def test_the_bounds_of_an_accuracy_follow_from_the_low_end_of_the_estimate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for_this = {"sides": (12, 12), "classes": (4, 4), "batch_norm": (True,)}
+
+    def map_for_this_run(*, with_accuracy: bool) -> AgreementMap:
+        terms = [Term("bank_cutmix.agree_by_class", "logit", 0.5, 0.0, 1.0, clamps=True)]
+        terms += [Term("teacher_accuracy", "logit", 0.1, 0.5, 1.0, clamps=False)] if with_accuracy else []
+        known = {"students": 4, "teachers": 1, "coverage": 0.9}
+        return AgreementMap(0.0, tuple(terms), 0.5, "nayer", ("quick",), **for_this, provenance=known)
+
+    monkeypatch.setattr(measurement, "fitted_map", map_for_this_run)
+    result, _ = _run(_folder(tmp_path / "in", teacher_accuracy=0.9), tmp_path / "out")
+    assert isinstance(result, dict)
+    agreement, metrics = result["quality"]["estimated_agreement"], result["metrics"]
+    assert agreement["basis"].startswith("estimated: from synthetic images and the stated accuracy")
+    assert 0 < agreement["low"] < agreement["value"] < agreement["high"] < 1
+    bounds = metrics["student_accuracy_bounds"]
+    assert bounds["lower"] == pytest.approx(max(0, agreement["low"] - 0.1), abs=1e-3)
+    assert bounds["upper"] == pytest.approx(min(1, 1.9 - agreement["low"]), abs=1e-3)
 
 
 def test_with_an_evaluation_set_accuracy_is_measured_on_it(tmp_path: Path):
-    result, _ = _run(_folder(tmp_path / "in", evaluation=True), tmp_path / "out")
+    result, _ = _run(_folder(tmp_path / "in", evaluation=True, teacher_accuracy=0.9), tmp_path / "out")
     assert isinstance(result, dict)
+    agreement, bounds = (
+        result["quality"]["estimated_agreement"],
+        result["metrics"]["student_accuracy_bounds"],
+    )
+    assert agreement["value"] == round(result["metrics"]["agreement"]["value"], 3)
+    assert agreement["low"] < agreement["value"] <= agreement["high"]
+    assert agreement["basis"] == "measured: on the evaluation set uploaded with the job (20 images)"
+    assert bounds["lower"] == pytest.approx(max(0, agreement["low"] - 0.1), abs=1e-3)
+    assert bounds["upper"] == pytest.approx(min(1, 1.9 - agreement["low"]), abs=1e-3)
     assert {"teacher_accuracy", "student_accuracy", "agreement"} <= set(result["metrics"])
     assert "20 images" in result["metrics"]["student_accuracy"]["measured_on"]
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from nayer_core.hardware.precision import Arithmetic
 from nayer_core.images.augmentation import Augmentation
-from nayer_core.measuring.evaluation import accuracy_bounds, predict
+from nayer_core.measuring.evaluation import accuracy_bounds, predict, share_interval
 from nayer_core.measuring.quality import (
     agreement_by_class,
     answers,
@@ -82,3 +82,11 @@ def test_accuracy_lies_between_what_agreement_allows(
     teacher: float, agreement: float, bounds: tuple[float, float]
 ):
     assert accuracy_bounds(teacher, agreement) == pytest.approx(bounds)
+
+
+def test_an_interval_of_a_share_holds_it_and_shrinks_with_more_images() -> None:
+    assert share_interval(0.9, 100) == pytest.approx((0.8396, 0.9393), abs=1e-4)  # Wilson, z = 1.645
+    wide, narrow = share_interval(0.5, 100), share_interval(0.5, 10_000)
+    assert wide[0] < narrow[0] < 0.5 < narrow[1] < wide[1]
+    assert share_interval(1.0, 20)[0] < 1.0 == share_interval(1.0, 20)[1]
+    assert share_interval(0.0, 20)[0] == 0.0

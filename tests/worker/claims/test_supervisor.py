@@ -58,6 +58,8 @@ def test_a_job_passes_both_queues_and_its_files_are_stored(
         "student_accuracy_bounds_lower": 0.4,
         "student_accuracy_bounds_upper": 0.6,
     }
+    assert job.quality is not None
+    assert job.quality["estimated_agreement"]["basis"] == "unknown: nothing was measured"
     phases = [event.data["phase"] for event in service.clients.events(job_id) if event.type == "phase"]
     assert phases == ["inspect", "distill"]
     assert settings.scratch_dir is not None
