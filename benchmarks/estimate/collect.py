@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks import machine
 from benchmarks.estimate import candidates, students, teachers
 from benchmarks.estimate.images import DataAbsent
-from benchmarks.estimate.students import EPOCHS, StudentRun
+from benchmarks.estimate.students import StudentRun
 from benchmarks.runs import PreparedRun
 from nayer_core.measuring import signals
 from nayer_core.measuring.evaluation import EvaluationSet
@@ -29,7 +29,7 @@ def collect(results: Path, names: list[str]) -> None:
     done = {row["name"] for row in read(results)}
     for case in students.cases():
         chosen = not names or case.name.startswith(tuple(names))
-        if not chosen or all(f"{case.name}-{epoch}" in done for epoch in EPOCHS):
+        if not chosen or all(f"{case.name}-{epoch}" in done for epoch in case.epochs):
             continue
         try:
             for row in _rows(case):
