@@ -21,7 +21,7 @@ INPUT_SIZE = (1, 28, 28)
 TRAINED_ON, EPOCHS, BATCH_SIZE, PEAK_LEARNING_RATE = 20_000, 5, 128, 2e-3
 MEAN, STD = 0.2860, 0.3530  # of the 60,000 training images, in [0, 1]
 LABELS = (
-    "t-shirt",
+    "T-shirt",
     "trouser",
     "pullover",
     "dress",

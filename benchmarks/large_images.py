@@ -20,7 +20,7 @@ from benchmarks.runs import PreparedRun
 from nayer_core.contract.methods import METHODS
 from nayer_core.hardware.allocator import keep_freed_memory
 from nayer_core.label_embeddings import text_encoders
-from nayer_core.measuring.evaluation import EvaluationSet, share_equal
+from nayer_core.measuring.evaluation import EvaluationSet
 from nayer_core.networks.registry import build
 
 STUDENT = "timm/mobilenetv3_small_050"
@@ -101,8 +101,7 @@ def main() -> None:
     keep_freed_memory()
     overrides = {name: json.loads(value) for name, _, value in (pair.partition("=") for pair in args.set)}
     teacher, held_out = LetterTeacher(args.teacher, args.side), letters.images_of("held_out", args.side)
-    predicted = letters.predictions(teacher.load(), held_out.images)
-    of_teacher = share_equal(predicted, held_out.labels)
+    of_teacher = letters.accuracy(teacher.load(), held_out)
     print(f"{machine.describe()}; {args.teacher} at {args.side} pixels: {of_teacher:.4f}", flush=True)
     for seed in args.seeds:
         prepared = prepare(teacher, args.student, args.preset, overrides, seed)

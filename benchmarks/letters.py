@@ -25,16 +25,19 @@ import torch.nn.functional as F
 from fontTools.ttLib import TTFont
 from PIL import Image, ImageDraw, ImageFont
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
 from examples.mnist_teacher import computes_bf16
 from nayer_core.hardware.allocator import keep_freed_memory
-from nayer_core.measuring.evaluation import EvaluationSet
+from nayer_core.hardware.precision import Arithmetic
+from nayer_core.images.augmentation import Augmentation
+from nayer_core.measuring.evaluation import EvaluationSet, predict, share_equal
 from nayer_core.networks.registry import build
 from nayer_core.networks.weights import freeze
 
 LABELS = tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as most teachers of this size use
+VIEW = Augmentation(torch.tensor(MEAN), torch.tensor(STD), crop_padding=0, flip=False)
 FONTS = Path("/usr/share/fonts")
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "nayer-benchmarks"
 LEAST_FAMILIES = 60
@@ -191,7 +194,7 @@ class LetterTeacher:
             losses, start = [], time.monotonic()
             for batch in torch.randperm(len(training.labels))[: steps * BATCH_SIZE].split(BATCH_SIZE):
                 with torch.autocast("cpu", torch.bfloat16, enabled=computes_bf16()):
-                    logits = network(normalized(training.images[batch]))
+                    logits = network(VIEW.normalize(training.images[batch]))
                     loss = F.cross_entropy(logits, training.labels[batch], label_smoothing=0.05)
                 optimizer.zero_grad()
                 loss.backward()
@@ -205,15 +208,10 @@ class LetterTeacher:
         return network.eval()
 
 
-def normalized(images: Tensor) -> Tensor:
-    """(B, H, W, 3) bytes -> (B, 3, H, W) float32 as the teachers see them, channels-last in memory."""
-    return ((images.float() / 255 - torch.tensor(MEAN)) / torch.tensor(STD)).permute(0, 3, 1, 2)
-
-
-@torch.no_grad()
-def predictions(network: nn.Module, images: Tensor) -> Tensor:
-    """The classes that a network in eval mode sees, (N,) int64."""
-    return torch.cat([network(normalized(batch)).argmax(dim=1) for batch in images.split(200)])
+def accuracy(network: nn.Module, images: EvaluationSet) -> float:
+    """Share of the letters that a network in eval mode names rightly."""
+    exact = Arithmetic(torch.device("cpu"), torch.float32)
+    return share_equal(predict(network, images.images, VIEW, exact), images.labels)
 
 
 def main() -> None:
@@ -227,10 +225,10 @@ def main() -> None:
     keep_freed_memory()
     teacher = LetterTeacher(args.architecture, args.side, args.epochs, args.learning_rate)
     network, held_out = teacher.load(), images_of("held_out", args.side)
-    correct = (predictions(network, held_out.images) == held_out.labels).double().mean().item()
     print(
-        f"{args.architecture}, {args.side} pixels: {correct:.4f} of {len(held_out.labels)} letters in "
-        f"{len(fonts_of('held_out'))} fonts of held-out families (trained on {len(fonts_of('training'))})"
+        f"{args.architecture}, {args.side} pixels: {accuracy(network, held_out):.4f} of "
+        f"{len(held_out.labels)} letters in {len(fonts_of('held_out'))} fonts of held-out families "
+        f"(trained on {len(fonts_of('training'))})"
     )
 
 

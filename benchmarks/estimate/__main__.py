@@ -12,7 +12,7 @@ import argparse
 import torch
 
 from benchmarks.estimate.collect import RESULTS, collect, read
-from benchmarks.estimate.fit import GUARD, LEAST_AS_MADE, teachers_of, write_maps
+from benchmarks.estimate.fit import GUARD, LEAST_AS_MADE, teachers_of, write_map
 from benchmarks.estimate.report import print_candidates, print_report
 
 
@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def fit() -> None:
-    """Print how well the maps do, and write them."""
+    """Print how well the map does, and write it."""
     every = read(RESULTS)
     rows = [row for row in every if row[GUARD[0]] >= LEAST_AS_MADE]
     print_report(rows, [row for row in every if row[GUARD[0]] < LEAST_AS_MADE])
@@ -42,7 +42,7 @@ def fit() -> None:
         "revisions": sorted({row["revision"] for row in rows}),
         "torch": torch.__version__,
     }
-    write_maps(rows, provenance)
+    write_map(rows, provenance)
 
 
 if __name__ == "__main__":

@@ -4,13 +4,17 @@ Each is named SET.WHAT. The sets are images that the run made, or changed versio
 answers of the two networks on a set (`compare`), or a set with the teacher's BatchNorm.
 """
 
+import statistics
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.runs import PreparedRun
+from nayer_core.hardware.precision import Arithmetic
 from nayer_core.images.augmentation import Augmentation
-from nayer_core.measuring.quality import inception_score
+from nayer_core.measuring.evaluation import share_equal
+from nayer_core.measuring.quality import agreement_by_class, answers, inception_score
 from nayer_core.measuring.signals import IMAGES, patched
 from nayer_core.methods.nayer.synthesis import Synthesizer
 from nayer_core.methods.parts.bn_regularization import channel_statistics
@@ -18,6 +22,7 @@ from nayer_core.running.method import result_of
 
 CONFIDENT = 0.9  # probability of the teacher's class
 NOISE = 0.1  # deviation, where images are in [0, 1]
+EXACT = Arithmetic(torch.device("cpu"), torch.float32)
 FEW = 20  # images on which an agreement is not taken
 
 Images = tuple[Tensor, Tensor | None]  # (N, H, W, C) bytes or floats in [0, 1]; what they were made for
@@ -33,26 +38,16 @@ def measure(prepared: PreparedRun, seed: int = 101) -> dict[str, float]:
         by_teacher, by_student = (logits(network, images, augment) for network in (teacher, student))
         comparison = compare(by_teacher, by_student, labels)
         in_training = logits(method.trainer.student, images, augment)  # the student before its averaging
-        comparison["self"] = agreement(in_training, by_student)
+        comparison["self"] = share_equal(in_training.argmax(dim=1), by_student.argmax(dim=1))
         values |= {f"{name}.{what}": value for what, value in comparison.items()}
     for name in ("fresh", "own", "newest", "bank"):
         values[f"{name}.distance"] = statistics_distance(teacher, sets[name][0], augment)
     return values
 
 
-@torch.no_grad()
 def logits(network: nn.Module, images: Tensor, augment: Augmentation) -> Tensor:
     """Answers of a network in eval mode, (N, K) float32."""
-    was_training = network.training
-    network.eval()
-    answers = [network(augment.normalize(batch)).float() for batch in images.split(200)]
-    network.train(was_training)
-    return torch.cat(answers)
-
-
-def agreement(one: Tensor, other: Tensor) -> float:
-    """Share of images with the same class."""
-    return (one.argmax(dim=1) == other.argmax(dim=1)).double().mean().item()
+    return answers(network, images, augment, EXACT).logits
 
 
 def compare(teacher: Tensor, student: Tensor, labels: Tensor | None) -> dict[str, float]:
@@ -67,12 +62,11 @@ def compare(teacher: Tensor, student: Tensor, labels: Tensor | None) -> dict[str
     probabilities = teacher.softmax(dim=1)
     confidence, of_student = probabilities.amax(dim=1), student.softmax(dim=1)
     log_ratio = probabilities.clamp_min(1e-12).log() - student.log_softmax(dim=1)
-    by_class = [agreed[by_teacher == index].mean() for index in by_teacher.unique()]
     values = {
         "agree": agreed.mean().item(),
         "agree_weighted": ((agreed * confidence).sum() / confidence.sum()).item(),
         "agree_confident": _mean_of(agreed, confidence > CONFIDENT),
-        "agree_by_class": torch.stack(by_class).mean().item(),
+        "agree_by_class": statistics.mean(agreement_by_class(student, teacher).values()),
         "teacher_confidence": confidence.mean().item(),
         "student_confidence": of_student.amax(dim=1).mean().item(),
         "student_on_class": of_student.gather(1, by_teacher[:, None]).mean().item(),

@@ -10,14 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import nayer_core.measuring
-from nayer_core.measuring.agreement_map import (
-    FILE,
-    TEACHER_ACCURACY,
-    Term,
-    map_name,
-    share_of,
-    transformed,
-)
+from nayer_core.measuring.agreement_map import FILE, Term, share_of, transformed
 
 Row = dict[str, Any]
 Values = NDArray[np.float64]
@@ -25,7 +18,7 @@ Signals = Sequence[tuple[str, str]]  # name and transform
 
 MAP = Path(nayer_core.measuring.__file__).parent / FILE
 SIGNALS: Signals = (("bank_cutmix.agree_by_class", "logit"),)
-SIGNALS_WITH_ACCURACY: Signals = (*SIGNALS, (TEACHER_ACCURACY, "logit"))
+SIGNALS_AND_ACCURACY: Signals = (*SIGNALS, ("teacher_accuracy", "logit"))  # told beside, not used
 GUARD = ("bank.as_made", "logit")  # says whether synthesis worked, and nothing of the student
 LEAST_AS_MADE = 0.3  # below it synthesis has failed, and no map is fitted to the run
 RIDGE = 0.05  # of the squared weights, beside the mean squared error in logits
@@ -140,37 +133,32 @@ def rank_correlations(rows: Sequence[Row], values: Values) -> dict[str, float]:
     return correlations
 
 
-def write_maps(rows: Sequence[Row], provenance: Mapping[str, Any]) -> None:
-    """Fit both maps to all rows, and write them where the product reads them.
+def write_map(rows: Sequence[Row], provenance: Mapping[str, Any]) -> None:
+    """Fit the map to all rows, and write it where the product reads it.
 
     Args:
-        rows: those that the maps are for.
-        provenance: goes into both.
+        rows: those that the map is for.
+        provenance: what goes with it.
     """
-    documents = {}
-    for with_accuracy, signals in ((False, SIGNALS), (True, SIGNALS_WITH_ACCURACY)):
-        checked = leave_teachers_out(rows, signals)
-        quality = {"error": round(checked.error, 4), "coverage": round(checked.coverage, 3)}
-        document = _document(rows, signals) | {"provenance": {**provenance, **quality}}
-        documents[map_name(with_accuracy=with_accuracy)] = document
-    MAP.write_text(json.dumps(documents, indent=2) + "\n", encoding="utf-8")
+    checked = leave_teachers_out(rows, SIGNALS)
+    quality = {"error": round(checked.error, 4), "coverage": round(checked.coverage, 3)}
+    document = _document(rows) | {"provenance": {**provenance, **quality}}
+    MAP.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
-def _document(rows: Sequence[Row], signals: Signals) -> dict[str, Any]:
-    fitted = fit_map(rows, signals)
-    weights = [*np.round(fitted.weights, 4).tolist(), 0.0]
+def _document(rows: Sequence[Row]) -> dict[str, Any]:
+    fitted = fit_map(rows, SIGNALS)
     terms = []
-    for (name, transform), weight in zip((*signals, GUARD), weights, strict=True):
+    for (name, transform), weight in zip(SIGNALS, np.round(fitted.weights, 4).tolist(), strict=True):
         values = [row[name] for row in rows]
-        # An accuracy beyond those seen may be of another kind of task; agreements and confidences end at 1.
-        clamps = name not in (GUARD[0], TEACHER_ACCURACY)
-        lowest, highest = min(values), 1.0 if name == GUARD[0] else max(values)
-        terms.append(Term(name, transform, weight, lowest, highest, clamps))
+        terms.append(Term(name, transform, weight, min(values), max(values), clamps=True))
+    guard, transform = GUARD
+    terms.append(Term(guard, transform, 0.0, min(row[guard] for row in rows), 1.0, clamps=False))
     sides, classes = [max(row["size"][1:]) for row in rows], [row["classes"] for row in rows]
     return {
         "intercept": round(fitted.intercept, 4),
         "terms": [asdict(term) for term in terms],
-        "half_width": round(half_width(rows, signals), 4),
+        "half_width": round(half_width(rows, SIGNALS), 4),
         "method": "nayer",
         "presets": ["quick", "balanced"],  # the same numbers but for the epochs
         "sides": [min(sides), max(sides)],

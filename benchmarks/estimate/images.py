@@ -1,33 +1,18 @@
 """Real images that come with packages of this machine: a part to train on, and a part kept aside."""
 
 import functools
-import gzip
 from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from benchmarks import cifar10
+from benchmarks import fashion as fashion_mnist
 from benchmarks import letters as font_letters
 from examples import mnist_teacher
 from nayer_core.measuring.evaluation import EvaluationSet
 
-FASHION = Path("/usr/share/datasets/fashion-mnist")  # the Debian package dataset-fashion-mnist
 KEPT_ASIDE = 2000
-FASHION_LABELS = (
-    "T-shirt",
-    "trouser",
-    "pullover",
-    "dress",
-    "coat",
-    "sandal",
-    "shirt",
-    "sneaker",
-    "bag",
-    "ankle boot",
-)
 
 
 class DataAbsent(Exception):
@@ -94,20 +79,11 @@ def fashion() -> RealImages:
     Raises:
         DataAbsent: the Debian package is not installed.
     """
-    if not FASHION.is_dir():
-        raise DataAbsent(f"the Debian package dataset-fashion-mnist is not installed ({FASHION})")
-    training, aside = _fashion_part("train", 10_000), _fashion_part("t10k", KEPT_ASIDE)
-    return _described(training, aside, FASHION_LABELS, flip=True)
-
-
-def _fashion_part(name: str, count: int) -> EvaluationSet:
-    with gzip.open(FASHION / f"{name}-images-idx3-ubyte.gz") as file:
-        images = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 28, 28, 1)[:count].copy()
-    with gzip.open(FASHION / f"{name}-labels-idx1-ubyte.gz") as file:
-        labels = np.frombuffer(file.read(), np.uint8, offset=8)
-    return EvaluationSet(
-        torch.from_numpy(images[:count].copy()), torch.from_numpy(labels[:count].astype(np.int64))
-    )
+    if not fashion_mnist.FOLDER.is_dir():
+        raise DataAbsent("the Debian package dataset-fashion-mnist is not installed")
+    training, aside = fashion_mnist.load("train"), fashion_mnist.load("t10k")
+    training, aside = _part(training, slice(10_000)), _part(aside, slice(KEPT_ASIDE))
+    return _described(training, aside, fashion_mnist.LABELS, flip=True)
 
 
 @functools.cache

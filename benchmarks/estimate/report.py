@@ -6,7 +6,7 @@ import numpy as np
 
 from benchmarks.estimate.fit import (
     SIGNALS,
-    SIGNALS_WITH_ACCURACY,
+    SIGNALS_AND_ACCURACY,
     TODAY,
     Checked,
     Row,
@@ -32,7 +32,7 @@ def print_report(rows: Sequence[Row], failed: Sequence[Row]) -> None:
     _print_raw("agreement on synthetic images, as it is", rows, TODAY)
     _print_mapped("the same, mapped", rows, ((TODAY, "logit"),))
     _print_mapped("the map", rows, SIGNALS)
-    _print_mapped("the map with the teacher's accuracy", rows, SIGNALS_WITH_ACCURACY)
+    _print_mapped("a map that uses the teacher's accuracy too", rows, SIGNALS_AND_ACCURACY)
     print("\n| teacher | students | agreement | estimates | mean error | held | rank correlation |")
     print("|---|---|---|---|---|---|---|")
     checked = leave_teachers_out(rows, SIGNALS)

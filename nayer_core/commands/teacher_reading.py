@@ -1,6 +1,6 @@
 """An untrusted teacher file -> the network it belongs to, with its weights, and what was made of the file."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from nayer_core.networks.weights import canonical, load_weights, shapes_of, with
 from nayer_core.uploads import conversion
 from nayer_core.uploads.refusals import refuse
 from nayer_core.uploads.teacher_file import TeacherFile
-from nayer_core.uploads.tensor_checks import OddTensor
+from nayer_core.uploads.tensor_checks import OddTensor, canonical_numbers
 
 _MAX_WRAPPER_CHARS = 100
 
@@ -100,7 +100,7 @@ def read_teacher(
     finally:
         converted.unlink(missing_ok=True)
     tensors, computed = resolve_parts(without_wrappers(file.tensors))
-    odd = without_wrappers(file.odd)
+    odd = without_wrappers(file.odd) | _not_finite(tensors, computed)
     known_shapes = {name: it.shape for name, it in odd.items() if it.shape is not None}
     try:
         recognition = recognise(
@@ -118,6 +118,16 @@ def read_teacher(
     load_weights(network, canonical(tensors, recognition, network), recognition.architecture)
     _check_variances(network)
     return Teacher(network.eval(), recognition, file.without_tensors(), computed)
+
+
+def _not_finite(tensors: Mapping[str, Tensor], computed: Iterable[str]) -> dict[str, OddTensor]:
+    """Find weights that are not finite although their parts are: a norm of zero divides them."""
+    results = {name: canonical_numbers(name, tensors[name]) for name in computed}
+    return {
+        name: OddTensor(result, tuple(tensors[name].shape))
+        for name, result in results.items()
+        if isinstance(result, TeacherError)
+    }
 
 
 def _indices(tensors: dict[str, Tensor]) -> list[str]:

@@ -2,8 +2,7 @@
 
 A map is linear in transformed signals and gives a logit. `python -m benchmarks.estimate fit` fits it to
 runs of which the truth is known and writes it beside this file, with the ranges of what it has seen. Outside
-of these nothing is claimed. There are two maps: one also uses the accuracy that a client states of its
-teacher.
+of these nothing is claimed.
 """
 
 import functools
@@ -15,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 FILE = "agreement_map.json"
-TEACHER_ACCURACY = "teacher_accuracy"  # the signal that a client may state
 LEAST_SHARE = 1e-3  # shares are kept this far from 0 and 1, where a logit is infinite
 
 
@@ -141,11 +139,9 @@ class AgreementMap:
             return AgreementEstimate.unknown(reason)
         logit = self.intercept + sum(term.part(signals[term.signal]) for term in self.terms)
         value, low, high = (share_of(logit + shift * self.half_width) for shift in (0, -1, 1))
-        known, source = self.provenance, "synthetic images"
-        if any(term.signal == TEACHER_ACCURACY for term in self.terms):
-            source += " and the stated accuracy of the teacher"
+        known = self.provenance
         basis = (
-            f"estimated: from {source}, by a map fitted to {known['students']} students of "
+            f"estimated: from synthetic images, by a map fitted to {known['students']} students of "
             f"{known['teachers']} teachers; {known['coverage']:.0%} of such intervals held the truth where "
             "the map had not seen the teacher"
         )
@@ -174,19 +170,10 @@ class AgreementMap:
 
 
 @functools.cache
-def fitted_map(*, with_accuracy: bool) -> AgreementMap:
-    """The map that belongs to this version of the method.
-
-    Args:
-        with_accuracy: the one that also uses the accuracy of the teacher, as its owner states it.
-    """
+def fitted_map() -> AgreementMap:
+    """The map that belongs to this version of the method."""
     text = importlib.resources.files(__package__).joinpath(FILE).read_text(encoding="utf-8")
-    return AgreementMap.from_json(json.loads(text)[map_name(with_accuracy=with_accuracy)])
-
-
-def map_name(*, with_accuracy: bool) -> str:
-    """The key of a map in the file of maps."""
-    return "with_teacher_accuracy" if with_accuracy else "without_teacher_accuracy"
+    return AgreementMap.from_json(json.loads(text))
 
 
 def transformed(value: float, transform: str) -> float:

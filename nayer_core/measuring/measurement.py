@@ -12,12 +12,7 @@ from nayer_core.contract.spec import ResolvedSpec
 from nayer_core.hardware.device_memory import give_back_unused
 from nayer_core.hardware.precision import Arithmetic
 from nayer_core.measuring import signals
-from nayer_core.measuring.agreement_map import (
-    TEACHER_ACCURACY,
-    AgreementEstimate,
-    Circumstances,
-    fitted_map,
-)
+from nayer_core.measuring.agreement_map import AgreementEstimate, Circumstances, fitted_map
 from nayer_core.measuring.evaluation import (
     EvaluationSet,
     accuracy_bounds,
@@ -132,9 +127,7 @@ class Measurement:
         )
         rng, bank = torch.Generator().manual_seed(seed), self.run.method.bank
         values = signals.measure(self.teacher, self.run.student, bank, self.augment, self.exact, rng)
-        if spec.teacher_accuracy is not None:
-            values[TEACHER_ACCURACY] = spec.teacher_accuracy
-        return fitted_map(with_accuracy=spec.teacher_accuracy is not None).estimate(values, circumstances)
+        return fitted_map().estimate(values, circumstances)
 
     def _quality_of_images(self) -> dict[str, float]:
         """Measure the newest round against older images, and warn once where a generator has collapsed."""

@@ -138,14 +138,18 @@ class StudentTrainer:
         self.config = config
 
     def warnings(self) -> list[WarningEvent]:
-        """Return a warning if no attention maps can be compared."""
-        if self.attention is None or self.attention:
-            return []
-        message = (
-            "Teacher and student have no features of the same height and width, "
-            "so attention_weight has no effect."
-        )
-        return [WarningEvent(code="attention_unused", message=message)]
+        """Return a warning for each field of the configuration that has no effect on these networks."""
+        warnings = []
+        if self.attention is not None and not self.attention:
+            message = (
+                "Teacher and student have no features of the same height and width, "
+                "so attention_weight has no effect."
+            )
+            warnings.append(WarningEvent(code="attention_unused", message=message))
+        if self.config.procedural_share and not self.procedural_share:
+            message = "The teacher has BatchNorm, so procedural_share has no effect."
+            warnings.append(WarningEvent(code="procedural_unused", message=message))
+        return warnings
 
     def state(self) -> dict[str, Tensor]:
         """The student with its buffers, its average, and the optimiser's momentum."""

@@ -84,19 +84,10 @@ def test_a_student_better_than_any_that_the_map_has_seen_counts_as_the_best_of_t
     assert best > worse
 
 
-def test_a_map_that_uses_the_stated_accuracy_says_so() -> None:
-    accuracy = {**DOCUMENT["terms"][0], "signal": "teacher_accuracy"}
-    agreement_map = AgreementMap.from_json({**DOCUMENT, "terms": [accuracy]})
-    estimate = agreement_map.estimate({"teacher_accuracy": 0.9}, LIKE_THOSE_SEEN)
-    assert "from synthetic images and the stated accuracy of the teacher, by" in estimate.basis
-
-
-@pytest.mark.parametrize("with_accuracy", [False, True])
-def test_the_maps_that_are_shipped_say_what_they_were_fitted_to(with_accuracy: bool) -> None:
-    shipped = fitted_map(with_accuracy=with_accuracy)
+def test_the_map_that_is_shipped_says_what_it_was_fitted_to() -> None:
+    shipped = fitted_map()
     assert {"students", "teachers", "coverage", "error"} <= set(shipped.provenance)
     middle = {term.signal: (term.lowest + term.highest) / 2 for term in shipped.terms}
-    assert ("teacher_accuracy" in middle) == with_accuracy
     like_those_seen = Circumstances(
         "nayer", "quick", shipped.sides[0], shipped.classes[0], shipped.batch_norm[0]
     )

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from nayer_core.measuring import signals
-from nayer_core.measuring.agreement_map import TEACHER_ACCURACY, fitted_map
+from nayer_core.measuring.agreement_map import fitted_map
 from tests.support.small_runs import SmallRun
 
 
@@ -29,7 +29,7 @@ def run() -> SmallRun:
 def test_the_signals_are_those_of_the_maps_and_follow_from_the_seed(run: SmallRun) -> None:
     first, again, other = (measured(run, run.method.student, seed) for seed in (1, 1, 2))
     assert first == again != other
-    assert first.keys() == {term.signal for term in fitted_map(with_accuracy=True).terms} - {TEACHER_ACCURACY}
+    assert first.keys() == {term.signal for term in fitted_map().terms}
 
 
 def test_a_student_that_is_its_teacher_agrees_with_it(run: SmallRun) -> None:

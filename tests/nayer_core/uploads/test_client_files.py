@@ -222,6 +222,24 @@ def test_weights_in_parts_are_put_together(kind: str, prefix: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
+    ("kind", "ending"),
+    [
+        ("weight_norm of today", ".original1"),
+        ("spectral_norm of today", "._u"),
+        ("spectral_norm", ".weight_u"),
+    ],
+)
+def test_a_weight_that_is_not_finite_is_refused_though_its_parts_are(
+    kind: str, ending: str, tmp_path: Path
+) -> None:
+    state = dict(normalised(kind, network()).state_dict())
+    for name in state:
+        if name.endswith(ending):
+            state[name] = torch.zeros_like(state[name])  # a norm of zero
+    assert refusal(state, tmp_path).code == ErrorCode.NON_FINITE_WEIGHTS
+
+
+@pytest.mark.parametrize(
     "parts",
     [
         {"a.weight_g": torch.ones(1, 5000), "a.weight_v": torch.ones(5000, 1)},

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from nayer_core.contract.config import MethodConfig
-from nayer_core.contract.events import MetricsEvent
+from nayer_core.contract.events import MetricsEvent, WarningEvent
 from nayer_core.methods.parts.image_priors import (
     BATCH_NORM,
     INPUT_STATISTICS,
@@ -105,6 +105,15 @@ def test_a_share_of_the_students_images_is_procedural(teacher: str, share: float
     assert len(drawn) == CONFIG.student_batch_size == 12
     from_the_bank = (drawn == 77).flatten(1).all(dim=1)
     assert (~from_the_bank).sum() == expected
+
+
+@pytest.mark.parametrize(
+    ("teacher", "share", "codes"),
+    [("wrn_10_1", 0.5, ["procedural_unused"]), ("wrn_10_1", 0.0, []), ("lenet5", 0.5, [])],
+)
+def test_a_share_that_has_no_effect_leads_to_a_warning(teacher: str, share: float, codes: list[str]):
+    run = SmallRun(CONFIG.model_copy(update={"procedural_share": share}), teacher=teacher)
+    assert [event.code for event in run.of(WarningEvent)] == codes
 
 
 @pytest.mark.parametrize("stop_after", [3, 10])
